@@ -1,0 +1,143 @@
+//! What the edge needs from the rest of the node. The router owns these traits; `node` implements them, in process or
+//! over gRPC. Nothing here retries: `route` does, because it knows which answers are final.
+
+use async_trait::async_trait;
+use auction::{AuctionId, AuctionView, Command, FeedItem, Position, Reply, Stamp};
+use futures_util::stream::BoxStream;
+use placement::{ClusterMap, NodeId, ShardId};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// A call to another part failed before it could answer. Never a verdict.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PortError {
+    /// The node can't be reached, or didn't answer in time.
+    #[error("node {0} is unreachable")]
+    Unreachable(u64),
+    /// The node answered that it isn't the one to ask; perhaps `hint` is.
+    #[error("not the leader")]
+    NotLeader {
+        /// Who may be.
+        hint: Option<NodeId>,
+    },
+    /// No such auction (or chat, or stream).
+    #[error("not found")]
+    NotFound,
+    /// The request can't be served, and why, for the caller's log.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A leader's clock as this node follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockEstimate {
+    /// The reading now, by this node's estimate.
+    pub now: Stamp,
+    /// Half the round trip of the sample behind it: the error, ms.
+    pub err_ms: u32,
+    /// No fresh reading for `hold_ms`: the number must freeze.
+    pub held: bool,
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Linearizable: ReadIndex at the leader.
+    Linear,
+    /// Any replica that has at least this version of the auction (0: whatever it has).
+    AtLeast(u64),
+}
+
+/// The shards, as reached from this node.
+#[async_trait]
+pub trait Shards: Send + Sync + 'static {
+    /// Sends a command to `node`, which may lead `shard`. Errors in transport are `Reply::Unknown`.
+    async fn submit(&self, node: NodeId, shard: ShardId, epoch: u64, command: Command) -> Reply;
+
+    /// One auction, as `node`'s replica of `shard` has it.
+    async fn read(&self, node: NodeId, shard: ShardId, auction: &AuctionId, fresh: Freshness) -> Result<AuctionView, PortError>;
+
+    /// All auctions of a shard, as `node`'s replica has them.
+    async fn list(&self, node: NodeId, shard: ShardId) -> Result<Vec<AuctionView>, PortError>;
+
+    /// An auction's feed from `node`'s replica: complete after `from`, or opened by a snapshot. The stream ends when the
+    /// node goes; the caller resumes elsewhere from the last position that it saw.
+    async fn follow(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        auction: &AuctionId,
+        from: Option<Position>,
+    ) -> Result<BoxStream<'static, FeedItem>, PortError>;
+
+    /// The clock of a shard's leader, if any reading was ever seen.
+    fn clock(&self, shard: ShardId) -> Option<ClockEstimate>;
+
+    /// Who leads a shard, as far as this node knows.
+    fn leader(&self, shard: ShardId) -> Option<NodeId>;
+}
+
+/// The cluster map, followed.
+pub trait ClusterMapSource: Send + Sync + 'static {
+    /// The newest map that this node knows, and its changes.
+    fn map(&self) -> watch::Receiver<Arc<ClusterMap>>;
+    /// This node.
+    fn me(&self) -> NodeId;
+}
+
+/// A line of chat, as ordered by its shard's leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatLine {
+    /// Changes with each new leader; order holds within one.
+    pub chat_epoch: u64,
+    /// 1, 2, 3 … within the epoch.
+    pub cseq: u64,
+    /// Who.
+    pub from: auction::Id,
+    /// Their shown name.
+    pub name: String,
+    /// The sender's id of the line (sent again: same line).
+    pub id: auction::Id,
+    /// What.
+    pub text: String,
+}
+
+/// Chat of auctions, at the nodes that lead them.
+#[async_trait]
+pub trait Chats: Send + Sync + 'static {
+    /// Says a line at `node`; gives it back with its place in the order.
+    async fn say(&self, node: NodeId, auction: &AuctionId, line: ChatLine) -> Result<ChatLine, PortError>;
+    /// The lines of an auction after `(chat_epoch, cseq)`, history first. Ends when the node goes.
+    async fn follow(&self, node: NodeId, auction: &AuctionId, after: Option<(u64, u64)>) -> Result<BoxStream<'static, ChatLine>, PortError>;
+}
+
+/// An answer to WHIP or WHEP.
+#[derive(Clone, Debug)]
+pub struct MediaAnswer {
+    /// The session's id; names the resource `/media/{session}`.
+    pub session: String,
+    /// SDP answer.
+    pub sdp: String,
+}
+
+/// Live video at this node.
+#[async_trait]
+pub trait Streams: Send + Sync + 'static {
+    /// A seller's stream (WHIP): the SDP offer for an auction. A second publisher takes over.
+    async fn publish(&self, auction: &AuctionId, offer: String) -> Result<MediaAnswer, PortError>;
+    /// A viewer (WHEP). `origin` is the node that takes the stream in, as the auction says.
+    async fn watch(&self, auction: &AuctionId, origin: Option<NodeId>, offer: String) -> Result<MediaAnswer, PortError>;
+    /// Trickled candidates or an ICE restart (`application/trickle-ice-sdpfrag`).
+    async fn patch(&self, session: &str, fragment: String) -> Result<Option<String>, PortError>;
+    /// Ends a session.
+    async fn end(&self, session: &str) -> Result<(), PortError>;
+}
+
+/// What an operator sees and does.
+#[async_trait]
+pub trait Admin: Send + Sync + 'static {
+    /// The state of the cluster as JSON (`docs/protocol.md`, cluster).
+    async fn status(&self) -> serde_json::Value;
+    /// Demo only: stops a node's process as a crash would.
+    async fn stop_node(&self, node: NodeId) -> Result<(), PortError>;
+}
