@@ -70,6 +70,16 @@ pub trait Shards: Send + Sync + 'static {
         from: Option<Position>,
     ) -> Result<BoxStream<'static, FeedItem>, PortError>;
 
+    /// An auction's events after `after`, at most `limit`, as `node`'s replica has them.
+    async fn events(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        auction: &AuctionId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Arc<auction::Event>>, PortError>;
+
     /// The clock of a shard's leader, if any reading was ever seen.
     fn clock(&self, shard: ShardId) -> Option<ClockEstimate>;
 
