@@ -1,0 +1,41 @@
+# The two commands that matter are `make demo` and `make test`; the rest are their parts. ARGS goes to the command.
+# `verify`-like targets only read; `fix` writes.
+ARGS ?=
+CARGO ?= cargo
+PROFILE ?= release
+# Where cargo puts things, wherever that is (CARGO_TARGET_DIR, workspace config …).
+TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+
+.PHONY: help demo test web build fix lint bench chaos fuzz
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+demo: web build ## a cluster of three nodes in two regions with a running show, on this machine
+	$(TARGET)/release/rushroom demo $(ARGS)
+
+test: ## everything: lint, unit, browser, smoke, chaos (ARGS: the stages to run)
+	.ci/stages $(ARGS)
+
+web: router/web/dist/index.html ## the web page, if its sources changed
+
+router/web/dist/index.html: $(shell find router/web/src router/web/public router/web/index.html router/web/package-lock.json router/web/vite.config.ts -type f 2>/dev/null)
+	cd router/web && npm ci --no-audit --no-fund && npm run build
+
+build: ## the two binaries, optimised
+	$(CARGO) build --release --locked -p node -p chaos
+
+lint: ## what CI's first stage says
+	.ci/stages lint
+
+fix: ## formats the code
+	$(CARGO) fmt --all
+
+bench: build ## a bench: ARGS="core", "bids --clients 64 --seconds 10", "failover --kills 20"
+	RUSHROOM_BIN=$(TARGET)/release/rushroom $(TARGET)/release/chaos bench $(ARGS)
+
+chaos: build ## a chaos plan: ARGS="chaos/plans/smoke.toml --out out/chaos"
+	RUSHROOM_BIN=$(TARGET)/release/rushroom $(TARGET)/release/chaos run $(ARGS)
+
+fuzz: ## the auction core's fuzz target (needs cargo-fuzz and a nightly compiler)
+	cd raft-store/auction && $(CARGO) +nightly fuzz run apply -- $(ARGS)
