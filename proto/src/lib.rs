@@ -8,3 +8,48 @@
 compile_error!(
     "build with `--cfg tokio_unstable` (set once in .cargo/config.toml): is a RUSTFLAGS variable overriding it?"
 );
+
+/// What lies in logs and snapshots.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod log {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("rushroom.log.v1");
+    }
+}
+
+/// Replica to replica.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod raft {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("rushroom.raft.v1");
+    }
+}
+
+/// SFU to SFU.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod relay {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("rushroom.relay.v1");
+    }
+}
+
+/// Node to node: commands, reads, feeds, clocks, chat.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod shard {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("rushroom.shard.v1");
+    }
+}
+
+/// Operator to node.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod cluster {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("rushroom.cluster.v1");
+    }
+}
