@@ -19,7 +19,9 @@ impl Id {
     #[must_use]
     pub fn parse(text: &str) -> Option<Id> {
         let fits = !text.is_empty() && text.len() <= ID_MAX;
-        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        let plain = text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         (fits && plain).then(|| Id(SmolStr::new(text)))
     }
 
