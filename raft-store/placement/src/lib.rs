@@ -3,9 +3,21 @@
 //! Placement is *computed once*, by the leader of shard 0, and *stored* there as a `ClusterMap` with an epoch; everyone
 //! else reads the map. So floats and library versions can never make two nodes disagree.
 //!
+//! ```text
+//!   auction id --shard_of--> shard --ClusterMap--> replicas          (every request: one hash, one look-up)
+//!   nodes, weights --rank--> rendezvous order --place--> ClusterMap  (only when nodes change, only at meta's leader)
+//!   stream key --rank--> parent and spare of a relay                 (`sfu`)
+//! ```
+//!
 //! Deliberately absent: I/O, clocks, liveness. Who is alive is an argument.
 
 use std::collections::BTreeMap;
+
+pub mod place;
+pub mod rank;
+
+pub use place::{Rules, place};
+pub use rank::{rank, shard_of};
 
 /// A machine's id in the cluster: chosen by the operator, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -46,7 +58,7 @@ pub struct Node {
 /// Where a shard lives.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Placement {
-    /// Replicas in rendezvous order: the first is the preferred leader.
+    /// The first is the preferred leader; the others follow in rendezvous order.
     pub replicas: Vec<(NodeId, ReplicaId)>,
 }
 
@@ -61,4 +73,48 @@ pub struct ClusterMap {
     pub nodes: BTreeMap<NodeId, Node>,
     /// Shard to replicas.
     pub placement: BTreeMap<ShardId, Placement>,
+    /// Replica ids given so far: the next is one more. Only rises, so that no id is ever used twice.
+    pub replica_ids: u64,
+}
+
+impl ClusterMap {
+    /// The shard that holds an auction.
+    #[must_use]
+    pub fn shard_of(&self, auction: &str) -> ShardId {
+        shard_of(auction, self.shards)
+    }
+
+    /// The replicas of a shard, preferred leader first; none if the map doesn't know it.
+    #[must_use]
+    pub fn replicas_of(&self, shard: ShardId) -> &[(NodeId, ReplicaId)] {
+        self.placement.get(&shard).map_or(&[], |placement| &placement.replicas)
+    }
+
+    /// The node that should lead a shard.
+    #[must_use]
+    pub fn preferred_leader(&self, shard: ShardId) -> Option<NodeId> {
+        self.replicas_of(shard).first().map(|replica| replica.0)
+    }
+
+    /// The replica of a shard on a node.
+    #[must_use]
+    pub fn replica_on(&self, shard: ShardId, node: NodeId) -> Option<ReplicaId> {
+        self.replicas_of(shard)
+            .iter()
+            .find(|replica| replica.0 == node)
+            .map(|replica| replica.1)
+    }
+
+    /// The shards that have a replica on a node, in order.
+    pub fn shards_on(&self, node: NodeId) -> impl Iterator<Item = (ShardId, ReplicaId)> + '_ {
+        self.placement
+            .keys()
+            .filter_map(move |&shard| Some((shard, self.replica_on(shard, node)?)))
+    }
+
+    /// A replica id that was never used before.
+    pub fn next_replica(&mut self) -> ReplicaId {
+        self.replica_ids += 1;
+        ReplicaId(self.replica_ids)
+    }
 }
