@@ -1,0 +1,533 @@
+//! The task behind a socket: everything that must survive a connection lives here.
+
+use super::{
+    Ask, BidError, Notice, Position, Shared, SocketOptions,
+    link::{Arrival, Link},
+    ms,
+};
+use crate::{
+    clock::Countdown,
+    dice::Dice,
+    wire::{ClientFrame, Event, Problem, ServerFrame, Verdict},
+};
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// Lines of chat that wait to come back; the oldest is forgotten beyond it (chat is not money).
+const LINES_MAX: usize = 32;
+
+/// A bid without a verdict.
+struct Waiting {
+    amount: u64,
+    answer: oneshot::Sender<Result<Verdict, BidError>>,
+    /// Send (again) when this comes.
+    send_at: Instant,
+    /// Give up when this comes.
+    until: Instant,
+}
+
+/// A followed auction.
+#[derive(Clone, Copy, Default)]
+struct Room {
+    /// The newest place in order: where a resume starts.
+    position: Option<Position>,
+    /// A gap was found and a resume is under way: don't ask for it once per event.
+    resuming: bool,
+}
+
+/// Why a connection was left.
+enum Left {
+    /// All handles are gone.
+    Done,
+    /// The connection ended.
+    Lost(Option<u16>),
+    /// The caller wants another one.
+    Asked,
+}
+
+pub(super) struct Task {
+    options: SocketOptions,
+    inbox: mpsc::Receiver<Ask>,
+    notices: mpsc::Sender<Notice>,
+    shared: Arc<Mutex<Shared>>,
+    born: Instant,
+    dice: Dice,
+    rooms: BTreeMap<String, Room>,
+    bids: BTreeMap<(String, String), Waiting>,
+    /// (auction, id, text) of lines that didn't come back yet.
+    lines: Vec<(String, String, String)>,
+    pings: u64,
+    /// (number, our time) of the newest ping.
+    pinged: Option<(u64, Instant)>,
+}
+
+impl Task {
+    pub(super) fn new(
+        options: SocketOptions,
+        inbox: mpsc::Receiver<Ask>,
+        notices: mpsc::Sender<Notice>,
+        shared: Arc<Mutex<Shared>>,
+        born: Instant,
+    ) -> Task {
+        let dice = Dice::new(options.seed);
+        let (rooms, bids) = (BTreeMap::new(), BTreeMap::new());
+        Task {
+            options,
+            inbox,
+            notices,
+            shared,
+            born,
+            dice,
+            rooms,
+            bids,
+            lines: Vec::new(),
+            pings: 0,
+            pinged: None,
+        }
+    }
+
+    /// Connects, serves, reconnects; ends with the last handle, or where coming back is useless.
+    pub(super) async fn run(mut self) {
+        let mut at = self.options.first;
+        let mut failures = 0u32;
+        while !self.options.nodes.is_empty() {
+            let base = self.options.nodes[at % self.options.nodes.len()].clone();
+            let left = match Link::open(&base, self.options.connect_max).await {
+                Some(link) => {
+                    let before = Instant::now();
+                    let left = self.serve(link).await;
+                    // A connection that lived is no failure; one that was thrown out at once is.
+                    failures = if before.elapsed() > self.options.backoff_max {
+                        0
+                    } else {
+                        failures + 1
+                    };
+                    self.shared.lock().node = None;
+                    left
+                }
+                None => {
+                    failures += 1;
+                    Left::Lost(None)
+                }
+            };
+            let wait = match left {
+                Left::Done => return,
+                Left::Asked => Duration::ZERO,
+                Left::Lost(code) => {
+                    let last = matches!(code, Some(4400 | 4401));
+                    self.tell(Notice::Lost {
+                        code,
+                        last,
+                        at: Instant::now(),
+                    })
+                    .await;
+                    if last {
+                        return;
+                    }
+                    self.backoff(code, failures)
+                }
+            };
+            at += 1;
+            if !self.wait(wait).await {
+                return;
+            }
+        }
+    }
+
+    /// How long to wait before the next node: a draining edge sends us on at once, a crowded one asks for patience.
+    fn backoff(&mut self, code: Option<u16>, failures: u32) -> Duration {
+        let (min, max) = (
+            self.options.backoff_min.as_millis() as u64,
+            self.options.backoff_max.as_millis() as u64,
+        );
+        let top = match code {
+            Some(4503) => min,
+            Some(4408 | 4429) => max,
+            _ => min.saturating_mul(1 << failures.min(10)).min(max),
+        };
+        Duration::from_millis(self.dice.between(top / 2, top))
+    }
+
+    /// Waits between connections, still taking asks; false: all handles are gone.
+    async fn wait(&mut self, time: Duration) -> bool {
+        let until = tokio::time::Instant::now() + time;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return true,
+                ask = self.inbox.recv() => match ask {
+                    Some(ask) => { self.note(ask); }
+                    None => return false,
+                },
+            }
+            self.expire();
+        }
+    }
+
+    /// One connection, from its greeting to its end.
+    async fn serve(&mut self, mut link: Link) -> Left {
+        self.shared.lock().edge.clear();
+        self.pinged = None;
+        if !self.greet(&mut link).await {
+            return Left::Lost(None);
+        }
+        let mut ping_at = Instant::now();
+        let mut heard = Instant::now();
+        loop {
+            let now = Instant::now();
+            if now.saturating_duration_since(heard) > self.options.silence_max {
+                return Left::Lost(None);
+            }
+            if now >= ping_at {
+                ping_at = now + self.options.ping_every;
+                self.pings += 1;
+                self.pinged = Some((self.pings, Instant::now()));
+                if !link.send(&ClientFrame::Ping { c: self.pings }).await {
+                    return Left::Lost(None);
+                }
+            }
+            if !self.send_due(&mut link).await {
+                return Left::Lost(None);
+            }
+            let wake = self
+                .bids
+                .values()
+                .map(|w| w.send_at.min(w.until))
+                .min()
+                .map_or(ping_at, |due| due.min(ping_at));
+            tokio::select! {
+                arrival = link.next() => match arrival {
+                    Arrival::Frame(frame) => {
+                        heard = Instant::now();
+                        if !self.hear(*frame, heard, &mut link).await {
+                            return Left::Lost(None);
+                        }
+                    }
+                    Arrival::Nothing => heard = Instant::now(),
+                    Arrival::End(code) => return Left::Lost(code),
+                },
+                ask = self.inbox.recv() => match ask {
+                    None => return Left::Done,
+                    Some(Ask::Reconnect) => return Left::Asked,
+                    Some(ask) => if !self.act(ask, &mut link).await {
+                        return Left::Lost(None);
+                    },
+                },
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+            self.expire();
+        }
+    }
+
+    /// Signs in, joins every room from where we were, says what was not heard; bids follow as they are due: now.
+    async fn greet(&mut self, link: &mut Link) -> bool {
+        if let Some(token) = &self.options.token
+            && !link.send(&ClientFrame::Hello { token }).await
+        {
+            return false;
+        }
+        for (a, room) in self.rooms.clone() {
+            if !self.send_join(&a, room.position, link).await {
+                return false;
+            }
+        }
+        for (a, id, text) in &self.lines {
+            if !link.send(&ClientFrame::Chat { a, id, text }).await {
+                return false;
+            }
+        }
+        let now = Instant::now();
+        self.bids.values_mut().for_each(|waiting| waiting.send_at = now);
+        true
+    }
+
+    async fn send_join(&mut self, a: &str, from: Option<Position>, link: &mut Link) -> bool {
+        self.tell(Notice::Joining {
+            a: a.into(),
+            from,
+            at: Instant::now(),
+        })
+        .await;
+        link.send(&ClientFrame::Join {
+            a,
+            epoch: from.map(|p| p.epoch),
+            offset: from.map(|p| p.offset),
+        })
+        .await
+    }
+
+    /// Sends the bids that are due.
+    async fn send_due(&mut self, link: &mut Link) -> bool {
+        let now = Instant::now();
+        for ((a, id), waiting) in &mut self.bids {
+            if waiting.send_at <= now {
+                waiting.send_at = now + self.options.resend_after;
+                if !link
+                    .send(&ClientFrame::Bid {
+                        a,
+                        id,
+                        amount: waiting.amount,
+                    })
+                    .await
+                {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Answers bids whose time is over, and forgets those that nobody waits for.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let over: Vec<_> = self
+            .bids
+            .iter()
+            .filter(|(_, w)| w.until <= now || w.answer.is_closed())
+            .map(|(k, _)| k.clone())
+            .collect();
+        for key in over {
+            self.answer(&key, Err(BidError::Unknown));
+        }
+    }
+
+    fn answer(&mut self, key: &(String, String), verdict: Result<Verdict, BidError>) {
+        if let Some(waiting) = self.bids.remove(key) {
+            let _ = waiting.answer.send(verdict);
+        }
+    }
+
+    /// Takes an ask while connected: notes it, and sends what can't wait for the next round.
+    async fn act(&mut self, ask: Ask, link: &mut Link) -> bool {
+        match self.note(ask) {
+            Some(Ask::Join { a, from }) => self.send_join(&a, from, link).await,
+            Some(Ask::Leave { a }) => link.send(&ClientFrame::Leave { a: &a }).await,
+            Some(Ask::Chat { a, id, text }) => {
+                link.send(&ClientFrame::Chat {
+                    a: &a,
+                    id: &id,
+                    text: &text,
+                })
+                .await
+            }
+            _ => true,
+        }
+    }
+
+    /// Takes an ask into memory; gives back what should be sent at once.
+    fn note(&mut self, ask: Ask) -> Option<Ask> {
+        match ask {
+            Ask::Bid { a, id, amount, answer } => {
+                if self.bids.len() >= self.options.bids_max {
+                    let _ = answer.send(Err(BidError::Full));
+                    return None;
+                }
+                let now = Instant::now();
+                let waiting = Waiting {
+                    amount,
+                    answer,
+                    send_at: now,
+                    until: now + self.options.bid_patience,
+                };
+                self.bids.insert((a, id), waiting);
+                None
+            }
+            Ask::Join { a, from } => {
+                self.rooms.insert(
+                    a.clone(),
+                    Room {
+                        position: from,
+                        resuming: false,
+                    },
+                );
+                Some(Ask::Join { a, from })
+            }
+            Ask::Leave { a } => {
+                self.rooms.remove(&a);
+                self.shared.lock().countdowns.remove(&a);
+                Some(Ask::Leave { a })
+            }
+            Ask::Chat { a, id, text } => {
+                if self.lines.len() == LINES_MAX {
+                    self.lines.remove(0);
+                }
+                self.lines.push((a.clone(), id.clone(), text.clone()));
+                Some(Ask::Chat { a, id, text })
+            }
+            Ask::Reconnect => None,
+        }
+    }
+
+    /// Takes a message; false: the connection is dead.
+    async fn hear(&mut self, frame: ServerFrame, at: Instant, link: &mut Link) -> bool {
+        match frame {
+            ServerFrame::Hello {
+                node,
+                region,
+                user: _,
+                s: _,
+            } => {
+                let first = self.shared.lock().node.replace(node) != Some(node);
+                if first {
+                    self.tell(Notice::Opened { node, region, at }).await;
+                }
+            }
+            ServerFrame::Pong { c, s } => {
+                if let Some((_, sent)) = self.pinged.filter(|(n, _)| *n == c) {
+                    self.shared.lock().edge.pong(ms(self.born, sent), s, ms(self.born, at));
+                }
+            }
+            ServerFrame::Verdict {
+                a,
+                id,
+                verdict,
+                problem,
+            } => self.judge(a, id, verdict, problem),
+            ServerFrame::Problem { problem, a, id } => self.problem(problem, a, id).await,
+            ServerFrame::Event { a, event } => return self.event(a, event, at, link).await,
+            ServerFrame::Clock {
+                a,
+                now,
+                ends_at,
+                s,
+                err_ms,
+                held,
+            } => {
+                let countdown = Countdown {
+                    ends_at,
+                    now,
+                    s,
+                    err_ms,
+                    held,
+                };
+                self.shared.lock().countdowns.insert(a.clone(), countdown);
+                self.tell(Notice::Clock { a, countdown, at }).await;
+            }
+            ServerFrame::Snap {
+                a,
+                epoch,
+                offset,
+                auction,
+                recent,
+            } => {
+                let position = Position { epoch, offset };
+                self.seen(&a, position);
+                self.tell(Notice::Snap {
+                    a,
+                    position,
+                    auction,
+                    recent,
+                    at,
+                })
+                .await;
+            }
+            ServerFrame::Resumed { a, epoch, offset } => {
+                let position = Position { epoch, offset };
+                self.seen(&a, position);
+                self.tell(Notice::Resumed { a, position, at }).await;
+            }
+            ServerFrame::Changed { a, auction } => self.tell(Notice::Changed { a, auction }).await,
+            ServerFrame::State {
+                a, price, least, seq, ..
+            } => {
+                self.tell(Notice::State { a, price, least, seq }).await;
+            }
+            ServerFrame::Chat { a, chat } => {
+                self.lines.retain(|(auction, id, _)| (auction, id) != (&a, &chat.id));
+                self.tell(Notice::Chat { a, line: chat, at }).await;
+            }
+            ServerFrame::Counts { a, viewers } => self.tell(Notice::Counts { a, viewers }).await,
+            ServerFrame::Other => {}
+        }
+        true
+    }
+
+    fn seen(&mut self, a: &str, position: Position) {
+        if let Some(room) = self.rooms.get_mut(a) {
+            *room = Room {
+                position: Some(position),
+                resuming: false,
+            };
+        }
+    }
+
+    /// A verdict ends a bid; an open problem means: again, under the same id, after a moment.
+    fn judge(&mut self, a: String, id: String, verdict: Option<Verdict>, problem: Option<Problem>) {
+        let key = (a, id);
+        match (verdict, problem) {
+            (Some(verdict), _) => self.answer(&key, Ok(verdict)),
+            (None, Some(problem)) if problem.is_open() => {
+                let pause = Duration::from_millis(self.dice.between(20, 120));
+                if let Some(waiting) = self.bids.get_mut(&key) {
+                    waiting.send_at = Instant::now() + pause;
+                }
+            }
+            (None, Some(mut problem)) => match problem.verdict.take() {
+                Some(verdict) => self.answer(&key, Ok(verdict)),
+                None => self.answer(&key, Err(BidError::Refused(Box::new(problem)))),
+            },
+            (None, None) => {}
+        }
+    }
+
+    async fn problem(&mut self, problem: Problem, a: Option<String>, id: Option<String>) {
+        if let (Some(a), Some(id)) = (&a, &id) {
+            if self.bids.contains_key(&(a.clone(), id.clone())) {
+                return self.judge(a.clone(), id.clone(), None, Some(problem));
+            }
+            if !problem.is_open() {
+                self.lines.retain(|(auction, line, _)| (auction, line) != (a, id));
+            }
+        }
+        self.tell(Notice::Problem {
+            problem: Box::new(problem),
+            a,
+            id,
+        })
+        .await;
+    }
+
+    /// An event: passed on as it came. In order, it moves the position; after a gap, the position stays and a resume is
+    /// sent, so that nothing between is lost.
+    async fn event(&mut self, a: String, event: Box<Event>, at: Instant, link: &mut Link) -> bool {
+        let room = self.rooms.get(&a).copied().unwrap_or_default();
+        let seq = event.seq;
+        let gap = room.position.filter(|p| seq > p.offset + 1);
+        if room.position.is_none_or(|p| seq == p.offset + 1) {
+            let epoch = room.position.map_or(0, |p| p.epoch);
+            self.seen(&a, Position { epoch, offset: seq });
+            let counting = !matches!(event.ty.as_str(), "pause" | "close");
+            if let Some(countdown) = self.shared.lock().countdowns.get_mut(&a) {
+                countdown.ends_at = counting.then_some(event.ends_at);
+            }
+        }
+        self.tell(Notice::Event {
+            a: a.clone(),
+            event,
+            at,
+        })
+        .await;
+        let Some(from) = gap.filter(|_| !room.resuming) else {
+            return true;
+        };
+        if let Some(room) = self.rooms.get_mut(&a) {
+            room.resuming = true;
+        }
+        self.tell(Notice::Gap {
+            a: a.clone(),
+            have: from.offset,
+            got: seq,
+        })
+        .await;
+        self.send_join(&a, Some(from), link).await
+    }
+
+    /// Tells the caller; waits if the caller is slow; says nothing if nobody listens.
+    async fn tell(&self, notice: Notice) {
+        let _ = self.notices.send(notice).await;
+    }
+}
