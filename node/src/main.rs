@@ -1,2 +1,31 @@
-//! placeholder
-fn main() {}
+//! `rushroom`: one binary, every role.
+//!
+//! The only place where the parts meet. `process` builds a node out of them: shards (raft-store), edge (router) and
+//! media (sfu) know nothing of each other; `wiring` implements the ports that the edge owns, `grpc` carries them to
+//! other nodes. `demo` starts three such processes and a show on top.
+//!
+//! ```text
+//!   main -> config -> process -> { telemetry, health, raft-store, sfu, wiring -> router, grpc }
+//!        -> demo    -> three `rushroom node` children, bots and a seller over the public protocol
+//! ```
+//!
+//! Deliberately absent here: rules, protocols, retries. Whoever looks for behaviour goes one crate further.
+
+mod cli;
+mod config;
+mod health;
+mod metrics;
+mod process;
+mod telemetry;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(code) => code,
+        Err(error) => {
+            cli::complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The command line: what can be asked of the binary, and the few lines that it prints itself.
+
+use crate::config::{self, Environment, Pairs, Source, TomlFile};
+use crate::{process, telemetry};
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A live auction service: rush countdowns, live video, one binary.
+#[derive(Parser)]
+#[command(name = "rushroom", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run one node.
+    Node(Settings),
+    /// Work with settings.
+    Config {
+        #[command(subcommand)]
+        what: ConfigCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Read all settings, tell every fault, start nothing.
+    Check(Settings),
+    /// Print a file with every setting at its default.
+    Default,
+    /// Print the reference of settings, in Markdown.
+    Doc,
+}
+
+/// Where settings come from; flags win over RUSHROOM_* variables, those over the file.
+#[derive(Args)]
+struct Settings {
+    /// A TOML file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One setting, as in `--set http.listen=127.0.0.1:0`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+/// Does what the command line says.
+pub(crate) fn run() -> Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Node(settings) => run_node(&settings),
+        Command::Config { what } => match what {
+            ConfigCommand::Check(settings) => Ok(match read(&settings)? {
+                Some(_) => say("settings are good\n")?,
+                None => ExitCode::FAILURE,
+            }),
+            ConfigCommand::Default => say(&config::default_file()),
+            ConfigCommand::Doc => say(&config::doc()),
+        },
+    }
+}
+
+fn run_node(settings: &Settings) -> Result<ExitCode> {
+    let Some(config) = read(settings)? else {
+        return Ok(ExitCode::FAILURE);
+    };
+    runtime()?.block_on(async {
+        let telemetry = telemetry::start(&config)?;
+        let ended = process::run(config).await;
+        telemetry.stop();
+        ended.map(|()| ExitCode::SUCCESS)
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")
+}
+
+/// The settings, or `None` once all their faults are told.
+fn read(settings: &Settings) -> Result<Option<config::Config>> {
+    let file = match &settings.config {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+            Some(TomlFile::parse(&path.display().to_string(), &text).map_err(anyhow::Error::msg)?)
+        }
+        None => None,
+    };
+    let flags = Pairs::parse("--set", &settings.sets).map_err(anyhow::Error::msg)?;
+    let mut sources: Vec<&dyn Source> = Vec::new();
+    sources.extend(file.as_ref().map(|f| f as &dyn Source));
+    sources.push(&Environment);
+    sources.push(&flags);
+    match config::read(&sources) {
+        Ok(config) => Ok(Some(config)),
+        Err(faults) => {
+            for fault in faults {
+                complain(&fault.to_string());
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// Prints to stdout. A closed pipe is the reader's choice, not our failure.
+pub(crate) fn say(text: &str) -> Result<ExitCode> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).context("writing to stdout"),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Prints a line to stderr; when even that fails nobody is left to tell.
+pub(crate) fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "rushroom: {line}");
+}

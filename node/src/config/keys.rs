@@ -1,0 +1,97 @@
+//! Every setting, declared once: field, type, default, unit, doc. `Config`, its reader, `config doc` and
+//! `config default` all come from this table, so none of them can go stale.
+
+use super::value::{Founders, LogFormat, Value};
+use super::{Fault, Source};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// One row of the table, for the reference.
+#[derive(Debug)]
+pub(crate) struct Key {
+    /// Dotted name.
+    pub(crate) name: &'static str,
+    /// What kind of value.
+    pub(crate) kind: &'static str,
+    /// The default, as text.
+    pub(crate) default: &'static str,
+    /// Unit, or empty.
+    pub(crate) unit: &'static str,
+    /// What it does.
+    pub(crate) doc: &'static str,
+}
+
+macro_rules! keys {
+    ($($field:ident: $type:ty = $name:literal, $default:literal, $unit:literal, $doc:literal;)*) => {
+        /// The settings of one node, read and checked.
+        #[derive(Clone)]
+        pub(crate) struct Config { $(#[doc = $doc] pub(crate) $field: $type,)* }
+
+        /// The table.
+        pub(crate) const KEYS: &[Key] = &[$(Key {
+            name: $name, kind: <$type as Value>::KIND, default: $default, unit: $unit, doc: $doc,
+        },)*];
+
+        impl Config {
+            /// Reads each key from the last source that has it. All faults come together.
+            pub(super) fn parse(sources: &[&dyn Source], faults: &mut Vec<Fault>) -> Option<Config> {
+                $(let $field = one::<$type>(sources, $name, $default, faults);)*
+                Some(Config { $($field: $field?,)* })
+            }
+        }
+    };
+}
+
+fn one<T: Value>(sources: &[&dyn Source], name: &'static str, default: &str, faults: &mut Vec<Fault>) -> Option<T> {
+    let found = sources
+        .iter()
+        .rev()
+        .find_map(|s| s.get(name).map(|text| (s.name(), text)));
+    let (place, text) = found.unwrap_or_else(|| ("default".into(), default.to_string()));
+    match T::parse(&text) {
+        Ok(value) => Some(value),
+        Err(what) => {
+            faults.push(Fault {
+                key: name.into(),
+                place,
+                what,
+            });
+            None
+        }
+    }
+}
+
+keys! {
+    node_id: u64 = "node.id", "1", "", "This node's id in its cluster, from 1; never reused.";
+    node_zone: String = "node.zone", "a", "", "Failure domain: replicas of a shard lie in distinct zones.";
+    node_region: String = "node.region", "local", "", "Media region: one relay copy of a stream per region.";
+    node_dir: PathBuf = "node.dir", "data", "", "Folder of the log and snapshots.";
+    node_drain_ms: u64 = "node.drain_ms", "5000", "ms", "Longest graceful stop after SIGTERM or SIGINT.";
+    http_listen: SocketAddr = "http.listen", "127.0.0.1:8080", "", "HTTP and WebSocket for clients, /healthz, /metrics.";
+    http_url: String = "http.url", "", "", "Base URL told to clients; empty: from http.listen.";
+    grpc_listen: SocketAddr = "grpc.listen", "127.0.0.1:8081", "", "gRPC for other nodes.";
+    grpc_advertise: String = "grpc.advertise", "", "", "host:port told to other nodes; empty: grpc.listen.";
+    grpc_allow_plaintext: bool = "grpc.allow_plaintext", "false", "", "Allows nodes to talk without TLS beyond loopback: only on a network that you trust wholly.";
+    grpc_deadline_ms: u64 = "grpc.deadline_ms", "2000", "ms", "Longest wait for another node's answer.";
+    grpc_message_max: u64 = "grpc.message_max_bytes", "4194304", "bytes", "Largest message between nodes.";
+    grpc_in_flight: u64 = "grpc.in_flight", "4096", "commands", "Commands under way to one other node; more are answered `busy`.";
+    media_ip: IpAddr = "media.ip", "127.0.0.1", "", "Address at which browsers reach this node's media ports.";
+    media_udp_port: u16 = "media.udp_port", "0", "", "UDP port of viewers; 0: a free one.";
+    media_trunk_port: u16 = "media.trunk_port", "0", "", "UDP port of relays between nodes; 0: a free one.";
+    cluster_shards: u32 = "cluster.shards", "16", "", "Auction shards, fixed when the cluster is born.";
+    cluster_founders: Founders = "cluster.founders", "", "", "The nodes that found the cluster, the same list on each; empty: this node alone.";
+    cluster_secret: String = "cluster.secret", "", "", "Seed of the keys that sign tokens, 64 hex digits, the same on each node; empty: made once in node.dir (one node only). Secret.";
+    raft_heartbeat_ms: u64 = "raft.heartbeat_ms", "50", "ms", "A leader's sign of life.";
+    raft_election_min_ms: u64 = "raft.election_min_ms", "150", "ms", "Least silence before a follower stands.";
+    raft_election_max_ms: u64 = "raft.election_max_ms", "300", "ms", "Longest silence before a follower stands; also the lease.";
+    clock_hold_ms: u64 = "clock.hold_ms", "200", "ms", "How far the clock may run ahead of what a majority has.";
+    clock_step_ms: u64 = "clock.step_ms", "50", "ms", "How far the clock may advance between two looks.";
+    clock_grace_ms: u64 = "clock.grace_ms", "150", "ms", "How long a new office's clock stands while senders send again.";
+    clock_beat_ms: u64 = "clock.beat_ms", "100", "ms", "Longest time without an entry while a timer pends.";
+    lanes_lane_ms: u64 = "lanes.lane_ms", "40", "ms", "Work that the lanes of a shard may hold, in time to drain it.";
+    demo_enabled: bool = "demo.enabled", "false", "", "Opens the cluster page and its `stop this node` to everyone. Loopback only.";
+    telemetry_log: String = "telemetry.log", "info", "", "What is logged, as in `info,raft_store=debug`.";
+    telemetry_format: LogFormat = "telemetry.format", "text", "", "How log lines are written, to stderr.";
+    telemetry_otlp: String = "telemetry.otlp", "", "", "OTLP/gRPC endpoint for traces, as in http://127.0.0.1:4317; empty: none.";
+    telemetry_sample_ppm: u32 = "telemetry.sample_ppm", "10000", "ppm", "Share of traces begun here that are kept; a caller's own choice is followed.";
+}
