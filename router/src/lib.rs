@@ -1,1 +1,25 @@
-//! placeholder
+//! The edge: what a browser talks to.
+//!
+//! An `Edge` is HTTP for everything that happens once and one WebSocket for everything that goes on
+//! (`docs/protocol.md` is its contract). It holds no truth: auctions live in shards, reached through the ports that
+//! `node` implements; what the edge adds is fan-out (one upstream feed per auction, any number of viewers) and patience
+//! (an unknown outcome is asked for again, with the same id, until there is a verdict).
+//!
+//! ```text
+//!   browser --HTTP--> http ---.                       .--> Shards (in process, gRPC)
+//!   browser <--WS---> socket --+--> route (decides) --+--> Chats, Streams, Admin
+//!                       ^      '--> auth, limits
+//!                       '-- room <-- feed, clock, chat of one auction, encoded once for all viewers
+//! ```
+//!
+//! Deliberately absent: Raft, disks, media packets, sessions. A token verifies by its key alone, so that a storm of
+//! reconnects touches nothing but this process.
+
+pub mod auth;
+pub mod chat;
+mod edge;
+mod options;
+pub mod ports;
+
+pub use edge::{Edge, Ports};
+pub use options::{Options, Secret};

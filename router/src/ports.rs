@@ -23,7 +23,8 @@ pub enum PortError {
     /// No such auction (or chat, or stream).
     #[error("not found")]
     NotFound,
-    /// The request can't be served, and why, for the caller's log.
+    /// The request can't be served, and why: a code of `docs/protocol.md` if the caller is to be told (`rate`,
+    /// `invalid`, `dup_body` …), else words for the log.
     #[error("{0}")]
     Refused(String),
 }
@@ -55,7 +56,13 @@ pub trait Shards: Send + Sync + 'static {
     async fn submit(&self, node: NodeId, shard: ShardId, epoch: u64, command: Command) -> Reply;
 
     /// One auction, as `node`'s replica of `shard` has it.
-    async fn read(&self, node: NodeId, shard: ShardId, auction: &AuctionId, fresh: Freshness) -> Result<AuctionView, PortError>;
+    async fn read(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        auction: &AuctionId,
+        fresh: Freshness,
+    ) -> Result<AuctionView, PortError>;
 
     /// All auctions of a shard, as `node`'s replica has them.
     async fn list(&self, node: NodeId, shard: ShardId) -> Result<Vec<AuctionView>, PortError>;
@@ -118,7 +125,25 @@ pub trait Chats: Send + Sync + 'static {
     /// Says a line at `node`; gives it back with its place in the order.
     async fn say(&self, node: NodeId, auction: &AuctionId, line: ChatLine) -> Result<ChatLine, PortError>;
     /// The lines of an auction after `(chat_epoch, cseq)`, history first. Ends when the node goes.
-    async fn follow(&self, node: NodeId, auction: &AuctionId, after: Option<(u64, u64)>) -> Result<BoxStream<'static, ChatLine>, PortError>;
+    async fn follow(
+        &self,
+        node: NodeId,
+        auction: &AuctionId,
+        after: Option<(u64, u64)>,
+    ) -> Result<BoxStream<'static, ChatLine>, PortError>;
+    /// The newest lines of an auction's chat, at most `limit`. By default: what `follow` gives at once.
+    async fn recent(&self, node: NodeId, auction: &AuctionId, limit: usize) -> Result<Vec<ChatLine>, PortError> {
+        let mut lines = self.follow(node, auction, None).await?;
+        let mut newest = std::collections::VecDeque::new();
+        let pause = std::time::Duration::from_millis(100);
+        while let Ok(Some(line)) = tokio::time::timeout(pause, futures_util::StreamExt::next(&mut lines)).await {
+            newest.push_back(line);
+            if newest.len() > limit {
+                newest.pop_front();
+            }
+        }
+        Ok(newest.into())
+    }
 }
 
 /// An answer to WHIP or WHEP.
@@ -136,7 +161,8 @@ pub trait Streams: Send + Sync + 'static {
     /// A seller's stream (WHIP): the SDP offer for an auction. A second publisher takes over.
     async fn publish(&self, auction: &AuctionId, offer: String) -> Result<MediaAnswer, PortError>;
     /// A viewer (WHEP). `origin` is the node that takes the stream in, as the auction says.
-    async fn watch(&self, auction: &AuctionId, origin: Option<NodeId>, offer: String) -> Result<MediaAnswer, PortError>;
+    async fn watch(&self, auction: &AuctionId, origin: Option<NodeId>, offer: String)
+    -> Result<MediaAnswer, PortError>;
     /// Trickled candidates or an ICE restart (`application/trickle-ice-sdpfrag`).
     async fn patch(&self, session: &str, fragment: String) -> Result<Option<String>, PortError>;
     /// Ends a session.
@@ -150,4 +176,10 @@ pub trait Admin: Send + Sync + 'static {
     async fn status(&self) -> serde_json::Value;
     /// Demo only: stops a node's process as a crash would.
     async fn stop_node(&self, node: NodeId) -> Result<(), PortError>;
+}
+
+impl From<crate::chat::ChatRefusal> for PortError {
+    fn from(refusal: crate::chat::ChatRefusal) -> PortError {
+        PortError::Refused(refusal.to_string())
+    }
 }
