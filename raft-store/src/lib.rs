@@ -1,1 +1,34 @@
-//! placeholder
+//! Shards as Raft groups: one durable order of money and time, kept by three nodes.
+//!
+//! ```text
+//!   commands --> lanes --> proposer --> port::Log --> group (openraft) --> wal (one per node, fsync)
+//!                            ^  clock      |             |    ^
+//!                            |             |         network / server (tonic) <--> other nodes
+//!                            '-- state <-- state_machine <----'
+//!                                   |          '--> snapshot files
+//!                                   '--> feed --> followers
+//! ```
+//!
+//! `Host` is the way in: it holds this node's replicas of every group, and shard 0 (`meta`) tells it which those are.
+//! What is decided lies in `auction`; when it is decided lies in `clock`, `lanes` and `proposer`; that it stays decided
+//! lies in `wal`, `log_store`, `state_machine` and openraft. No type of openraft's leaves this crate.
+//!
+//! Deliberately absent: HTTP, WebSockets, routing between nodes (the edge's), rules (the core's), moves of replicas.
+
+pub mod clock;
+pub mod codec;
+pub mod host;
+pub mod lanes;
+pub mod office;
+pub mod options;
+pub mod pending;
+pub mod port;
+pub mod state;
+pub mod types;
+pub mod wal;
+
+pub use host::{Fresh, GroupStatus, Host, OpenError, ReadError, Reading, Role};
+pub use options::{Options, RaftOptions};
+pub use port::{Leadership, Log, ProposeError};
+pub use state::State;
+pub use types::{MetaCommand, Payload, TraceContext};

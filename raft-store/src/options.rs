@@ -1,0 +1,102 @@
+//! What a host is told at its start: plain data, each number with its unit and reason.
+
+use crate::{clock, lanes, wal};
+use auction::Limits;
+use placement::{Node, NodeId};
+use std::{path::PathBuf, time::Duration};
+
+/// All that `Host::open` needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This node.
+    pub node: NodeId,
+    /// Where its log, its snapshots and its lock lie. Made if absent; one process at a time.
+    pub dir: PathBuf,
+    /// Number of auction shards, fixed when the cluster is born.
+    pub shards: u32,
+    /// The nodes that the cluster is born with, this one among them; the same list on each.
+    pub founders: Vec<Node>,
+    /// The log on disk.
+    pub wal: wal::Options,
+    /// Elections, heartbeats, compaction.
+    pub raft: RaftOptions,
+    /// The shards' clocks.
+    pub clock: clock::Options,
+    /// The shards' lanes.
+    pub lanes: lanes::Options,
+    /// What a shard remembers.
+    pub limits: Limits,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            node: NodeId(1),
+            dir: PathBuf::from("data"),
+            shards: 16,
+            founders: Vec::new(),
+            wal: wal::Options::default(),
+            raft: RaftOptions::default(),
+            clock: clock::Options::default(),
+            lanes: lanes::Options::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Elections, heartbeats, deadlines, compaction of each group.
+#[derive(Clone, Debug)]
+pub struct RaftOptions {
+    /// Pace of a leader's heartbeats.
+    pub heartbeat: Duration,
+    /// Least random wait of a follower that stands, after `election_max` of silence.
+    pub election_min: Duration,
+    /// Most of it; also the silence itself (a leader's lease).
+    pub election_max: Duration,
+    /// Ask before standing, so that a node that comes back from a cut doesn't unseat a good leader.
+    pub pre_vote: bool,
+    /// A vote, a heartbeat or one answer of a pipelined append that takes longer has failed.
+    pub rpc: Duration,
+    /// A snapshot transfer that takes longer has failed.
+    pub snapshot_rpc: Duration,
+    /// Wait before an unreachable peer is tried again.
+    pub backoff: Duration,
+    /// A group makes a snapshot when its log grew by so many bytes since the last …
+    pub snapshot_bytes: u64,
+    /// … or when so much time passed and anything was logged at all.
+    pub snapshot_age: Duration,
+    /// So many bytes of log stay behind a snapshot, for followers that lag a little.
+    pub keep_bytes: u64,
+    /// Entries in one append to a follower.
+    pub append_entries_max: u64,
+    /// Bytes of entries in one append to a follower (one entry always goes).
+    pub append_bytes_max: usize,
+    /// Appends to one follower that wait for their answer.
+    pub append_window: usize,
+    /// Frames that wait for one stream to one peer.
+    pub link_queue: usize,
+    /// Calls that wait inside one group.
+    pub group_queue: u64,
+}
+
+impl Default for RaftOptions {
+    fn default() -> RaftOptions {
+        RaftOptions {
+            heartbeat: Duration::from_millis(50),
+            election_min: Duration::from_millis(150),
+            election_max: Duration::from_millis(300),
+            pre_vote: true,
+            rpc: Duration::from_millis(300),
+            snapshot_rpc: Duration::from_secs(60),
+            backoff: Duration::from_millis(30),
+            snapshot_bytes: 16 * 1024 * 1024,
+            snapshot_age: Duration::from_secs(3600),
+            keep_bytes: 4 * 1024 * 1024,
+            append_entries_max: 256,
+            append_bytes_max: 1024 * 1024,
+            append_window: 32,
+            link_queue: 1024,
+            group_queue: 1024,
+        }
+    }
+}
