@@ -20,10 +20,18 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod auction;
+pub mod chain;
 pub mod command;
+pub mod cut;
+mod digest;
 pub mod event;
+mod fold;
 pub mod id;
 pub mod money;
+mod once;
+pub mod parts;
+pub mod phase;
 pub mod refusal;
 pub mod reply;
 pub mod shard;
@@ -33,11 +41,13 @@ pub mod view;
 
 pub use command::{Action, Actor, Command, Entry, Hold, Key, Rights, Stamped};
 pub use event::{Event, EventKind, Outcome};
+pub use fold::body_hash;
 pub use id::{AuctionId, Id};
 pub use money::{Currency, Money};
+pub use parts::{AuctionParts, BadParts, OnceParts, Parts};
 pub use refusal::Reason;
 pub use reply::{FeedItem, Position, Reply, Verdict};
-pub use shard::{Applied, BodyHash, Done, Known, Limits, Parts, Shard, body_hash};
+pub use shard::{Applied, BodyHash, Done, Known, Limits, RULES_VERSION, Shard};
 pub use stamp::{Office, Stamp};
 pub use terms::{Definition, Terms, TimeRule};
 pub use view::{AuctionView, Phase};

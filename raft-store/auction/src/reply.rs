@@ -9,7 +9,7 @@ pub struct Verdict {
     pub outcome: Result<(), Reason>,
     /// The version that it made (accepted) or saw (refused). 0: no such auction.
     pub seq: u64,
-    /// Visible price at that version (a bid's own amount if it was accepted).
+    /// Visible price at that version (after an accepted bid its own amount, unless a hidden maximum answered it).
     pub price: Money,
     /// Least next bid at that version, so that a refusal can say what would do.
     pub least: Money,

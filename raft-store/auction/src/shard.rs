@@ -1,12 +1,40 @@
 //! A shard: many auctions, one order of events.
 //!
-//! First form of the public face; the rules fill in behind it.
+//! `apply` is pure, total, and the same on every replica. It never asks the time: it is told *when* (`at`, `arrived`) and
+//! *what*, and answers with what became so. In order:
+//!
+//! ```text
+//!   1. void an entry of another office, or out of number      one rejected proposal voids what was pipelined behind it
+//!   2. for each command: its own auction's timers up to `arrived`, then judge it at `arrived`
+//!   3. raise the watermarks: min(at, behind[auction]); every auction's timers up to its own watermark
+//! ```
+//!
+//! Why the close is safe under load: a command is judged after its auction's timers up to its own `arrived` have run, so a
+//! late beat can delay the news of a close but never the close itself. Why one hot auction holds back nobody else: its
+//! backlog lowers its own watermark (`behind`), not the shard's `top`.
+//!
+//! Cost: an auction that isn't behind has no watermark of its own (it is `top`), and due timers come from an index, so an
+//! entry costs what its commands cost, however many auctions lie in the shard. Only a hold walks them all.
+//!
+//! A stamp outside its bounds is clamped and counted; the count must stay 0 (it means a leader's bug, not a reason to
+//! stop). Deliberately absent: clocks, queues, retries, I/O, errors.
 
 use crate::{
-    Action, AuctionId, AuctionView, Command, Definition, Entry, Event, Hold, Id, Money, Office, Phase, Reason, Stamp,
+    Action, Actor, AuctionId, AuctionView, Command, Entry, Event, Hold, Id, Office, Reason, Rights, Stamp, Stamped,
     Verdict,
+    auction::{Auction, Out},
+    fold::body_hash,
+    once::Record,
+    view::Phase,
 };
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    vec::Vec,
+};
+
+/// The rules that this code follows; an entry or snapshot of a newer version stops the replica.
+pub const RULES_VERSION: u32 = 1;
 
 /// What a shard remembers at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,7 +57,7 @@ impl Default for Limits {
 /// What became of an entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Applied {
-    /// Of an older office, or out of number: without effect; its commands are *not judged*.
+    /// Of another office, or out of number: without effect; its commands are *not judged*.
     Void,
     /// Applied.
     Done(Done),
@@ -58,124 +86,423 @@ pub enum Known {
 /// A stable hash of a command's action: what an id is bound to.
 pub type BodyHash = u64;
 
-/// All of a shard, as plain values: what a snapshot holds.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Parts {
-    /// The office whose entries follow.
-    pub office: Office,
-    /// The number of its newest applied entry.
-    pub n: u64,
-    /// The newest stamp.
-    pub top: Stamp,
-    /// Stamps that had to be clamped (must stay 0).
-    pub clamped: u64,
-    /// Holds that some auction's watermark has not passed yet, oldest first.
-    pub holds: Vec<Hold>,
-    /// The number of the first of them (holds are counted from 0 over the shard's life).
-    pub hold_first: u64,
-    /// Every auction, in order of creation.
-    pub auctions: Vec<AuctionParts>,
+/// Declared holds that some auction's watermark hasn't passed yet, oldest first, numbered over the shard's life.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Holds {
+    pub(crate) first: u64,
+    pub(crate) list: VecDeque<Hold>,
 }
 
-/// One auction, as plain values.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AuctionParts {
-    /// The auction.
-    pub id: AuctionId,
-    /// Version of definition and schedule.
-    pub version: u32,
-    /// What is sold, with the reserve.
-    pub definition: Definition,
-    /// Where in its life.
-    pub phase: Phase,
-    /// Wall time of a scheduled start, unix ms.
-    pub start_wall_ms: Option<u64>,
-    /// Visible price.
-    pub price: Money,
-    /// Who leads.
-    pub leader: Option<Id>,
-    /// The leader's hidden maximum (0: nobody leads).
-    pub maximum: Money,
-    /// Accepted bids.
-    pub bids: u64,
-    /// Soft-close extensions used.
-    pub extensions: u32,
-    /// When it went live.
-    pub live_at: Stamp,
-    /// The deadline; while paused the one it had.
-    pub ends_at: Option<Stamp>,
-    /// Since when it is paused.
-    pub paused_at: Option<Stamp>,
-    /// When a timed pause ends.
-    pub until: Option<Stamp>,
-    /// It is paused because the stream is gone.
-    pub paused_by_stream: bool,
-    /// The seller's stream.
-    pub stream: Option<(u64, Id)>,
-    /// The stream was up and went.
-    pub stream_gone: bool,
-    /// The watermark, if it lies below the shard's `top`.
-    pub behind: Option<Stamp>,
-    /// The number of the first hold that it has not taken yet.
-    pub hold_next: u64,
-    /// Its log.
-    pub events: Vec<Arc<Event>>,
-    /// Remembered command ids, in order of (actor, id).
-    pub once: Vec<OnceParts>,
+impl Holds {
+    /// The first hold with this number or a later one.
+    pub(crate) fn from(&self, number: u64) -> Option<(u64, Hold)> {
+        let skip = number.saturating_sub(self.first);
+        let hold = self.list.get(usize::try_from(skip).ok()?)?;
+        Some((self.first + skip, *hold))
+    }
 }
 
-/// One remembered command id.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct OnceParts {
-    /// Who sent it.
-    pub actor: Id,
-    /// The command's id.
-    pub id: Id,
-    /// What it is bound to.
-    pub body: BodyHash,
-    /// `None`: accepted.
-    pub refused: Option<Reason>,
-    /// The version that it made or saw.
-    pub seq: u64,
-    /// When it was judged.
-    pub ct: Stamp,
-    /// Price told.
-    pub price: Money,
-    /// Least next bid told.
-    pub least: Money,
-    /// Phase told.
-    pub phase: Phase,
-}
-
-/// Why parts make no shard.
+/// Known mistakes that tests plant, to show that they are caught.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BadParts(pub &'static str);
+pub(crate) enum Plant {
+    /// An entry that doesn't follow is applied all the same.
+    #[cfg_attr(not(test), allow(dead_code))]
+    NoVoid,
+    /// Timers are anchored at the entry's `at`.
+    CloseAtNow,
+    /// A beat ignores `behind`.
+    NowForAll,
+    /// A logged refusal over the bound is forgotten and its id judged anew.
+    RefusalsEvict,
+    /// Timers run after the command on a tie.
+    CommandFirst,
+    /// Holds come before what else is at their stamp.
+    HoldFirst,
+}
+
+/// The plants in force: none, outside of tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Plants {
+    #[cfg(test)]
+    pub(crate) one: Option<Plant>,
+}
+
+impl Plants {
+    pub(crate) fn has(self, plant: Plant) -> bool {
+        #[cfg(test)]
+        return self.one == Some(plant);
+        #[cfg(not(test))]
+        {
+            let _ = plant;
+            false
+        }
+    }
+}
 
 /// What a Raft group replicates: auctions, their clocks, their logs.
 #[derive(Clone, Debug, Default)]
 pub struct Shard {
-    top: Stamp,
-    office: Office,
-    n: u64,
+    limits: Limits,
+    pub(crate) office: Office,
+    pub(crate) n: u64,
+    pub(crate) top: Stamp,
+    pub(crate) clamped: u64,
+    pub(crate) holds: Holds,
+    /// In order of creation; never removed.
+    pub(crate) auctions: Vec<Auction>,
+    index: BTreeMap<AuctionId, usize>,
+    /// Every pending timer: (due, slot).
+    timers: BTreeSet<(Stamp, usize)>,
+    /// Every auction with logged refusals: (when the oldest is over, slot).
+    expiries: BTreeSet<(Stamp, usize)>,
+    /// Scheduled starts: (wall time, slot).
+    starts: BTreeSet<(u64, usize)>,
+    /// The slots whose watermark lies below `top`.
+    lagging: Vec<usize>,
+    pub(crate) plants: Plants,
 }
 
 impl Shard {
     /// An empty shard.
     #[must_use]
     pub fn new(limits: Limits) -> Shard {
-        let _ = limits;
-        Shard::default()
+        Shard {
+            limits,
+            ..Shard::default()
+        }
     }
 
     /// Applies one log entry: pure, total, the same on every replica.
     pub fn apply(&mut self, entry: &Entry) -> Applied {
         if entry.n == 0 {
-            self.office = entry.office;
-            return Applied::Done(Done::default());
+            return self.take_office(entry.office);
         }
-        Applied::Void
+        let follows = entry.office == self.office && Some(entry.n) == self.n.checked_add(1);
+        if !follows && !self.plants.has(Plant::NoVoid) {
+            return Applied::Void;
+        }
+        self.n = entry.n;
+        let at = entry.at.max(self.top);
+        self.clamped += u64::from(entry.at < self.top);
+        // A hold at the very top is passed by the next entry, by everyone at once.
+        let walk_all = self.take_holds(entry, at) || self.holds.list.back().is_some_and(|last| last.stamp >= self.top);
+        let mut out = Out::default();
+        let mut verdicts = Vec::with_capacity(entry.commands.len());
+        out.events.reserve(entry.commands.len());
+        for stamped in &entry.commands {
+            verdicts.push(self.command(stamped, at, &mut out));
+        }
+        let was_behind = self.raise(entry, at);
+        self.run_due(at, &mut out);
+        self.run_holds(at, walk_all, was_behind, entry, &mut out);
+        self.forget(at);
+        Applied::Done(Done {
+            verdicts,
+            events: out.events,
+            changed: out.changed,
+        })
     }
 
+    /// A marker opens an office; one of an office that isn't newer has no effect.
+    fn take_office(&mut self, office: Office) -> Applied {
+        if office <= self.office {
+            return Applied::Void;
+        }
+        (self.office, self.n) = (office, 0);
+        Applied::Done(Done::default())
+    }
+
+    /// Puts the entry's holds in line, at stamps that can't be in anybody's past. Whether any came.
+    fn take_holds(&mut self, entry: &Entry, at: Stamp) -> bool {
+        for hold in &entry.holds {
+            let oldest = self.holds.list.back().map_or(self.top, |last| last.stamp.max(self.top));
+            let stamp = hold.stamp.clamp(oldest.min(at), at);
+            self.clamped += u64::from(stamp != hold.stamp);
+            self.holds.list.push_back(Hold {
+                stamp,
+                lost_ms: hold.lost_ms,
+            });
+        }
+        !entry.holds.is_empty()
+    }
+
+    // ---- commands
+
+    fn command(&mut self, stamped: &Stamped, at: Stamp, out: &mut Out) -> Verdict {
+        let command = &stamped.command;
+        let Some(slot) = self.slot(&command.auction) else {
+            let arrived = stamped.arrived.min(at);
+            self.clamped += u64::from(arrived != stamped.arrived);
+            return self.create(command, arrived, out);
+        };
+        let watermark = self.watermark_of(slot);
+        let arrived = stamped.arrived.min(at).max(watermark);
+        self.clamped += u64::from(arrived != stamped.arrived);
+        let auction = &mut self.auctions[slot];
+        auction.watermark = arrived;
+        if self.plants.has(Plant::CommandFirst) {
+            let verdict = self.judge(slot, command, arrived, out);
+            self.auctions[slot].run(arrived, &self.holds, self.plants, at, out);
+            self.reindex(slot);
+            return verdict;
+        }
+        auction.run(arrived, &self.holds, self.plants, at, out);
+        let verdict = self.judge(slot, command, arrived, out);
+        self.reindex(slot);
+        verdict
+    }
+
+    /// A command about an auction that doesn't exist (yet).
+    fn create(&mut self, command: &Command, arrived: Stamp, out: &mut Out) -> Verdict {
+        let nothing = |reason| Verdict {
+            outcome: Err(reason),
+            seq: 0,
+            price: 0,
+            least: 0,
+            leader: None,
+            phase: Phase::Draft,
+            ct: arrived,
+            ends_at: None,
+            hash: crate::chain::genesis(),
+            dup: false,
+        };
+        let Action::Create(definition) = &command.action else {
+            return nothing(Reason::NotFound);
+        };
+        if !may_create(&command.actor, &definition.seller) {
+            return nothing(Reason::Auth);
+        }
+        if definition.validate().is_err() {
+            return nothing(Reason::Invalid);
+        }
+        let mut auction = Auction::new(command.auction.clone(), (**definition).clone());
+        // Nothing was promised about it before: its own watermark starts here, even below `top`.
+        (auction.watermark, auction.lagging) = (arrived, true);
+        auction.hold_next = self.holds.first;
+        let record = auction.record(body_hash(&command.action), Ok(()), arrived);
+        if let Some(id) = &command.id {
+            auction.once.put(&command.actor.id, id, record);
+        }
+        let verdict = auction.verdict(Ok(()), arrived);
+        out.changed.push(auction.id.clone());
+        let slot = self.insert(auction);
+        self.reindex(slot);
+        verdict
+    }
+
+    /// Judges a command once: the same id gets its first verdict again.
+    fn judge(&mut self, slot: usize, command: &Command, arrived: Stamp, out: &mut Out) -> Verdict {
+        let ms = self.limits.refusals_ms;
+        let auction = &mut self.auctions[slot];
+        let (actor, action) = (&command.actor, &command.action);
+        let Some(id) = &command.id else {
+            let outcome = auction.judge(arrived, actor, None, action, out);
+            return auction.verdict(outcome, arrived);
+        };
+        let body = body_hash(action);
+        auction.once.prune(arrived, ms);
+        if let Some(record) = auction.once.look(&actor.id, id, arrived, ms) {
+            return tell(auction, record, body, arrived).verdict();
+        }
+        let outcome = auction.judge(arrived, actor, Some(id), action, out);
+        let record = auction.record(body, outcome, arrived);
+        auction.once.put(&actor.id, id, record);
+        let evict = self.plants.has(Plant::RefusalsEvict);
+        if evict && outcome.is_err() && auction.once.alive(&actor.id, arrived, ms) > self.limits.refusals_max {
+            auction.once.forget_oldest();
+        }
+        auction.verdict(outcome, arrived)
+    }
+
+    // ---- watermarks and timers
+
+    /// Raises `top` and every watermark. Gives back the slots that were behind.
+    fn raise(&mut self, entry: &Entry, at: Stamp) -> Vec<usize> {
+        let was_behind = core::mem::take(&mut self.lagging);
+        let mut behind: Vec<(usize, Stamp)> = Vec::with_capacity(entry.behind.len());
+        if !self.plants.has(Plant::NowForAll) {
+            for (id, stamp) in &entry.behind {
+                if let Some(slot) = self.slot(id) {
+                    behind.push((slot, self.watermark_of(slot).max(*stamp)));
+                }
+            }
+        }
+        for &slot in &was_behind {
+            self.auctions[slot].lagging = false;
+        }
+        for (slot, watermark) in behind {
+            let auction = &mut self.auctions[slot];
+            // An auction named twice keeps the lower of both.
+            let watermark = if auction.lagging {
+                watermark.min(auction.watermark)
+            } else {
+                watermark
+            };
+            if watermark < at {
+                if !auction.lagging {
+                    self.lagging.push(slot);
+                }
+                (auction.watermark, auction.lagging) = (watermark, true);
+            }
+        }
+        self.lagging.sort_unstable();
+        self.top = at;
+        was_behind
+    }
+
+    /// Runs every auction that has a due timer up to its own watermark.
+    fn run_due(&mut self, at: Stamp, out: &mut Out) {
+        if self.timers.first().is_none_or(|timer| timer.0 > at) {
+            return;
+        }
+        let due: Vec<usize> = self
+            .timers
+            .iter()
+            .take_while(|timer| timer.0 <= at)
+            .map(|timer| timer.1)
+            .collect();
+        for slot in due {
+            self.run(slot, at, out);
+        }
+    }
+
+    /// Declares holds: at first to all, later to those that were behind; then drops what everyone has passed.
+    fn run_holds(&mut self, at: Stamp, walk_all: bool, mut was_behind: Vec<usize>, entry: &Entry, out: &mut Out) {
+        if self.holds.list.is_empty() {
+            return;
+        }
+        if walk_all {
+            was_behind = (0..self.auctions.len()).collect();
+        } else {
+            was_behind.extend_from_slice(&self.lagging);
+            was_behind.sort_unstable();
+            was_behind.dedup();
+        }
+        for slot in was_behind {
+            if self.auctions[slot].is_open() {
+                self.run(slot, at, out);
+            }
+        }
+        // A lane may hold the very creation of an auction: its holds wait, too.
+        let unborn = entry
+            .behind
+            .iter()
+            .filter(|behind| self.slot(&behind.0).is_none())
+            .map(|behind| behind.1);
+        let lagging = self.lagging.iter().map(|&slot| self.auctions[slot].watermark);
+        let lowest = lagging.chain(unborn).min().map_or(at, |lowest| lowest.min(at));
+        while self.holds.list.front().is_some_and(|hold| hold.stamp < lowest) {
+            self.holds.list.pop_front();
+            self.holds.first += 1;
+        }
+    }
+
+    fn run(&mut self, slot: usize, at: Stamp, out: &mut Out) {
+        let watermark = self.watermark_of(slot);
+        self.auctions[slot].run(watermark, &self.holds, self.plants, at, out);
+        self.reindex(slot);
+    }
+
+    /// Forgets refusals that are over, in auctions that no command visits.
+    fn forget(&mut self, at: Stamp) {
+        if self.expiries.first().is_none_or(|expiry| expiry.0 > at) {
+            return;
+        }
+        let over: Vec<usize> = self
+            .expiries
+            .iter()
+            .take_while(|expiry| expiry.0 <= at)
+            .map(|expiry| expiry.1)
+            .collect();
+        for slot in over {
+            let watermark = self.watermark_of(slot);
+            self.auctions[slot].once.prune(watermark, self.limits.refusals_ms);
+            self.reindex(slot);
+        }
+    }
+
+    fn watermark_of(&self, slot: usize) -> Stamp {
+        let auction = &self.auctions[slot];
+        if auction.lagging {
+            auction.watermark
+        } else {
+            auction.watermark.max(self.top)
+        }
+    }
+
+    // ---- indexes
+
+    pub(crate) fn slot(&self, id: &AuctionId) -> Option<usize> {
+        self.index.get(id).copied()
+    }
+
+    fn get(&self, id: &AuctionId) -> Option<&Auction> {
+        self.auctions.get(self.slot(id)?)
+    }
+
+    /// Takes a new auction in. Its id must be new.
+    pub(crate) fn insert(&mut self, auction: Auction) -> usize {
+        let slot = self.auctions.len();
+        self.index.insert(auction.id.clone(), slot);
+        if auction.lagging {
+            self.lagging.push(slot);
+        }
+        self.auctions.push(auction);
+        slot
+    }
+
+    /// Brings the indexes up to date with an auction. What they hold depends on the state alone, never on its history:
+    /// a replica that comes from a snapshot forgets and fires at the same entries as all others.
+    pub(crate) fn reindex(&mut self, slot: usize) {
+        let auction = &mut self.auctions[slot];
+        let due = auction.due();
+        move_key(&mut self.timers, &mut auction.timer, due, slot);
+        let expiry = auction.once.next_expiry(self.limits.refusals_ms);
+        move_key(&mut self.expiries, &mut auction.expiry, expiry, slot);
+        move_key(&mut self.starts, &mut auction.start_key, auction.start_wall_ms, slot);
+    }
+}
+
+/// Moves a slot of an index from its old key to its new one.
+fn move_key<K: Ord + Copy>(index: &mut BTreeSet<(K, usize)>, old: &mut Option<K>, new: Option<K>, slot: usize) {
+    if *old != new {
+        if let Some(old) = *old {
+            index.remove(&(old, slot));
+        }
+        if let Some(new) = new {
+            index.insert((new, slot));
+        }
+        *old = new;
+    }
+}
+
+/// Who may create an auction of this seller.
+fn may_create(actor: &Actor, seller: &Id) -> bool {
+    let over = actor.rights.has(Rights::OPERATOR) || actor.rights.has(Rights::SYSTEM);
+    over || (actor.rights.has(Rights::SELLER) && actor.id == *seller)
+}
+
+/// What is told to someone who sends a known id.
+fn tell(auction: &Auction, record: &Record, body: BodyHash, now: Stamp) -> Known {
+    if record.body == body {
+        Known::Verdict(auction.remembered(record))
+    } else {
+        Known::OtherBody(auction.verdict(Err(Reason::DupBody), now))
+    }
+}
+
+impl Known {
+    /// The verdict to answer with.
+    #[must_use]
+    pub fn verdict(self) -> Verdict {
+        match self {
+            Known::Verdict(verdict) | Known::OtherBody(verdict) => verdict,
+        }
+    }
+}
+
+/// What others may ask of the state.
+impl Shard {
     /// The newest stamp judged or promised: the shard's now.
     #[must_use]
     pub fn top(&self) -> Stamp {
@@ -194,119 +521,98 @@ impl Shard {
         self.n.saturating_add(1)
     }
 
+    /// How many stamps had to be clamped. Must stay 0.
+    #[must_use]
+    pub fn clamped(&self) -> u64 {
+        self.clamped
+    }
+
     /// The earliest due timer of all auctions.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Stamp> {
-        None
+        self.timers.first().map(|timer| timer.0)
     }
 
     /// Whether any timer is pending.
     #[must_use]
     pub fn has_timers(&self) -> bool {
-        self.next_deadline().is_some()
+        !self.timers.is_empty()
     }
 
     /// An auction's next timer.
     #[must_use]
     pub fn due(&self, auction: &AuctionId) -> Option<Stamp> {
-        let _ = auction;
-        None
+        self.get(auction)?.due()
     }
 
     /// An auction's watermark; of an unknown auction the shard's `top`.
     #[must_use]
     pub fn watermark(&self, auction: &AuctionId) -> Stamp {
-        let _ = auction;
-        self.top
+        self.slot(auction).map_or(self.top, |slot| self.watermark_of(slot))
     }
 
-    /// The auctions whose watermark is below `base`: a new office lists them in `behind`.
+    /// The auctions whose watermark is below `base` (at most `top`): a new office lists them in `behind`.
     pub fn below(&self, base: Stamp) -> impl Iterator<Item = (AuctionId, Stamp)> + '_ {
-        let _ = base;
-        core::iter::empty()
+        let lagging = self.lagging.iter().map(|&slot| &self.auctions[slot]);
+        lagging
+            .filter(move |a| a.watermark < base)
+            .map(|a| (a.id.clone(), a.watermark))
     }
 
     /// What is remembered of a command id.
     #[must_use]
     pub fn known(&self, auction: &AuctionId, actor: &Id, id: &Id, body: BodyHash) -> Option<Known> {
-        let _ = (auction, actor, id, body);
-        None
+        let auction = self.get(auction)?;
+        let record = auction.once.look(actor, id, self.top, self.limits.refusals_ms)?;
+        Some(tell(auction, record, body, self.top))
     }
 
-    /// A refusal that needs no log: `low` and `closed` (absorbing), and `rate` where the bound on logged refusals is used up.
+    /// A refusal that needs no log: `low` and `closed`, which stay true whatever comes, and `rate` where the actor's
+    /// bound on logged refusals is used up. Ask `known` first.
     #[must_use]
     pub fn early(&self, command: &Command) -> Option<Verdict> {
-        let _ = command;
-        None
+        let auction = self.get(&command.auction)?;
+        let alive = || auction.once.alive(&command.actor.id, self.top, self.limits.refusals_ms);
+        let reason = if command.id.is_some() && alive() >= self.limits.refusals_max {
+            Reason::Rate
+        } else {
+            auction.absorbing(&command.actor, &command.action)?
+        };
+        Some(auction.verdict(Err(reason), self.watermark(&command.auction)))
     }
 
     /// One auction as shown.
     #[must_use]
     pub fn view(&self, auction: &AuctionId) -> Option<AuctionView> {
-        let _ = auction;
-        None
+        self.get(auction).map(Auction::view)
     }
 
     /// All auctions as shown, in order of id.
     pub fn views(&self) -> impl Iterator<Item = AuctionView> + '_ {
-        core::iter::empty()
+        self.index.values().map(|&slot| self.auctions[slot].view())
     }
 
-    /// An auction's events after version `after`, at most `limit`.
+    /// How many auctions there are, and how many of them are live or paused.
+    #[must_use]
+    pub fn count(&self) -> (usize, usize) {
+        (
+            self.auctions.len(),
+            self.auctions.iter().filter(|a| a.is_open()).count(),
+        )
+    }
+
+    /// An auction's events after version `after`, at most `limit`. `None`: no such auction.
     #[must_use]
     pub fn events(&self, auction: &AuctionId, after: u64, limit: usize) -> Option<&[Arc<Event>]> {
-        let _ = (auction, after, limit);
-        None
+        let events = &self.get(auction)?.events;
+        let from = usize::try_from(after).map_or(events.len(), |after| after.min(events.len()));
+        Some(&events[from..from + limit.min(events.len() - from)])
     }
 
     /// Scheduled auctions as (auction, wall time of the start, schedule version), earliest first.
     pub fn scheduled(&self) -> impl Iterator<Item = (AuctionId, u64, u32)> + '_ {
-        core::iter::empty()
+        self.starts
+            .iter()
+            .map(|&(wall, slot)| (self.auctions[slot].id.clone(), wall, self.auctions[slot].version))
     }
-
-    /// A hash of the whole state: equal on replicas that applied the same log.
-    #[must_use]
-    pub fn digest(&self) -> [u8; 32] {
-        [0; 32]
-    }
-
-    /// The whole state as plain values.
-    #[must_use]
-    pub fn parts(&self) -> Parts {
-        Parts {
-            office: self.office,
-            n: self.n,
-            top: self.top,
-            clamped: 0,
-            holds: Vec::new(),
-            hold_first: 0,
-            auctions: Vec::new(),
-        }
-    }
-
-    /// The shard that `parts` describe.
-    ///
-    /// # Errors
-    /// When parts contradict each other (an id twice, a broken sequence).
-    pub fn from_parts(limits: Limits, parts: Parts) -> Result<Shard, BadParts> {
-        let _ = limits;
-        Ok(Shard {
-            top: parts.top,
-            office: parts.office,
-            n: parts.n,
-        })
-    }
-
-    /// How many stamps had to be clamped. Must stay 0.
-    #[must_use]
-    pub fn clamped(&self) -> u64 {
-        0
-    }
-}
-
-/// The stable hash of an action.
-#[must_use]
-pub fn body_hash(action: &Action) -> BodyHash {
-    let _ = action;
-    0
 }

@@ -1,0 +1,234 @@
+//! A shard as plain values, and back: what a snapshot holds.
+//!
+//! The encoding lies elsewhere (`raft-store`); here is only *what* must be kept. Everything that can be derived (indexes,
+//! counts, sums, the newest hash) isn't in the parts but made again by `from_parts`, so that a snapshot can't contradict
+//! itself. A round trip keeps the digest.
+
+use crate::{
+    AuctionId, BodyHash, Definition, Event, Hold, Id, Limits, Money, Office, Phase, Reason, Shard, Stamp,
+    auction::Auction,
+    fold::definition_hash,
+    once::{Once, Record},
+    shard::Holds,
+};
+use alloc::{sync::Arc, vec::Vec};
+
+/// All of a shard, as plain values: what a snapshot holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Parts {
+    /// The office whose entries follow.
+    pub office: Office,
+    /// The number of its newest applied entry.
+    pub n: u64,
+    /// The newest stamp.
+    pub top: Stamp,
+    /// Stamps that had to be clamped (must stay 0).
+    pub clamped: u64,
+    /// Holds that some auction's watermark has not passed yet, oldest first.
+    pub holds: Vec<Hold>,
+    /// The number of the first of them (holds are counted from 0 over the shard's life).
+    pub hold_first: u64,
+    /// Every auction, in order of creation.
+    pub auctions: Vec<AuctionParts>,
+}
+
+/// One auction, as plain values.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuctionParts {
+    /// The auction.
+    pub id: AuctionId,
+    /// Version of definition and schedule.
+    pub version: u32,
+    /// What is sold, with the reserve.
+    pub definition: Definition,
+    /// Where in its life.
+    pub phase: Phase,
+    /// Wall time of a scheduled start, unix ms.
+    pub start_wall_ms: Option<u64>,
+    /// Visible price.
+    pub price: Money,
+    /// Who leads.
+    pub leader: Option<Id>,
+    /// The leader's hidden maximum (0: nobody leads).
+    pub maximum: Money,
+    /// Accepted bids.
+    pub bids: u64,
+    /// Soft-close extensions used.
+    pub extensions: u32,
+    /// When it went live.
+    pub live_at: Stamp,
+    /// The deadline; while paused the one it had.
+    pub ends_at: Option<Stamp>,
+    /// Since when it is paused.
+    pub paused_at: Option<Stamp>,
+    /// When a timed pause ends.
+    pub until: Option<Stamp>,
+    /// It is paused because the stream is gone.
+    pub paused_by_stream: bool,
+    /// The seller's stream.
+    pub stream: Option<(u64, Id)>,
+    /// The stream was up and went.
+    pub stream_gone: bool,
+    /// The watermark, if it lies below the shard's `top`.
+    pub behind: Option<Stamp>,
+    /// The number of the first hold that it has not taken yet.
+    pub hold_next: u64,
+    /// Its log.
+    pub events: Vec<Arc<Event>>,
+    /// Remembered command ids, in order of (actor, id).
+    pub once: Vec<OnceParts>,
+}
+
+/// One remembered command id.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OnceParts {
+    /// Who sent it.
+    pub actor: Id,
+    /// The command's id.
+    pub id: Id,
+    /// What it is bound to.
+    pub body: BodyHash,
+    /// `None`: accepted.
+    pub refused: Option<Reason>,
+    /// The version that it made or saw.
+    pub seq: u64,
+    /// When it was judged.
+    pub ct: Stamp,
+    /// Price told.
+    pub price: Money,
+    /// Least next bid told.
+    pub least: Money,
+    /// Phase told.
+    pub phase: Phase,
+}
+
+/// Why parts make no shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BadParts(pub &'static str);
+
+impl Shard {
+    /// The whole state as plain values.
+    #[must_use]
+    pub fn parts(&self) -> Parts {
+        Parts {
+            office: self.office,
+            n: self.n,
+            top: self.top,
+            clamped: self.clamped,
+            holds: self.holds.list.iter().copied().collect(),
+            hold_first: self.holds.first,
+            auctions: self.auctions.iter().map(auction_parts).collect(),
+        }
+    }
+
+    /// The shard that `parts` describe.
+    ///
+    /// # Errors
+    /// When parts contradict each other (an id twice, a gap in a log).
+    pub fn from_parts(limits: Limits, parts: Parts) -> Result<Shard, BadParts> {
+        let mut shard = Shard::new(limits);
+        (shard.office, shard.n, shard.top, shard.clamped) = (parts.office, parts.n, parts.top, parts.clamped);
+        shard.holds = Holds {
+            first: parts.hold_first,
+            list: parts.holds.into(),
+        };
+        for parts in parts.auctions {
+            let auction = auction_of(parts)?;
+            if shard.slot(&auction.id).is_some() {
+                return Err(BadParts("an auction twice"));
+            }
+            let slot = shard.insert(auction);
+            shard.reindex(slot);
+        }
+        Ok(shard)
+    }
+}
+
+fn auction_parts(a: &Auction) -> AuctionParts {
+    let once = a.once.iter().map(|(actor, id, record)| OnceParts {
+        actor: actor.clone(),
+        id: id.clone(),
+        body: record.body,
+        refused: record.refused,
+        seq: record.seq,
+        ct: record.ct,
+        price: record.price,
+        least: record.least,
+        phase: record.phase,
+    });
+    AuctionParts {
+        id: a.id.clone(),
+        version: a.version,
+        definition: a.definition.clone(),
+        phase: a.phase,
+        start_wall_ms: a.start_wall_ms,
+        price: a.price,
+        leader: a.leader.clone(),
+        maximum: a.maximum,
+        bids: a.bids,
+        extensions: a.extensions,
+        live_at: a.live_at,
+        ends_at: a.ends_at,
+        paused_at: a.paused_at,
+        until: a.until,
+        paused_by_stream: a.paused_by_stream,
+        stream: a.stream.clone(),
+        stream_gone: a.stream_gone,
+        behind: a.lagging.then_some(a.watermark),
+        hold_next: a.hold_next,
+        events: a.events.clone(),
+        once: once.collect(),
+    }
+}
+
+fn auction_of(parts: AuctionParts) -> Result<Auction, BadParts> {
+    for (event, seq) in parts.events.iter().zip(1..) {
+        if event.seq != seq || event.auction != parts.id {
+            return Err(BadParts("a log with a gap"));
+        }
+    }
+    let records = parts.once.into_iter().map(|o| {
+        let (body, refused, seq, ct) = (o.body, o.refused, o.seq, o.ct);
+        (
+            o.actor,
+            o.id,
+            Record {
+                body,
+                refused,
+                seq,
+                ct,
+                price: o.price,
+                least: o.least,
+                phase: o.phase,
+            },
+        )
+    });
+    Ok(Auction {
+        id: parts.id,
+        version: parts.version,
+        definition_hash: definition_hash(&parts.definition),
+        definition: parts.definition,
+        phase: parts.phase,
+        start_wall_ms: parts.start_wall_ms,
+        price: parts.price,
+        leader: parts.leader,
+        maximum: parts.maximum,
+        bids: parts.bids,
+        extensions: parts.extensions,
+        live_at: parts.live_at,
+        ends_at: parts.ends_at,
+        paused_at: parts.paused_at,
+        until: parts.until,
+        paused_by_stream: parts.paused_by_stream,
+        stream: parts.stream,
+        stream_gone: parts.stream_gone,
+        hold_next: parts.hold_next,
+        events: parts.events,
+        once: Once::from_records(records),
+        watermark: parts.behind.unwrap_or_default(),
+        lagging: parts.behind.is_some(),
+        timer: None,
+        expiry: None,
+        start_key: None,
+    })
+}
