@@ -1,0 +1,146 @@
+/**
+ * Watching: one WHEP session, replaced whenever it dies or shows nothing.
+ *
+ * The judge is the picture, not the state machine: frames decoded. A connection that says 'connected' while no frame
+ * has come for a while, though the auction says that a stream is up, is replaced; at another edge if need be.
+ */
+import { signal } from '@preact/signals';
+import { elsewhere } from './origins';
+import { endSession, negotiate } from './rtc';
+
+export type Picture = 'idle' | 'connecting' | 'waiting' | 'playing' | 'stalled';
+
+/** A viewer may connect before the seller's stream is up; then nothing is wrong for this long. */
+const LOOK_MS = 500;
+const STALL_MS = 1_500;
+const REPLACE_MS = 4_000;
+const RETRY_MS = [300, 700, 1_500, 3_000];
+
+export interface PictureStats { frames: number; dropped: number; width: number; height: number; delayMs: number | undefined }
+
+export class Watcher {
+  readonly picture = signal<Picture>('idle');
+  readonly stats = signal<PictureStats>({ frames: 0, dropped: 0, width: 0, height: 0, delayMs: undefined });
+  readonly media = new MediaStream();
+  #path: string;
+  #pc: RTCPeerConnection | undefined;
+  #where: string | undefined;
+  #abort = new AbortController();
+  #timer = 0;
+  #failures = 0;
+  #frames = 0;
+  #grewAt = 0;
+  #expected = false;
+  #ended = false;
+
+  constructor(auction: string) {
+    this.#path = `/whep/${encodeURIComponent(auction)}`;
+  }
+
+  /** Whether the auction says that a stream is up: only then is silence a fault. */
+  expect(up: boolean): void {
+    if (this.#ended || up === this.#expected) return;
+    this.#expected = up;
+    if (up && !this.#pc) this.#connect();
+    if (up) this.#grewAt = performance.now();
+    if (!up && this.picture.value !== 'idle') this.picture.value = 'waiting';
+  }
+
+  end(): void {
+    this.#ended = true;
+    this.#drop();
+    this.picture.value = 'idle';
+  }
+
+  #drop(): void {
+    window.clearTimeout(this.#timer);
+    this.#abort.abort();
+    this.#pc?.close();
+    this.#pc = undefined;
+    endSession(this.#where);
+    this.#where = undefined;
+  }
+
+  #connect(): void {
+    this.#drop();
+    if (this.#ended) return;
+    const abort = new AbortController();
+    this.#abort = abort;
+    const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+    this.#pc = pc;
+    this.#frames = 0;
+    this.#grewAt = performance.now();
+    if (this.picture.value !== 'stalled') this.picture.value = 'connecting';
+    pc.addTransceiver('video', { direction: 'recvonly' });
+    pc.addTransceiver('audio', { direction: 'recvonly' });
+    pc.ontrack = ({ track }) => {
+      for (const old of this.media.getTracks()) if (old.kind === track.kind) this.media.removeTrack(old);
+      this.media.addTrack(track);
+    };
+    pc.onconnectionstatechange = () => {
+      if (this.#pc === pc && pc.connectionState === 'failed') this.#again();
+    };
+    negotiate(pc, this.#path, 'bidder', abort.signal).then(
+      (where) => {
+        if (this.#pc !== pc) return endSession(where);
+        this.#where = where;
+        this.#look(pc);
+      },
+      () => {
+        if (this.#pc !== pc || abort.signal.aborted) return;
+        if (this.#failures >= 1) elsewhere();
+        this.#again();
+      },
+    );
+  }
+
+  #again(): void {
+    this.#drop();
+    if (this.#ended) return;
+    if (!this.#expected) {
+      this.picture.value = 'waiting';
+      return;
+    }
+    const pause = RETRY_MS[Math.min(this.#failures, RETRY_MS.length - 1)] ?? 3_000;
+    this.#failures += 1;
+    this.#timer = window.setTimeout(() => this.#connect(), pause * (0.5 + Math.random() / 2));
+  }
+
+  #look(pc: RTCPeerConnection): void {
+    this.#timer = window.setTimeout(async () => {
+      if (this.#pc !== pc) return;
+      const report = await pc.getStats();
+      if (this.#pc !== pc) return;
+      this.#judge(report);
+      if (this.#pc === pc) this.#look(pc);
+    }, LOOK_MS);
+  }
+
+  #judge(report: RTCStatsReport): void {
+    const now = performance.now();
+    for (const row of report.values() as Iterable<RTCInboundRtpStreamStats>) {
+      if (row.type !== 'inbound-rtp' || row.kind !== 'video') continue;
+      const frames = row.framesDecoded ?? 0;
+      if (frames > this.#frames) this.#grewAt = now;
+      this.#frames = frames;
+      const emitted = row.jitterBufferEmittedCount ?? 0;
+      this.stats.value = {
+        frames,
+        dropped: row.framesDropped ?? 0,
+        width: row.frameWidth ?? 0,
+        height: row.frameHeight ?? 0,
+        delayMs: emitted > 0 ? Math.round(((row.jitterBufferDelay ?? 0) / emitted) * 1000) : undefined,
+      };
+    }
+    const silent = now - this.#grewAt;
+    if (this.#frames > 0 && silent < STALL_MS) {
+      this.#failures = 0;
+      this.picture.value = 'playing';
+    } else if (!this.#expected) {
+      this.picture.value = 'waiting';
+    } else {
+      if (this.#frames > 0) this.picture.value = 'stalled';
+      if (silent > REPLACE_MS) this.#again();
+    }
+  }
+}

@@ -1,0 +1,170 @@
+/**
+ * A room: the shell around the pure parts. It feeds messages to `feed`, readings to `countdown`, taps to `bids`, and
+ * carries out what they ask for. Pages read its signals and call `bid`, `say`.
+ */
+import { batch, computed, signal } from '@preact/signals';
+import * as bids from '../core/bids';
+import { Countdown } from '../core/countdown';
+import * as feed from '../core/feed';
+import { freshId } from '../core/names';
+import type { AuctionEvent, Problem, ServerMessage } from '../core/types';
+import { getAuction } from '../net/api';
+import { Connection } from '../net/socket';
+import { type Hat, session } from '../net/session';
+
+export interface Shown { event: AuctionEvent; key: number; leftBefore: number | undefined; fromLeader: string | undefined }
+
+const TICK_MS = 250;
+
+export class Room {
+  readonly feed = signal<feed.Feed>(feed.newFeed(''));
+  readonly bids = signal<bids.Bids>(bids.noBids);
+  readonly held = signal(false);
+  readonly clockKnown = signal(false);
+  readonly clockErr = signal<number | undefined>(undefined);
+  /** The newest event that came while we watched: what animations hang on. */
+  readonly shown = signal<Shown | undefined>(undefined);
+  readonly missing = signal(false);
+  readonly notice = signal<Problem | undefined>(undefined);
+  readonly auction = computed(() => this.feed.value.auction);
+  readonly pending = computed(() => bids.pending(this.bids.value));
+  readonly latest = computed(() => bids.latest(this.bids.value));
+  readonly countdown = new Countdown();
+  readonly connection: Connection;
+  readonly me = computed(() => session(this.hat).value?.user);
+  #timer: number;
+  #shownCount = 0;
+  #chatWaiting = new Map<string, string>();
+
+  constructor(readonly id: string, readonly hat: Hat = 'bidder') {
+    this.feed.value = feed.newFeed(id);
+    this.bids.value = bids.restore(this.#stored(), performance.now());
+    this.connection = new Connection(hat, {
+      opened: () => this.#opened(),
+      closed: () => this.#closed(),
+      message: (message) => batch(() => this.#message(message)),
+    });
+    this.#timer = window.setInterval(() => this.#tick(), TICK_MS);
+    getAuction(id).catch((error: { problem?: Problem }) => {
+      if (error.problem?.code === 'not_found') this.missing.value = true;
+    });
+  }
+
+  end(): void {
+    window.clearInterval(this.#timer);
+    this.connection.end();
+  }
+
+  /** Milliseconds left now, as drawn. */
+  left(): number | undefined {
+    return this.countdown.left(this.connection.edgeTime());
+  }
+
+  bid(amount: number): void {
+    this.#keep(bids.place(this.bids.value, freshId(), amount, performance.now()));
+  }
+
+  say(text: string): void {
+    const id = freshId();
+    this.#chatWaiting.set(id, text);
+    this.connection.send({ t: 'chat', a: this.id, id, text });
+  }
+
+  #opened(): void {
+    const step = feed.join(this.feed.value);
+    this.feed.value = step.feed;
+    this.#effects(step.effects);
+    this.#keep(bids.reconnected(this.bids.value, performance.now()));
+    // A line's id makes it the same line however often it is sent.
+    for (const [id, text] of this.#chatWaiting) this.connection.send({ t: 'chat', a: this.id, id, text });
+  }
+
+  #closed(): void {
+    this.countdown.disconnected();
+    this.clockKnown.value = false;
+  }
+
+  #tick(): void {
+    const next = bids.due(this.bids.value, performance.now());
+    if (next.send.length > 0) this.#keep(next);
+  }
+
+  #keep(next: { bids: bids.Bids; send: bids.Send[] }): void {
+    if (next.bids !== this.bids.value) {
+      this.bids.value = next.bids;
+      try {
+        sessionStorage.setItem(`rushroom.bids.${this.id}`, bids.save(next.bids));
+      } catch {
+        // Without storage a reload forgets what was on its way; the shard does not.
+      }
+    }
+    for (const { id, amount } of next.send) this.connection.send({ t: 'bid', a: this.id, id, amount });
+  }
+
+  #stored(): string | null {
+    try {
+      return sessionStorage.getItem(`rushroom.bids.${this.id}`);
+    } catch {
+      return null;
+    }
+  }
+
+  #effects(effects: feed.Effect[]): void {
+    for (const effect of effects) {
+      if (effect.do === 'join') {
+        const { do: _, ...from } = effect;
+        this.connection.send({ t: 'join', a: this.id, ...from });
+      } else {
+        this.#shownCount += 1;
+        const leftBefore = this.left();
+        if (effect.event.ty === 'held') this.countdown.held();
+        this.shown.value = {
+          event: effect.event,
+          key: this.#shownCount,
+          leftBefore,
+          fromLeader: effect.before.leader ?? undefined,
+        };
+      }
+    }
+  }
+
+  #message(message: ServerMessage): void {
+    const step = feed.reduce(this.feed.value, message);
+    this.#effects(step.effects);
+    if (step.feed !== this.feed.value) {
+      this.feed.value = step.feed;
+      const auction = step.feed.auction;
+      if (auction) {
+        this.missing.value = false;
+        this.countdown.rule(auction.phase, auction.ends_at ?? undefined, auction.left_ms ?? undefined);
+      }
+    }
+    if (message.t === 'clock' && message.a === this.id) {
+      this.countdown.clock({ now: message.now, s: message.s, held: message.held, errMs: message.err_ms });
+      this.held.value = message.held;
+      this.clockKnown.value = true;
+    } else if (message.t === 'verdict' && message.a === this.id) {
+      const { verdict, problem } = message;
+      const next = bids.answer(this.bids.value, message.id, { ...(verdict && { verdict }), ...(problem && { problem }) }, performance.now());
+      this.#keep({ bids: next, send: [] });
+    } else if (message.t === 'chat') {
+      this.#chatWaiting.delete(message.chat.id);
+    } else if (message.t === 'problem') {
+      this.#problem(message);
+    } else if (message.t === 'pong') {
+      const best = this.connection.clock.best(performance.now());
+      const edge = this.countdown.errMs;
+      this.clockErr.value = best && edge !== undefined ? best.errMs + edge : undefined;
+    }
+  }
+
+  #problem({ problem, a, id }: Extract<ServerMessage, { t: 'problem' }>): void {
+    if (id !== undefined && this.bids.value.list.some((b) => b.id === id)) {
+      this.#keep({ bids: bids.answer(this.bids.value, id, { problem }, performance.now()), send: [] });
+      return;
+    }
+    if (id !== undefined) this.#chatWaiting.delete(id);
+    if (problem.code === 'not_found' && (a === undefined || a === this.id) && id === undefined) this.missing.value = true;
+    else this.notice.value = problem;
+  }
+}
