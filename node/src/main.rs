@@ -13,10 +13,12 @@
 
 mod cli;
 mod config;
+mod grpc;
 mod health;
 mod metrics;
 mod process;
 mod telemetry;
+mod wiring;
 
 use std::process::ExitCode;
 

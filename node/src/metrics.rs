@@ -42,3 +42,23 @@ pub(crate) fn install(node: u64) -> Result<PrometheusHandle> {
     metrics::gauge!(INFO, "version" => env!("CARGO_PKG_VERSION"), "node" => node.to_string()).set(1.0);
     Ok(handle)
 }
+
+/// Commands went out to another node.
+pub(crate) fn remote_commands(n: usize) {
+    metrics::counter!(COMMANDS).increment(n as u64);
+}
+
+/// A command could not go out.
+pub(crate) fn remote_refused() {
+    metrics::counter!(REFUSED).increment(1);
+}
+
+/// A clock reading took this long, there and back.
+pub(crate) fn round_trip(micros: u64) {
+    metrics::histogram!(ROUND_TRIP).record(micros as f64 / 1e6);
+}
+
+/// An auction was told of its stream, or would not hear it.
+pub(crate) fn stream_command(result: &'static str) {
+    metrics::counter!(STREAMS, "result" => result).increment(1);
+}

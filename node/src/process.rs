@@ -1,43 +1,267 @@
 //! One running node: built from its settings, served until told to stop, drained.
+//!
+//! ```text
+//!   bind ports -> Host (disk, shards) -> Media -> gRPC (raft, shards, chat, relay, cluster) -> Edge (HTTP)
+//!   stop: Edge says 4503 -> Host hands leaderships over -> Media ends -> gRPC ends      within node.drain_ms
+//! ```
+//!
+//! Ports are bound before anything is started, so that a port in use costs an error message and nothing else. The
+//! edge is served last and stopped first: whoever can reach it finds the rest working.
 
 use crate::config::Config;
+use crate::grpc::{ChatsService, Clocks, ClusterService, Limits, Local, Peers, ShardsService};
+use crate::wiring::{self, AdminPort, ChatPort, HostShards, MapPort, Roles, ShardPort, StreamPort};
 use crate::{health, metrics};
 use anyhow::{Context as _, Result};
+use placement::NodeId;
+use proto::cluster::v1::cluster_server::ClusterServer;
+use proto::shard::v1::chats_server::ChatsServer;
+use proto::shard::v1::shards_server::ShardsServer;
+use raft_store::Host;
+use router::chat::{DeskLimits, Hall};
+use router::{Edge, Ports, Secret};
+use sfu::Media;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::TcpListenerStream;
 
-/// Runs a node until SIGTERM or SIGINT.
-pub(crate) async fn run(config: Config) -> Result<()> {
-    let metrics = metrics::install(config.node_id)?;
-    let upkeep = tokio::spawn(upkeep(metrics.clone()));
-    let listener = TcpListener::bind(config.http_listen)
-        .await
-        .with_context(|| format!("http.listen {}", config.http_listen))?;
-    let app = health::routes(Arc::new(Vec::new), metrics);
-    tracing::info!(node = config.node_id, http = %listener.local_addr()?, "serving");
-    axum::serve(listener, app)
-        .with_graceful_shutdown(stop_asked())
-        .await
-        .context("serving HTTP")?;
-    upkeep.abort();
-    Ok(())
+/// Stream events that wait to be told; the media plane waits beyond it.
+const STREAM_EVENTS_MAX: usize = 256;
+/// HTTP/2 windows of the gRPC server.
+const WINDOW: u32 = 1 << 20;
+
+/// The parts of a running node that outlive its building.
+struct Node {
+    host: Host,
+    media: Media,
+    edge: Edge,
+    grpc_stop: oneshot::Sender<()>,
+    /// Loops that live as long as the node; aborted with it.
+    loops: JoinSet<()>,
 }
 
-/// Histograms keep raw samples until someone renders them; this bounds them when nobody does.
-async fn upkeep(metrics: metrics_exporter_prometheus::PrometheusHandle) {
-    let mut every = tokio::time::interval(Duration::from_secs(5));
-    loop {
-        every.tick().await;
-        metrics.run_upkeep();
+/// Runs a node until SIGTERM or SIGINT, or until its disk fails.
+pub(crate) async fn run(config: Config) -> Result<()> {
+    let mut stop = Stop::listen()?;
+    let recorder = metrics::install(config.node_id)?;
+    let http = bind("http.listen", config.http_listen).await?;
+    let grpc = bind("grpc.listen", config.grpc_listen).await?;
+    tracing::info!(node = config.node_id, http = %http.local_addr()?, grpc = %grpc.local_addr()?, "starting");
+
+    let mut node = build(&config, grpc).await?;
+    let upkeep = recorder.clone();
+    node.loops.spawn(async move {
+        // Histograms keep raw samples until someone renders them; this bounds them when nobody does.
+        let mut every = tokio::time::interval(Duration::from_secs(5));
+        loop {
+            every.tick().await;
+            upkeep.run_upkeep();
+        }
+    });
+    let host = node.host.clone();
+    let reasons = Arc::new(move || if host.ready() { Vec::new() } else { vec!["a shard of this node knows no leader yet".into()] });
+    let serving = tokio::spawn({
+        let (edge, extra) = (node.edge.clone(), health::routes(reasons, recorder));
+        async move { edge.serve(http, extra).await }
+    });
+    tracing::info!(node = config.node_id, "serving");
+
+    let failed = tokio::select! {
+        () = stop.asked() => None,
+        why = node.host.failed() => Some(why),
+    };
+    let drained = tokio::time::timeout(Duration::from_millis(config.node_drain_ms), drain(node)).await;
+    tracing::info!(in_time = drained.is_ok(), "stopped");
+    serving.abort();
+    failed.map_or(Ok(()), |why| Err(anyhow::anyhow!("the disk failed: {why}")))
+}
+
+async fn bind(key: &str, address: std::net::SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{key} {address}"))
+}
+
+async fn drain(node: Node) {
+    tracing::info!("draining");
+    node.edge.shutdown().await;
+    node.host.shutdown().await;
+    node.media.shutdown().await;
+    let _ = node.grpc_stop.send(());
+}
+
+/// Builds every part and wires them; starts all but the edge's listener.
+async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
+    let me = NodeId(config.node_id);
+    let limits = limits(config);
+    let host = Host::open(host_options(config)).await.context("opening node.dir")?;
+    let map = host.map();
+    let local: Arc<dyn Local> = Arc::new(HostShards(host.clone()));
+    let clocks = Arc::new(Clocks::new(limits.hold));
+    let peers = Peers::start(me, limits, clocks.clone(), map.clone());
+    let roles = Roles::default();
+    let shards = ShardPort { me, local: local.clone(), peers: peers.clone(), clocks: clocks.clone(), roles: roles.clone() };
+
+    let (events, told) = mpsc::channel(STREAM_EVENTS_MAX);
+    let (living, living_peers) = watch::channel(Vec::new());
+    let media = Media::start(media_options(config), living_peers, events, Arc::new(sfu::TonicControl::plain()))
+        .await
+        .context("starting the media plane")?;
+    let streams = StreamPort::new(media.clone(), shards.clone(), map.clone());
+    let hall = Hall::new(DeskLimits::default());
+    let chats = ChatPort { me, hall, roles: roles.clone(), map: map.clone(), peers: peers.clone() };
+    let admin = Arc::new(AdminPort {
+        demo: config.demo_enabled,
+        host: host.clone(),
+        media: media.clone(),
+        shards: shards.clone(),
+        map: map.clone(),
+        peers: peers.clone(),
+    });
+
+    let mut loops = JoinSet::new();
+    let desks = chats.clone();
+    loops.spawn(roles.follow(host.clone(), move || desks.retain()));
+    loops.spawn(wiring::follow_own_clocks(me, local.clone(), clocks));
+    loops.spawn(wiring::follow_peers(map.clone(), peers, living));
+    loops.spawn(streams.clone().tell_all(told));
+
+    let (grpc_stop, stopped) = oneshot::channel::<()>();
+    let server = grpc_server(&host, &media, local, &chats, admin.clone(), limits, me);
+    tokio::spawn(async move {
+        let stopped = async { stopped.await.unwrap_or_default() };
+        if let Err(error) = server.serve_with_incoming_shutdown(TcpListenerStream::new(grpc), stopped).await {
+            tracing::error!(%error, "the gRPC server ended");
+        }
+    });
+    let ports = Ports {
+        shards: Arc::new(shards),
+        map: Arc::new(MapPort { me, map }),
+        chats: Arc::new(chats),
+        streams: Arc::new(streams),
+        admin,
+    };
+    let edge = Edge::new(edge_options(config)?, ports);
+    Ok(Node { host, media, edge, grpc_stop, loops })
+}
+
+fn grpc_server(
+    host: &Host,
+    media: &Media,
+    local: Arc<dyn Local>,
+    chats: &ChatPort,
+    admin: Arc<AdminPort>,
+    limits: Limits,
+    me: NodeId,
+) -> tonic::transport::server::Router {
+    let max = limits.message_max;
+    let shards = ShardsServer::new(ShardsService::new(local, limits)).max_decoding_message_size(max);
+    let chats = ChatsServer::new(ChatsService(Arc::new(chats.clone()))).max_decoding_message_size(max);
+    let cluster = ClusterServer::new(ClusterService { me, node: admin });
+    tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .initial_connection_window_size(WINDOW * 4)
+        .initial_stream_window_size(WINDOW)
+        .http2_keepalive_interval(Some(Duration::from_secs(2)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(2)))
+        .add_service(host.raft_service())
+        .add_service(shards)
+        .add_service(chats)
+        .add_service(cluster)
+        .add_service(media.relay_service())
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        deadline: Duration::from_millis(config.grpc_deadline_ms),
+        message_max: config.grpc_message_max as usize,
+        in_flight: config.grpc_in_flight as usize,
+        hold: Duration::from_millis(config.clock_hold_ms),
     }
 }
 
-async fn stop_asked() {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        // Without handlers the default action ends the process: nothing to wait for, and nothing lost.
-        return std::future::pending().await;
+fn host_options(config: &Config) -> raft_store::Options {
+    let mut options = raft_store::Options {
+        node: NodeId(config.node_id),
+        dir: config.node_dir.join("raft"),
+        shards: config.cluster_shards,
+        founders: config.founders(),
+        ..raft_store::Options::default()
     };
-    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    options.wal.segment_bytes = config.log_segment_bytes;
+    options.raft.heartbeat = Duration::from_millis(config.raft_heartbeat_ms);
+    options.raft.election_min = Duration::from_millis(config.raft_election_min_ms);
+    options.raft.election_max = Duration::from_millis(config.raft_election_max_ms);
+    options.clock.hold_ms = config.clock_hold_ms;
+    options.clock.step_ms = config.clock_step_ms;
+    options.clock.grace_ms = config.clock_grace_ms;
+    options.clock.beat_ms = config.clock_beat_ms;
+    options.lanes.lane_ms = config.lanes_lane_ms;
+    options
+}
+
+fn media_options(config: &Config) -> sfu::Options {
+    sfu::Options {
+        node: config.node_id,
+        region: config.node_region.clone(),
+        ip: config.media_ip,
+        udp_port: config.media_udp_port,
+        trunk_port: config.media_trunk_port,
+        ..sfu::Options::default()
+    }
+}
+
+fn edge_options(config: &Config) -> Result<router::Options> {
+    let token_secret = if config.cluster_secret.is_empty() {
+        Secret::of(&own_secret(&config.node_dir)?)
+    } else {
+        Secret::of(config.cluster_secret.as_bytes())
+    };
+    Ok(router::Options {
+        region: config.node_region.clone(),
+        demo: config.demo_enabled,
+        token_secret,
+        ..router::Options::default()
+    })
+}
+
+/// A lone node's secret: made once, kept readable by its owner only.
+fn own_secret(dir: &Path) -> Result<Vec<u8>> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = dir.join("secret");
+    let made = || -> std::io::Result<Vec<u8>> {
+        match std::fs::read(&path) {
+            Ok(bytes) if bytes.len() == 32 => return Ok(bytes),
+            Ok(_) => std::fs::remove_file(&path)?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        std::fs::create_dir_all(dir)?;
+        let bytes: [u8; 32] = rand::random();
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        Ok(bytes.to_vec())
+    };
+    made().with_context(|| format!("the secret at {}", path.display()))
+}
+
+/// SIGTERM or SIGINT, from before the first port is bound.
+struct Stop {
+    term: Signal,
+    int: Signal,
+}
+
+impl Stop {
+    fn listen() -> Result<Stop> {
+        Ok(Stop { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! { _ = self.term.recv() => {}, _ = self.int.recv() => {} }
+    }
 }

@@ -1,0 +1,156 @@
+//! The operator's view: the map, who is alive, this node's replicas and streams; and in a demo the button that kills.
+
+use super::ShardPort;
+use crate::grpc::Peers;
+use async_trait::async_trait;
+use auction::{Phase, Stamp};
+use futures_util::future::join_all;
+use placement::{ClusterMap, NodeId, ShardId};
+use proto::cluster::v1::{Replica, StatusReply, Stream};
+use raft_store::Host;
+use router::ports::{Admin, PortError, Shards as _};
+use serde_json::{Value, json};
+use sfu::Media;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Time for the answer to leave before the process dies.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+
+/// The operator's port at this node.
+pub(crate) struct AdminPort {
+    /// A demo.
+    pub(crate) demo: bool,
+    /// Its shards.
+    pub(crate) host: Host,
+    /// Its video.
+    pub(crate) media: Media,
+    /// Everyone's shards.
+    pub(crate) shards: ShardPort,
+    /// The map.
+    pub(crate) map: watch::Receiver<Arc<ClusterMap>>,
+    /// The other nodes.
+    pub(crate) peers: Arc<Peers>,
+}
+
+/// Dies as by `kill -9`: nothing is flushed, nobody is told.
+fn die() {
+    tracing::warn!("stopped from the cluster page");
+    tokio::spawn(async {
+        tokio::time::sleep(LAST_WORDS).await;
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    });
+}
+
+impl AdminPort {
+    /// This node's own replicas and streams.
+    async fn own(&self) -> StatusReply {
+        let now: BTreeMap<ShardId, Stamp> = self.host.readings().into_iter().map(|r| (r.shard, r.now)).collect();
+        let mut replicas = Vec::new();
+        for s in self.host.status() {
+            let auctions = self.host.list(s.shard).await.unwrap_or_default();
+            let live = auctions.iter().filter(|a| matches!(a.phase, Phase::Live | Phase::Paused)).count();
+            replicas.push(Replica {
+                shard: s.shard.0,
+                role: s.role.word().to_string(),
+                term: s.term,
+                leader: s.leader.map(|n| n.0),
+                applied: s.applied,
+                now: now.get(&s.shard).map(|n| n.0),
+                held_total_ms: s.held_total_ms,
+                auctions_live: live as u32,
+            });
+        }
+        let streams = self.media.stats().into_iter().map(|s| Stream {
+            auction: s.auction,
+            viewers: s.viewers as u32,
+            origin: s.origin,
+        });
+        StatusReply {
+            node: self.shards.me.0,
+            map_epoch: self.map.borrow().epoch,
+            replicas,
+            streams: streams.collect(),
+        }
+    }
+
+    fn shard(&self, shard: ShardId, map: &ClusterMap, own: Option<&Replica>) -> Value {
+        let replicas: Vec<u64> = map.placement.get(&shard).map(|p| p.replicas.iter().map(|(n, _)| n.0).collect()).unwrap_or_default();
+        let clock = self.shards.clock(shard);
+        json!({
+            "id": shard.0,
+            "leader": self.shards.leader(shard).map(|n| n.0),
+            "term": own.map(|r| r.term),
+            "replicas": replicas,
+            "auctions_live": own.map_or(0, |r| r.auctions_live),
+            "now": own.and_then(|r| r.now).or_else(|| clock.map(|c| c.now.0)),
+            "held_total_ms": own.map(|r| r.held_total_ms),
+            "role": own.map(|r| r.role.clone()),
+            "applied": own.map(|r| r.applied),
+        })
+    }
+}
+
+#[async_trait]
+impl Admin for AdminPort {
+    async fn status(&self) -> Value {
+        let map = self.map.borrow().clone();
+        let own = self.own().await;
+        let replicas: BTreeMap<u32, &Replica> = own.replicas.iter().map(|r| (r.shard, r)).collect();
+        let nodes: Vec<Value> = map
+            .nodes
+            .values()
+            .map(|n| {
+                json!({
+                    "id": n.id.0, "zone": n.zone, "region": n.region, "http": n.http,
+                    "alive": self.peers.alive(n.id), "weight": n.weight,
+                })
+            })
+            .collect();
+        let shards: Vec<Value> =
+            (0..=map.shards).map(|s| self.shard(ShardId(s), &map, replicas.get(&s).copied())).collect();
+        let others = map.nodes.keys().filter(|n| **n != self.shards.me && self.peers.alive(**n));
+        let others = others.filter_map(|n| self.peers.get(*n).ok());
+        let others = join_all(others.map(|peer| async move { peer.status().await.ok() })).await;
+        let streams = others.iter().flatten().chain([&own]).flat_map(|status| {
+            let node = status.node;
+            let one = move |s: &Stream| {
+                json!({"auction": s.auction, "node": node, "viewers": s.viewers, "origin": s.origin})
+            };
+            status.streams.iter().map(one)
+        });
+        let streams: Vec<Value> = streams.collect();
+        json!({
+            "me": own.node, "demo": self.demo, "epoch": map.epoch,
+            "nodes": nodes, "shards": shards, "streams": streams,
+        })
+    }
+
+    async fn stop_node(&self, node: NodeId) -> Result<(), PortError> {
+        if !self.demo {
+            return Err(PortError::Refused("only in a demo".into()));
+        }
+        if node == self.shards.me {
+            die();
+            return Ok(());
+        }
+        self.peers.get(node)?.stop().await
+    }
+}
+
+/// The admin port as the gRPC service asks it.
+#[async_trait]
+impl crate::grpc::Operated for AdminPort {
+    async fn status(&self) -> StatusReply {
+        self.own().await
+    }
+    fn stop(&self) -> Result<(), PortError> {
+        if !self.demo {
+            return Err(PortError::Refused("only in a demo".into()));
+        }
+        die();
+        Ok(())
+    }
+}

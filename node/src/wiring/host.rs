@@ -1,0 +1,102 @@
+//! This node's shards (`raft_store::Host`) in the words that gRPC and the edge's ports use.
+
+use crate::grpc::Local;
+use crate::grpc::Reading;
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Position, Reply};
+use futures_util::stream::BoxStream;
+use placement::{NodeId, ShardId};
+use raft_store::{Fresh, Host, ReadError};
+use router::ports::{Freshness, PortError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often roles are looked up: far below an election, so that a hint is never old for long.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The `Host` as the servers see it.
+pub(crate) struct HostShards(pub(crate) Host);
+
+fn port_error(error: ReadError) -> PortError {
+    match error {
+        ReadError::NotFound => PortError::NotFound,
+        ReadError::NotLeader { hint } => PortError::NotLeader { hint },
+        // Whoever leads has it.
+        ReadError::NotHere | ReadError::Behind => PortError::NotLeader { hint: None },
+        ReadError::Unavailable => PortError::Refused(error.to_string()),
+    }
+}
+
+#[async_trait]
+impl Local for HostShards {
+    async fn submit(&self, shard: ShardId, epoch: u64, command: Command) -> Reply {
+        self.0.submit(shard, epoch, command).await
+    }
+
+    async fn read(&self, shard: ShardId, auction: &AuctionId, fresh: Freshness) -> Result<AuctionView, PortError> {
+        let fresh = match fresh {
+            Freshness::Linear => Fresh::Linear,
+            Freshness::AtLeast(seq) => Fresh::AtLeast(seq),
+        };
+        self.0.read(shard, auction, fresh).await.map_err(port_error)
+    }
+
+    async fn list(&self, shard: ShardId) -> Result<Vec<AuctionView>, PortError> {
+        self.0.list(shard).await.map_err(port_error)
+    }
+
+    fn events(&self, shard: ShardId, auction: &AuctionId, after: u64, limit: usize) -> Result<Vec<Arc<Event>>, PortError> {
+        self.0.events(shard, auction, after, limit).map_err(port_error)
+    }
+
+    fn follow(
+        &self,
+        shard: ShardId,
+        auction: &AuctionId,
+        from: Option<Position>,
+    ) -> Result<BoxStream<'static, FeedItem>, PortError> {
+        self.0.follow(shard, auction, from).map_err(port_error)
+    }
+
+    fn readings(&self) -> Vec<Reading> {
+        let readings = self.0.readings().into_iter();
+        let ours = readings.map(|r| Reading { shard: r.shard, office: r.office, now: r.now, top: r.top, timers: r.timers });
+        ours.collect()
+    }
+}
+
+/// What this node's replicas think of who leads: a copy taken every few milliseconds, so that asking costs a bid nothing.
+#[derive(Clone, Default)]
+pub(crate) struct Roles(Arc<ArcSwap<BTreeMap<ShardId, Role>>>);
+
+/// One replica's word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Role {
+    /// Its term.
+    pub(crate) term: u64,
+    /// Who leads, by its word.
+    pub(crate) leader: Option<NodeId>,
+}
+
+impl Roles {
+    /// The role of this node's replica of a shard.
+    pub(crate) fn of(&self, shard: ShardId) -> Option<Role> {
+        self.0.load().get(&shard).copied()
+    }
+
+    /// Follows the host until it is dropped; `changed` is called whenever a leader changed.
+    pub(crate) async fn follow(self, host: Host, changed: impl Fn() + Send) {
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            look.tick().await;
+            let newest: BTreeMap<_, _> =
+                host.status().into_iter().map(|s| (s.shard, Role { term: s.term, leader: s.leader })).collect();
+            if **self.0.load() != newest {
+                self.0.store(Arc::new(newest));
+                changed();
+            }
+        }
+    }
+}
