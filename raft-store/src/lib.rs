@@ -18,14 +18,19 @@
 pub mod clock;
 pub mod codec;
 pub mod host;
+pub mod feed;
 pub mod lanes;
+pub mod metrics;
+mod log_store;
 pub mod office;
 pub mod options;
 pub mod pending;
 pub mod port;
+pub mod proposer;
 pub mod state;
 pub mod types;
 pub mod wal;
+mod wire;
 
 pub use host::{Fresh, GroupStatus, Host, OpenError, ReadError, Reading, Role};
 pub use options::{Options, RaftOptions};

@@ -1,0 +1,267 @@
+//! The feed: committed events of a shard, to whoever follows an auction on this replica.
+//!
+//! An auction's events are numbered 1, 2, 3 …, and the state keeps them all as long as it keeps the auction. So a
+//! follower needs no queue of its own that never overflows: it needs a bounded one, and a way to notice a gap.
+//!
+//! ```text
+//!   apply (state's write lock) --publish--> room of the auction --(ring of `RING`)--> follower: next = last + 1?
+//!                                                                                        | yes: give it
+//!   state's event log  <---------------- read after `last` (read lock) ------------------' no: catch up here
+//! ```
+//!
+//! **No gap, no repeat.** `follow` subscribes and reads the history under one read lock; `publish` runs under the write
+//! lock. So an event is in the history, or comes through the room, or both; the sequence number drops the second copy.
+//!
+//! **A slow follower never blocks `apply`.** The ring forgets what it didn't fetch in time; it then reads on from the
+//! event log, and if that would be more than `CATCH_UP` events, it is told to start again from a snapshot.
+//!
+//! A follower may ask for events after an offset that this replica hasn't applied yet (its edge was fed by a quicker
+//! replica before): it is given exactly what comes after it, as soon as it is there.
+//!
+//! Deliberately absent: encoding, viewers, coalescing. Those are the edge's (`router::room`); a follower here is an edge.
+
+use crate::{metrics, port::Log};
+use auction::{AuctionId, AuctionView, Done, Event, FeedItem, Phase, Position, Shard};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use parking_lot::Mutex;
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Weak},
+};
+use tokio::sync::broadcast::{self, error::RecvError};
+
+/// Events that a room keeps for followers that are slow to fetch.
+pub const RING: usize = 256;
+
+/// A follower that is further behind starts again from a snapshot.
+pub const CATCH_UP: usize = 4_096;
+
+/// What a room is told.
+#[derive(Clone, Debug)]
+enum News {
+    Event(Arc<Event>),
+    Changed(Arc<AuctionView>),
+    /// The state was replaced (a snapshot was installed): read on from the event log.
+    Reset,
+}
+
+type Rooms = Mutex<HashMap<AuctionId, broadcast::Sender<News>>>;
+
+/// The feed of one replica of one shard.
+#[derive(Debug)]
+pub struct Feed {
+    epoch: u64,
+    /// One broadcast per followed auction; made by its first follower, dropped with its last.
+    rooms: Arc<Rooms>,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self::new(1)
+    }
+}
+
+impl Feed {
+    /// A feed without followers. `epoch` changes only by a restore.
+    #[must_use]
+    pub fn new(epoch: u64) -> Self {
+        Self {
+            epoch,
+            rooms: Arc::default(),
+        }
+    }
+
+    /// The epoch of all positions in this feed.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Auctions that someone follows.
+    #[must_use]
+    pub fn rooms(&self) -> usize {
+        self.rooms.lock().len()
+    }
+
+    /// Tells followers what an entry made. Called from `apply`, under the state's write lock; never waits.
+    pub fn publish(&self, done: &Done, shard: &Shard) {
+        if done.events.is_empty() && done.changed.is_empty() {
+            return;
+        }
+        let rooms = self.rooms.lock();
+        if rooms.is_empty() {
+            return;
+        }
+        // A send fails only without followers: nobody's loss.
+        for event in &done.events {
+            if let Some(room) = rooms.get(&event.auction) {
+                let _ = room.send(News::Event(event.clone()));
+            }
+        }
+        for auction in &done.changed {
+            if let Some(room) = rooms.get(auction)
+                && let Some(view) = shard.view(auction)
+            {
+                let _ = room.send(News::Changed(Arc::new(view)));
+            }
+        }
+    }
+
+    /// Tells all followers that the state was replaced by a snapshot: they read on from the event log. Called under the
+    /// state's write lock.
+    pub fn reset(&self) {
+        for room in self.rooms.lock().values() {
+            let _ = room.send(News::Reset);
+        }
+    }
+
+    /// Follows an auction: complete after `from`, or opened by a snapshot. `None`: no such auction here.
+    #[must_use]
+    pub fn follow(
+        &self,
+        log: Arc<dyn Log>,
+        auction: &AuctionId,
+        from: Option<Position>,
+    ) -> Option<BoxStream<'static, FeedItem>> {
+        let state = log.state().read();
+        let view = state.shard.view(auction)?;
+        let news = self.join(auction);
+        let resume = from.filter(|from| from.epoch == self.epoch).map(|from| from.offset);
+        let mut follower = Follower {
+            epoch: self.epoch,
+            auction: auction.clone(),
+            news,
+            last: resume.unwrap_or(0),
+            ready: VecDeque::new(),
+            _seat: Seat::take(&self.rooms, auction),
+            log: log.clone(),
+        };
+        match resume {
+            None => follower.restart(view),
+            Some(_) => follower.catch_up(&state.shard),
+        }
+        drop(state);
+        Some(
+            stream::unfold(follower, |mut follower| async move {
+                Some((follower.next().await?, follower))
+            })
+            .boxed(),
+        )
+    }
+
+    fn join(&self, auction: &AuctionId) -> broadcast::Receiver<News> {
+        let mut rooms = self.rooms.lock();
+        rooms
+            .entry(auction.clone())
+            .or_insert_with(|| broadcast::channel(RING).0)
+            .subscribe()
+    }
+}
+
+/// A follower's place in a room: the room goes when its last follower leaves.
+struct Seat {
+    rooms: Weak<Rooms>,
+    auction: AuctionId,
+}
+
+impl Seat {
+    fn take(rooms: &Arc<Rooms>, auction: &AuctionId) -> Self {
+        metrics::followers(1);
+        Self {
+            rooms: Arc::downgrade(rooms),
+            auction: auction.clone(),
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        metrics::followers(-1);
+        let Some(rooms) = self.rooms.upgrade() else { return };
+        let mut rooms = rooms.lock();
+        // The receiver of this follower was dropped before its seat (order of fields).
+        if rooms.get(&self.auction).is_some_and(|room| room.receiver_count() == 0) {
+            rooms.remove(&self.auction);
+        }
+    }
+}
+
+struct Follower {
+    epoch: u64,
+    auction: AuctionId,
+    news: broadcast::Receiver<News>,
+    /// The sequence number of the last event given.
+    last: u64,
+    /// What was read from the event log and is not given yet; at most `CATCH_UP`.
+    ready: VecDeque<FeedItem>,
+    _seat: Seat,
+    log: Arc<dyn Log>,
+}
+
+impl Follower {
+    async fn next(&mut self) -> Option<FeedItem> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Some(item);
+            }
+            match self.news.recv().await {
+                Ok(News::Event(event)) if event.seq <= self.last => {}
+                Ok(News::Event(event)) if event.seq == self.last + 1 => {
+                    self.last = event.seq;
+                    return Some(FeedItem::Event(event));
+                }
+                Ok(News::Changed(view)) if view.seq >= self.last => {
+                    return Some(FeedItem::Changed(Box::new((*view).clone())));
+                }
+                Ok(News::Changed(_)) => {}
+                Ok(News::Event(_) | News::Reset) | Err(RecvError::Lagged(_)) => self.resync()?,
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// Reads on from the state. `None`: the auction is no longer here, so the feed ends.
+    fn resync(&mut self) -> Option<()> {
+        let log = self.log.clone();
+        let state = log.state().read();
+        let view = state.shard.view(&self.auction)?;
+        // Changes of a definition have no number, so one that was missed is told again.
+        let unborn = matches!(view.phase, Phase::Draft | Phase::Scheduled);
+        metrics::resync();
+        self.catch_up(&state.shard);
+        if unborn {
+            self.ready.push_back(FeedItem::Changed(Box::new(view)));
+        }
+        Some(())
+    }
+
+    /// Queues what the event log has after `last`, or a snapshot if that is too much. An offset that this replica hasn't
+    /// reached yet needs nothing: what comes up to it is dropped as it comes.
+    fn catch_up(&mut self, shard: &Shard) {
+        let events = shard.events(&self.auction, self.last, CATCH_UP + 1).unwrap_or_default();
+        let complete = events.first().is_none_or(|event| event.seq == self.last + 1);
+        if !complete || events.len() > CATCH_UP {
+            if let Some(view) = shard.view(&self.auction) {
+                self.restart(view);
+            }
+            return;
+        }
+        if let Some(newest) = events.last() {
+            self.last = newest.seq;
+        }
+        self.ready.extend(events.iter().cloned().map(FeedItem::Event));
+    }
+
+    /// Starts again from a snapshot.
+    fn restart(&mut self, view: AuctionView) {
+        self.last = view.seq;
+        let position = Position {
+            epoch: self.epoch,
+            offset: view.seq,
+        };
+        self.ready.push_back(FeedItem::Snapshot {
+            position,
+            view: Box::new(view),
+        });
+    }
+}

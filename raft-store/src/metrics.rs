@@ -1,0 +1,173 @@
+//! What an operator can read of the shards of a node: every metric of this crate, with unit and meaning, declared once.
+//!
+//! Names follow `rushroom_<area>_<thing>_<unit>[_total]`. Labels are few and bounded: a shard's number, an outcome's
+//! code; never an auction or a person.
+//!
+//! Deliberately absent: exporting. The node installs the recorder and serves `/metrics`.
+
+use auction::Reply;
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+use placement::ShardId;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const BIDS: &str = "rushroom_shard_commands_judged_total";
+const LANE: &str = "rushroom_shard_lane_depth_commands";
+const FLYING: &str = "rushroom_shard_flying_commands";
+const TRIP: &str = "rushroom_shard_commit_trip_ms";
+const ENTRY: &str = "rushroom_shard_entry_size_commands";
+const BEATS: &str = "rushroom_shard_beats_total";
+const HELD: &str = "rushroom_shard_held_ms_total";
+const CLAMPED: &str = "rushroom_shard_clamped_stamps_total";
+const OFFICES: &str = "rushroom_shard_offices_total";
+const LATE: &str = "rushroom_shard_close_late_ms";
+const FOLLOWERS: &str = "rushroom_feed_followers";
+const RESYNCS: &str = "rushroom_feed_resyncs_total";
+const FSYNC: &str = "rushroom_wal_fsync_seconds";
+const FSYNCED: &str = "rushroom_wal_fsynced_bytes_total";
+const BATCH: &str = "rushroom_wal_fsync_batch_records";
+
+/// Declares every metric with its unit and meaning. Once per process, after the recorder is installed.
+pub fn describe() {
+    describe_counter!(
+        BIDS,
+        Unit::Count,
+        "Commands answered, by outcome: accepted, a refusal's code, or no verdict"
+    );
+    describe_gauge!(
+        LANE,
+        Unit::Count,
+        "Commands that wait in a shard's lanes, at its leader"
+    );
+    describe_gauge!(
+        FLYING,
+        Unit::Count,
+        "Commands proposed and not yet applied, at a shard's leader"
+    );
+    describe_histogram!(TRIP, Unit::Milliseconds, "From proposing an entry to having it applied");
+    describe_histogram!(ENTRY, Unit::Count, "Commands in one entry");
+    describe_counter!(BEATS, Unit::Count, "Entries whose only work was to move the clock");
+    describe_counter!(HELD, Unit::Milliseconds, "Real time that did not count as bidding time");
+    describe_counter!(
+        CLAMPED,
+        Unit::Count,
+        "Stamps outside their bounds; anything but 0 is a bug"
+    );
+    describe_counter!(
+        OFFICES,
+        Unit::Count,
+        "Offices taken by this node's replicas, by why the last one ended"
+    );
+    describe_histogram!(
+        LATE,
+        Unit::Milliseconds,
+        "From a close's due stamp on the leader's clock to its commit"
+    );
+    describe_gauge!(FOLLOWERS, Unit::Count, "Open followers of auctions' feeds");
+    describe_counter!(
+        RESYNCS,
+        Unit::Count,
+        "Followers that fell behind and were brought up from the event log"
+    );
+    describe_histogram!(FSYNC, Unit::Seconds, "One fdatasync of the log");
+    describe_counter!(FSYNCED, Unit::Bytes, "Bytes made durable");
+    describe_histogram!(BATCH, Unit::Count, "Log records made durable by one fdatasync");
+}
+
+/// A command was answered.
+pub fn judged(reply: &Reply) {
+    let outcome = match reply {
+        Reply::Verdict(verdict) => verdict.outcome.map_or_else(|reason| reason.code(), |()| "accepted"),
+        Reply::NotLeader { .. } => "not_leader",
+        Reply::WrongEpoch { .. } => "wrong_epoch",
+        Reply::Busy { .. } => "busy",
+        Reply::NotJudged => "not_judged",
+        Reply::Unknown => "unknown",
+    };
+    counter!(BIDS, "outcome" => outcome).increment(1);
+}
+
+/// The metrics of one office, looked up once: a leader touches them at every look.
+pub struct OfOffice {
+    lane: Gauge,
+    flying: Gauge,
+    trip: Histogram,
+    entry: Histogram,
+    beats: Counter,
+    held: Counter,
+    held_told: AtomicU64,
+    clamped: Counter,
+    late: Histogram,
+}
+
+impl OfOffice {
+    /// A replica of this node took office in `shard`; `after` tells how its last one ended.
+    pub fn taken(shard: ShardId, after: &'static str) -> Self {
+        let shard = shard.0.to_string();
+        counter!(OFFICES, "shard" => shard.clone(), "after" => after).increment(1);
+        Self {
+            lane: gauge!(LANE, "shard" => shard.clone()),
+            flying: gauge!(FLYING, "shard" => shard.clone()),
+            trip: histogram!(TRIP),
+            entry: histogram!(ENTRY),
+            beats: counter!(BEATS, "shard" => shard.clone()),
+            held: counter!(HELD, "shard" => shard.clone()),
+            held_told: AtomicU64::new(0),
+            clamped: counter!(CLAMPED, "shard" => shard),
+            late: histogram!(LATE),
+        }
+    }
+
+    /// What waits and flies now, all that was held in this office, all that was ever clamped in the shard.
+    pub fn look(&self, waiting: usize, flying: usize, held_ms: u64, clamped: u64) {
+        self.lane.set(waiting as f64);
+        self.flying.set(flying as f64);
+        let told = self.held_told.swap(held_ms, Ordering::Relaxed);
+        self.held.increment(held_ms.saturating_sub(told));
+        self.clamped.absolute(clamped);
+    }
+
+    /// An entry was proposed.
+    pub fn proposed(&self, commands: usize) {
+        if commands == 0 {
+            self.beats.increment(1);
+        } else {
+            self.entry.record(commands as f64);
+        }
+    }
+
+    /// An entry came back after this long.
+    pub fn committed(&self, trip_ms: f64) {
+        self.trip.record(trip_ms);
+    }
+
+    /// A close was committed this much after its due stamp.
+    pub fn close_late(&self, ms: u64) {
+        self.late.record(ms as f64);
+    }
+}
+
+impl Drop for OfOffice {
+    fn drop(&mut self) {
+        self.lane.set(0.0);
+        self.flying.set(0.0);
+    }
+}
+
+/// A follower opened (+1) or ended (-1).
+pub fn followers(change: i32) {
+    gauge!(FOLLOWERS).increment(f64::from(change));
+}
+
+/// A follower fell behind its buffer and was brought up from the event log.
+pub fn resync() {
+    counter!(RESYNCS).increment(1);
+}
+
+/// One fdatasync of the log took `seconds` for `records` and `bytes`.
+pub fn fsync(seconds: f64, records: usize, bytes: u64) {
+    histogram!(FSYNC).record(seconds);
+    histogram!(BATCH).record(records as f64);
+    counter!(FSYNCED).increment(bytes);
+}
