@@ -533,6 +533,13 @@ impl Shard {
         self.timers.first().map(|timer| timer.0)
     }
 
+    /// Whether a timer is due after `after` (`None`: at any time before, too) and by `upto`.
+    #[must_use]
+    pub fn due_within(&self, after: Option<Stamp>, upto: Stamp) -> bool {
+        let from = after.map_or(Stamp(0), |after| after.plus(1));
+        from <= upto && self.timers.range((from, 0)..=(upto, usize::MAX)).next().is_some()
+    }
+
     /// Whether any timer is pending.
     #[must_use]
     pub fn has_timers(&self) -> bool {
