@@ -41,7 +41,7 @@ export function Chat({ room }: { room: Room }) {
             <Fragment key={key}>
               {chatBreaks.includes(key) && <li class="chat-break">{t('room.chatBreak')}</li>}
               <li class={line.from === me?.id ? 'mine' : ''}>
-                <span class={`who tint-${hue(line.from) % 6}`}>{line.name}{line.from === auction?.seller && <span class="badge plain tiny">{t('room.seller')}</span>}</span>
+                <span class={`who tint-${Math.floor(hue(line.from) / 60)}`}>{line.name}{line.from === auction?.seller && <span class="badge plain tiny">{t('room.seller')}</span>}</span>
                 <span class="said">{line.text}</span>
               </li>
             </Fragment>

@@ -109,7 +109,7 @@ function Levers({ auction }: { auction: Auction }) {
       <div class="lever-row">
         {phase === 'live' && <button type="button" class="button soft" disabled={busy} onClick={() => void verb('pause')}>{t('studio.pause')}</button>}
         {phase === 'paused' && <button type="button" class="button" disabled={busy} onClick={() => void verb('resume')}>{t('studio.resume')}</button>}
-        {(phase === 'live' || phase === 'paused') && <button type="button" class="button soft" disabled={busy} onClick={() => void verb('extend', { ms: EXTEND_MS })}>{t('studio.extend')}</button>}
+        {phase === 'live' && <button type="button" class="button soft" disabled={busy} onClick={() => void verb('extend', { ms: EXTEND_MS })}>{t('studio.extend')}</button>}
         {phase !== 'closed' && !asking && <button type="button" class="button ghost-danger" disabled={busy} onClick={() => setAsking(true)}>{t('studio.cancel')}</button>}
       </div>
       {asking && phase !== 'closed' && <AskCancel onNo={() => setAsking(false)} onYes={(why) => {
