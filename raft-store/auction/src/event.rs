@@ -107,3 +107,23 @@ pub enum Outcome {
     /// Called off.
     Cancelled,
 }
+
+impl Outcome {
+    /// The word for it on the wire.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Outcome::Sold => "sold",
+            Outcome::Unsold => "unsold",
+            Outcome::Cancelled => "cancelled",
+        }
+    }
+
+    /// The outcome of a word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Outcome> {
+        [Outcome::Sold, Outcome::Unsold, Outcome::Cancelled]
+            .into_iter()
+            .find(|outcome| outcome.word() == word)
+    }
+}

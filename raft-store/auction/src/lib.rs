@@ -37,6 +37,9 @@ pub mod reply;
 pub mod shard;
 pub mod stamp;
 pub mod terms;
+#[cfg(test)]
+mod tests;
+pub mod verify;
 pub mod view;
 
 pub use command::{Action, Actor, Command, Entry, Hold, Key, Rights, Stamped};
