@@ -120,6 +120,8 @@ export const en = {
   'log.open': 'The auction opened at {amount}',
   'log.bid': '{name} bid {amount}',
   'log.you': 'You',
+  'log.bidYou': 'You bid {amount}',
+  'log.soldYou': 'Sold to you for {amount}',
   'log.pause': 'Paused with {left} left',
   'log.resume': 'Resumed',
   'log.extend': 'The seller added {s} s',

@@ -122,6 +122,8 @@ export const ko: Record<Key, string> = {
   'log.open': '{amount}에 경매가 시작되었습니다',
   'log.bid': '{name} 님 {amount} 입찰',
   'log.you': '나',
+  'log.bidYou': '내가 {amount} 입찰',
+  'log.soldYou': '내가 {amount} 낙찰',
   'log.pause': '{left} 남기고 일시 중지',
   'log.resume': '다시 시작',
   'log.extend': '판매자가 {s}초를 더했습니다',

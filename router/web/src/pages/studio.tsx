@@ -10,6 +10,7 @@ import { createAuction, listAuctions } from '../net/api';
 import { users } from '../net/session';
 import { SignIn, WhoAmI } from '../ui/signin';
 import { Console } from '../ui/console';
+import { Back } from '../ui/icons';
 import '../styles/room.css';
 import '../styles/studio.css';
 
@@ -22,12 +23,13 @@ export default function Studio({ id }: { id?: string }) {
   });
   return (
     <div class="studio">
-      {id !== undefined && <a class="back" href="/studio">{t('studio.back')}</a>}
-      <div class="hero">
-        <h1 tabIndex={-1}>{t('studio.title')}</h1>
-        <p>{t('studio.intro')}</p>
-        <WhoAmI hat="seller" />
-      </div>
+      {id !== undefined ? <div class="studio-head"><a class="back" href="/studio"><Back />{t('studio.back')}</a><WhoAmI hat="seller" /></div> : (
+        <div class="hero">
+          <h1 tabIndex={-1}>{t('studio.title')}</h1>
+          <p>{t('studio.intro')}</p>
+          <WhoAmI hat="seller" />
+        </div>
+      )}
       {!user ? <div class="panel narrow"><SignIn hat="seller" label={t('studio.signin')} /></div>
         : id !== undefined ? <Console key={`${id}/${user.id}`} id={id} />
           : <div class="studio-grid"><NewAuction /><Mine me={user.id} /></div>}

@@ -26,11 +26,9 @@ export function Console({ id }: { id: string }) {
   if (me?.id !== auction.seller) return <p class="banner warn" role="status">{t('studio.notYours')}</p>;
   return (
     <div class="console" data-testid="console" data-phase={auction.phase} data-stream={auction.stream ? 'up' : 'down'}>
-      <div class="console-main">
-        <h2 class="console-title">{auction.title}</h2>
-        <OnAir auction={auction} />
-        <BidLog auction={auction} events={room.feed.value.events} me={me.id} />
-      </div>
+      <h1 tabIndex={-1} class="console-title">{auction.title}</h1>
+      <div class="console-air"><OnAir auction={auction} /></div>
+      <div class="console-log"><BidLog auction={auction} events={room.feed.value.events} me={me.id} /></div>
       <div class="console-side">
         <div class="panel desk-panel">
           <CountdownView room={room} />

@@ -48,6 +48,7 @@ function words(auction: Auction, event: AuctionEvent, me: string | undefined): s
     case 'open':
       return t('log.open', { amount: money(event.price) });
     case 'bid':
+      if (event.actor != null && event.actor === me) return t('log.bidYou', { amount: money(event.price) });
       return t('log.bid', { name: personName(event.actor, me), amount: money(event.price) });
     case 'raise':
       return t('log.raise', { name: personName(event.actor, me) });
@@ -62,6 +63,7 @@ function words(auction: Auction, event: AuctionEvent, me: string | undefined): s
     case 'stream':
       return event.node == null ? t('log.streamDown') : t('log.streamUp');
     case 'close':
+      if (event.outcome === 'sold' && event.leader != null && event.leader === me) return t('log.soldYou', { amount: money(event.price) });
       if (event.outcome === 'sold') return t('log.sold', { name: personName(event.leader, me), amount: money(event.price) });
       return event.outcome === 'cancelled' ? t('log.cancelled') : t('log.unsold');
   }

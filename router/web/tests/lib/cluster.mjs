@@ -1,0 +1,93 @@
+// A cluster for a test: `rushroom demo` as a process of its own, or (RUSHROOM_MOCK=1) the stand-in of dev/mock.mjs.
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, watch, createWriteStream, mkdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+
+const ROOT = new URL('../../../..', import.meta.url).pathname;
+export const ARTIFACTS = new URL('../../artifacts', import.meta.url).pathname;
+const READY_MS = 60_000;
+
+export const isMock = process.env.RUSHROOM_MOCK === '1';
+
+function binary() {
+  const target = process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target');
+  const found = [process.env.RUSHROOM_BIN, join(target, 'release/rushroom'), join(target, 'debug/rushroom')].find((p) => p && existsSync(p));
+  if (!found) throw new Error('no rushroom binary: build it (`cargo build -p node`) or set RUSHROOM_BIN');
+  return found;
+}
+
+/** Waits until `read()` gives something, looking again whenever a file in `dir` changes (and, as a net, now and then). */
+async function until(dir, read, child) {
+  return new Promise((resolve, reject) => {
+    const done = (finish, value) => {
+      watcher.close();
+      clearInterval(net);
+      clearTimeout(limit);
+      finish(value);
+    };
+    const look = () => {
+      const value = read();
+      if (value !== undefined) done(resolve, value);
+    };
+    const watcher = watch(dir, look);
+    const net = setInterval(look, 200);
+    const limit = setTimeout(() => done(reject, new Error('the cluster did not become ready in time')), READY_MS);
+    child.once('exit', (code) => done(reject, new Error(`the cluster ended before it was ready (${code})`)));
+    look();
+  });
+}
+
+export async function startCluster() {
+  const dir = mkdtempSync(join(tmpdir(), 'rushroom-web-'));
+  const ports = join(dir, 'ports.json');
+  mkdirSync(ARTIFACTS, { recursive: true });
+  const log = createWriteStream(join(ARTIFACTS, 'cluster.log'));
+  if (isMock) return startMock(dir, log);
+  const child = spawn(binary(), ['demo', '--quiet', '--no-bots', '--dir', join(dir, 'data'), '--ports-file', ports], { stdio: ['ignore', 'pipe', 'pipe'] });
+  child.stdout.pipe(log, { end: false });
+  child.stderr.pipe(log, { end: false });
+  const read = () => {
+    try {
+      const { nodes } = JSON.parse(readFileSync(ports, 'utf8'));
+      return nodes?.length === 3 ? nodes : undefined;
+    } catch {
+      return undefined;
+    }
+  };
+  await until(dirname(ports), read, child);
+  return handle(() => read() ?? [], child, dir);
+}
+
+async function startMock(dir, log) {
+  const child = spawn(process.execPath, [new URL('../../dev/mock.mjs', import.meta.url).pathname], { stdio: ['ignore', 'pipe', 'pipe'] });
+  child.stdout.pipe(log, { end: false });
+  await new Promise((resolve) => child.stdout.once('data', resolve));
+  const nodes = [1, 2, 3].map((id) => ({ id, http: `http://127.0.0.1:${8786 + id}`, pid: undefined, region: id === 3 ? 'tokyo' : 'seoul' }));
+  return handle(() => nodes, child, dir);
+}
+
+function handle(nodes, child, dir) {
+  const base = (node) => (String(node.http).includes('://') ? String(node.http).replace(/\/$/, '') : `http://${node.http}`);
+  return {
+    nodes,
+    base,
+    async api(node, path, options = {}) {
+      const response = await fetch(base(node) + path, options);
+      if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
+      return response.json();
+    },
+    /** As a crash: nothing is flushed, nothing said. */
+    kill(node) {
+      process.kill(node.pid, 'SIGKILL');
+    },
+    async stop() {
+      const gone = new Promise((resolve) => child.once('exit', resolve));
+      if (child.exitCode === null) child.kill('SIGINT');
+      const hard = setTimeout(() => child.kill('SIGKILL'), 10_000);
+      if (child.exitCode === null) await gone;
+      clearTimeout(hard);
+      rmSync(dir, { recursive: true, force: true });
+    },
+  };
+}
