@@ -362,7 +362,7 @@ impl<W> Office<W> {
         if self.graced || !shard.has_timers() || mono < self.shut_until {
             return false;
         }
-        if newly_due(shard, self.covered, at) {
+        if shard.due_within(self.covered, at) {
             return true;
         }
         let pace = if self.trip_ms() > options.slow_ms {
@@ -513,13 +513,6 @@ impl<W> Office<W> {
         // Wall time may be stepped, so it is looked at again now and then.
         Some(mono + start_wall_ms.saturating_sub(wall_ms).clamp(1, WALL_LOOK_MS))
     }
-}
-
-/// Whether a timer came due by `at` that no entry up to `covered` will run.
-fn newly_due(shard: &Shard, covered: Option<Stamp>, at: Stamp) -> bool {
-    shard
-        .next_deadline()
-        .is_some_and(|due| due <= at && covered.is_none_or(|covered| covered < due))
 }
 
 /// How often wall time is looked at while a start is scheduled and nothing else is going on, ms.
