@@ -52,7 +52,7 @@ impl Relay for RelayService {
     }
 
     async fn unsubscribe(&self, request: Request<UnsubscribeRequest>) -> Result<Response<UnsubscribeReply>, Status> {
-        self.media.unsubscribe(request.into_inner());
+        self.media.unsubscribe(request.get_ref());
         Ok(Response::new(UnsubscribeReply {}))
     }
 }
@@ -66,12 +66,18 @@ pub struct TonicControl {
 impl TonicControl {
     /// Without TLS: for loopback only.
     pub fn plain() -> TonicControl {
-        TonicControl { tls: None, channels: Mutex::new(HashMap::new()) }
+        TonicControl {
+            tls: None,
+            channels: Mutex::new(HashMap::new()),
+        }
     }
 
     /// With the node's TLS settings.
     pub fn with_tls(tls: ClientTlsConfig) -> TonicControl {
-        TonicControl { tls: Some(tls), channels: Mutex::new(HashMap::new()) }
+        TonicControl {
+            tls: Some(tls),
+            channels: Mutex::new(HashMap::new()),
+        }
     }
 
     fn client(&self, peer: &Peer) -> Result<RelayClient<Channel>, ControlError> {
@@ -80,8 +86,11 @@ impl TonicControl {
         }
         let bad = |e: tonic::transport::Error| ControlError::Unreachable(peer.node, e.to_string());
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let url =
-            if peer.grpc.contains("://") { peer.grpc.clone() } else { format!("{scheme}://{}", peer.grpc) };
+        let url = if peer.grpc.contains("://") {
+            peer.grpc.clone()
+        } else {
+            format!("{scheme}://{}", peer.grpc)
+        };
         let mut endpoint = Endpoint::from_shared(url)
             .map_err(bad)?
             .connect_timeout(Duration::from_millis(500))

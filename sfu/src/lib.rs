@@ -19,12 +19,24 @@
 //! Deliberately absent: HTTP (the edge speaks WHIP and WHEP and calls `Media`), tokens, decoding, mixing, recording.
 //! The packet path's rules are values in `forward`; this crate owns their sockets, threads and clocks.
 
+mod carrier;
 mod control;
+mod edge;
 mod error;
+mod ingest;
+mod lane;
 mod media;
+mod metrics;
 mod options;
+mod pull;
+mod rtcp;
+mod sdp;
+mod session;
+mod stage;
+mod trunk;
+mod viewer;
 
-pub use control::{RelayControl, RelayServer, TonicControl};
+pub use control::{RelayControl, RelayServer, RelayService, TonicControl};
 pub use error::{ControlError, MediaError};
 pub use media::{Answer, Media, StreamEvent, StreamStats};
 pub use options::{Options, Peer};

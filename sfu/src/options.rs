@@ -46,8 +46,6 @@ pub struct Options {
     pub publisher_grace: Duration,
     /// How long a relay's subscription lives without renewal.
     pub lease: Duration,
-    /// Frames that may wait for the trunk's task; more are dropped and counted (a child asks for them again).
-    pub trunk_queue: usize,
     /// Kernel buffer of each media socket, bytes.
     pub socket_buffer: usize,
 }
@@ -74,7 +72,6 @@ impl Default for Options {
             handshake_max: Duration::from_secs(10),
             publisher_grace: Duration::from_secs(3),
             lease: Duration::from_secs(2),
-            trunk_queue: 8192,
             socket_buffer: 4 << 20,
         }
     }

@@ -29,6 +29,11 @@ impl Group {
         }
     }
 
+    /// The first packet of the newest keyframe.
+    pub fn start(&self) -> Option<u64> {
+        self.start.map(|(start, _)| start)
+    }
+
     /// The packet to start a newcomer with: the keyframe, if it isn't older than `age_max` ms and still in the ring.
     pub fn replay_from(&self, now: u64, age_max: u64, oldest: u64) -> Option<u64> {
         let (start, at) = self.start?;

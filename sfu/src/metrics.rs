@@ -1,0 +1,113 @@
+//! The media plane's metrics: each is named, described and touched here, and nowhere else.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use std::time::Duration;
+
+const PACKETS_IN: &str = "rushroom_media_packets_in_total";
+const PACKETS_OUT: &str = "rushroom_media_packets_out_total";
+const PACKETS_LOST: &str = "rushroom_media_packets_lost_total";
+const RETRANSMITTED: &str = "rushroom_media_packets_retransmitted_total";
+const DROPPED: &str = "rushroom_media_dropped_total";
+const KEYFRAME_ASKS: &str = "rushroom_media_keyframe_asks_total";
+const VIEWERS: &str = "rushroom_media_viewers";
+const PUBLISHERS: &str = "rushroom_media_publishers";
+const REFUSED: &str = "rushroom_media_refused_total";
+const JOIN: &str = "rushroom_media_join_seconds";
+const HOP: &str = "rushroom_media_trunk_round_trip_seconds";
+
+/// Names and explains them to the recorder; called once, when the media plane starts.
+pub(crate) fn describe() {
+    describe_counter!(
+        PACKETS_IN,
+        Unit::Count,
+        "RTP packets taken in, by way: publisher or trunk"
+    );
+    describe_counter!(PACKETS_OUT, Unit::Count, "RTP packets sent, by way: viewer or trunk");
+    describe_counter!(
+        PACKETS_LOST,
+        Unit::Count,
+        "RTP packets given up on a trunk after all retries"
+    );
+    describe_counter!(
+        RETRANSMITTED,
+        Unit::Count,
+        "RTP packets sent again, by way: viewer or trunk"
+    );
+    describe_counter!(
+        DROPPED,
+        Unit::Count,
+        "Work dropped because a bound was reached, by where"
+    );
+    describe_counter!(
+        KEYFRAME_ASKS,
+        Unit::Count,
+        "Keyframe asks sent upward, by way: publisher or trunk"
+    );
+    describe_gauge!(VIEWERS, Unit::Count, "Viewers connected to this node");
+    describe_gauge!(PUBLISHERS, Unit::Count, "Publishers connected to this node");
+    describe_counter!(REFUSED, Unit::Count, "Media requests refused, by code");
+    describe_histogram!(JOIN, Unit::Seconds, "A viewer's offer to its open connection");
+    describe_histogram!(HOP, Unit::Seconds, "Round trip of a trunk");
+}
+
+/// The two ways of a packet in and out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    Publisher,
+    Trunk,
+    Viewer,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Way::Publisher => "publisher",
+            Way::Trunk => "trunk",
+            Way::Viewer => "viewer",
+        }
+    }
+}
+
+pub(crate) fn packets_in(way: Way, count: u64) {
+    counter!(PACKETS_IN, "way" => way.name()).increment(count);
+}
+
+pub(crate) fn packets_out(way: Way, count: u64) {
+    counter!(PACKETS_OUT, "way" => way.name()).increment(count);
+}
+
+pub(crate) fn packets_lost(count: u64) {
+    counter!(PACKETS_LOST).increment(count);
+}
+
+pub(crate) fn retransmitted(way: Way, count: u64) {
+    counter!(RETRANSMITTED, "way" => way.name()).increment(count);
+}
+
+pub(crate) fn dropped(place: &'static str) {
+    counter!(DROPPED, "where" => place).increment(1);
+}
+
+pub(crate) fn keyframe_ask(way: Way) {
+    counter!(KEYFRAME_ASKS, "way" => way.name()).increment(1);
+}
+
+pub(crate) fn viewers(change: f64) {
+    gauge!(VIEWERS).increment(change);
+}
+
+pub(crate) fn publishers(change: f64) {
+    gauge!(PUBLISHERS).increment(change);
+}
+
+pub(crate) fn refused(code: &'static str) {
+    counter!(REFUSED, "code" => code).increment(1);
+}
+
+pub(crate) fn joined(took: Duration) {
+    histogram!(JOIN).record(took.as_secs_f64());
+}
+
+pub(crate) fn trunk_round_trip(took: Duration) {
+    histogram!(HOP).record(took.as_secs_f64());
+}

@@ -1,0 +1,52 @@
+//! A viewer's side: how encrypted packets come and go (`ViewerTransport`), and the lean one that we have.
+//!
+//! The transport is sans-IO: it is given datagrams and moments, and puts datagrams into an `Outbox`; the lane that owns
+//! the viewer owns its time and the socket. So another transport (ICE over TCP, a whole `rtc` peer connection) can take
+//! its place without a change in the packet path.
+
+pub(crate) mod answer;
+pub(crate) mod lean;
+pub(crate) mod stun;
+
+use bytes::BytesMut;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// Datagrams to be sent, in order.
+pub(crate) type Outbox = Vec<(SocketAddr, BytesMut)>;
+
+/// Where a transport stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TransportState {
+    /// ICE or DTLS is not through yet.
+    Joining,
+    /// Packets flow.
+    Open,
+    /// Over: the peer said so, or the handshake failed.
+    Closed,
+}
+
+/// One viewer's encrypted connection.
+pub(crate) trait ViewerTransport: Send {
+    /// A datagram came. True: its address is proven to be the peer's.
+    fn receive(&mut self, now: Instant, from: SocketAddr, bytes: &[u8], out: &mut Outbox) -> bool;
+    /// The deadline passed.
+    fn timeout(&mut self, now: Instant, out: &mut Outbox);
+    /// When `timeout` is due.
+    fn deadline(&self) -> Option<Instant>;
+    /// Where it stands.
+    fn state(&self) -> TransportState;
+    /// When the peer last proved that it is there.
+    fn heard(&self) -> Instant;
+    /// A compound RTCP packet from the peer, decrypted.
+    fn next_rtcp(&mut self) -> Option<BytesMut>;
+    /// Encrypts and queues an RTP packet. False: it couldn't be.
+    fn send_rtp(&mut self, packet: &[u8], out: &mut Outbox) -> bool;
+    /// Encrypts and queues a compound RTCP packet.
+    fn send_rtcp(&mut self, packet: &[u8], out: &mut Outbox);
+    /// The peer restarts ICE: from now on its checks are made with this password of ours. (A lite agent sends no
+    /// checks, so it has no use for the peer's credentials.)
+    fn restart(&mut self, password: String);
+    /// Says goodbye.
+    fn close(&mut self, now: Instant, out: &mut Outbox);
+}
