@@ -101,7 +101,8 @@ export class Broadcaster {
       (error: unknown) => {
         if (this.#pc !== pc || abort.signal.aborted) return;
         const problem = error instanceof Refused ? error.problem : undefined;
-        if (problem && problem.status >= 400 && problem.status < 500 && problem.status !== 429) {
+        // 'Not open' passes with the start of the auction; other refusals won't.
+        if (problem && problem.status >= 400 && problem.status < 500 && problem.status !== 429 && problem.code !== 'not_open') {
           this.code.value = problem.code;
           this.onAir.value = 'refused';
           this.stop();

@@ -130,7 +130,7 @@ function StopNode({ node }: { node: ClusterNode }) {
 function Shards({ cluster }: { cluster: Cluster }) {
   const nodes = [...cluster.nodes].sort((a, b) => a.id - b.id);
   return (
-    <section aria-labelledby="shards-title">
+    <section>
       <h2 id="shards-title">{t('cluster.shards')}</h2>
       <div class="panel table-box" tabIndex={0} role="region" aria-labelledby="shards-title">
         <table>

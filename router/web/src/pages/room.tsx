@@ -16,6 +16,9 @@ import { Video } from '../ui/video';
 import Missing from './missing';
 import '../styles/room.css';
 
+/** How long a passing remark stays. */
+const NOTICE_MS = 5_000;
+
 export default function RoomPage({ id = '' }: { id?: string }) {
   const room = useMemo(() => new Room(id), [id]);
   useEffect(() => () => room.end(), [room]);
@@ -23,6 +26,14 @@ export default function RoomPage({ id = '' }: { id?: string }) {
   useEffect(() => {
     document.title = auction ? `${auction.title} · Rushroom` : 'Rushroom';
   }, [auction?.title]);
+  const problem = room.notice.value;
+  useEffect(() => {
+    if (!problem) return undefined;
+    const timer = window.setTimeout(() => {
+      room.notice.value = undefined;
+    }, NOTICE_MS);
+    return () => window.clearTimeout(timer);
+  }, [problem]);
   if (room.missing.value && !auction) return <Missing />;
   if (!auction) {
     return (
@@ -35,7 +46,6 @@ export default function RoomPage({ id = '' }: { id?: string }) {
   }
   const { events, viewers } = room.feed.value;
   const own = users.seller.value?.id === auction.seller;
-  const problem = room.notice.value;
   return (
     <div class="room" data-testid="room" data-phase={auction.phase} data-seq={auction.seq}>
       <div class="room-head">

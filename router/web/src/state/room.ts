@@ -15,6 +15,8 @@ import { type Hat, session } from '../net/session';
 export interface Shown { event: AuctionEvent; key: number; leftBefore: number | undefined; fromLeader: string | undefined }
 
 const TICK_MS = 250;
+/** A join that was refused (a draft is not open yet; its shard may be electing) is tried again. */
+const REJOIN_MS = 1_500;
 
 export class Room {
   readonly feed = signal<feed.Feed>(feed.newFeed(''));
@@ -33,6 +35,7 @@ export class Room {
   readonly connection: Connection;
   readonly me = computed(() => session(this.hat).value?.user);
   #timer: number;
+  #rejoin = 0;
   #shownCount = 0;
   #chatWaiting = new Map<string, string>();
 
@@ -45,13 +48,11 @@ export class Room {
       message: (message) => batch(() => this.#message(message)),
     });
     this.#timer = window.setInterval(() => this.#tick(), TICK_MS);
-    getAuction(id).catch((error: { problem?: Problem }) => {
-      if (error.problem?.code === 'not_found') this.missing.value = true;
-    });
   }
 
   end(): void {
     window.clearInterval(this.#timer);
+    window.clearTimeout(this.#rejoin);
     this.connection.end();
   }
 
@@ -71,15 +72,30 @@ export class Room {
   }
 
   #opened(): void {
-    const step = feed.join(this.feed.value);
-    this.feed.value = step.feed;
-    this.#effects(step.effects);
+    this.#join();
     this.#keep(bids.reconnected(this.bids.value, performance.now()));
     // A line's id makes it the same line however often it is sent.
     for (const [id, text] of this.#chatWaiting) this.connection.send({ t: 'chat', a: this.id, id, text });
   }
 
+  #join(): void {
+    const step = feed.join(this.feed.value);
+    this.feed.value = step.feed;
+    this.#effects(step.effects);
+  }
+
+  /** What can be shown of an auction that can't be joined yet. A snapshot replaces it. */
+  async #peek(): Promise<void> {
+    try {
+      const auction = await getAuction(this.id);
+      if (this.feed.value.epoch === undefined) this.feed.value = { ...this.feed.value, auction };
+    } catch (error) {
+      if ((error as { problem?: Problem }).problem?.code === 'not_found') this.missing.value = true;
+    }
+  }
+
   #closed(): void {
+    window.clearTimeout(this.#rejoin);
     this.countdown.disconnected();
     this.clockKnown.value = false;
   }
@@ -164,7 +180,14 @@ export class Room {
       return;
     }
     if (id !== undefined) this.#chatWaiting.delete(id);
-    if (problem.code === 'not_found' && (a === undefined || a === this.id) && id === undefined) this.missing.value = true;
-    else this.notice.value = problem;
+    if (id !== undefined || a !== this.id) {
+      this.notice.value = problem;
+      return;
+    }
+    // Without an id of a command it is about the join.
+    if (problem.code === 'not_found') this.missing.value = true;
+    else if (this.feed.value.epoch === undefined) void this.#peek();
+    window.clearTimeout(this.#rejoin);
+    this.#rejoin = window.setTimeout(() => this.connection.isOpen && this.#join(), REJOIN_MS * (0.75 + Math.random() / 2));
   }
 }

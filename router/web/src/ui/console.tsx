@@ -58,7 +58,7 @@ function OnAir({ auction }: { auction: Auction }) {
   const stats = air.stats.value;
   return (
     <section class="panel air" aria-labelledby="air-title" data-testid="air" data-air={state}>
-      <h3 id="air-title">{t('studio.air')}</h3>
+      <h2 id="air-title">{t('studio.air')}</h2>
       <div class="video preview">
         <video ref={video} autoPlay playsInline muted aria-label={t('studio.air')} />
         {!preview && <div class="veil"><p>{t('studio.air.off')}</p></div>}
@@ -164,7 +164,7 @@ function Figures({ room, auction }: { room: Room; auction: Auction }) {
   const number = (n: number) => n.toLocaleString(locale.value);
   return (
     <section class="panel" aria-labelledby="figures-title">
-      <div class="panel-head"><h3 id="figures-title">{t('studio.console')}</h3><LinkState room={room} /></div>
+      <div class="panel-head"><h2 id="figures-title">{t('studio.console')}</h2><LinkState room={room} /></div>
       <dl class="figures">
         <div><dt><Eye />{t('studio.viewers')}</dt><dd class="money" data-testid="viewers">{number(viewers)}</dd></div>
         <div><dt>{t('studio.bids')}</dt><dd class="money">{number(auction.bids)}</dd></div>
