@@ -36,6 +36,7 @@ pub mod refusal;
 pub mod reply;
 pub mod shard;
 pub mod stamp;
+mod table;
 pub mod terms;
 #[cfg(test)]
 mod tests;

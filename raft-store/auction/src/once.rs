@@ -9,8 +9,13 @@
 //!
 //! A verdict isn't stored whole: leader, hash and deadline of its version are in the auction's log.
 
-use crate::{Id, Money, Phase, Reason, Stamp, fold::Fold, shard::BodyHash};
-use alloc::collections::{BTreeMap, VecDeque};
+use crate::{
+    Id, Money, Phase, Reason, Stamp,
+    fold::Fold,
+    shard::BodyHash,
+    table::{Table, hash_one, hash_two},
+};
+use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
 
 /// How one id was judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,19 +30,28 @@ pub(crate) struct Record {
     pub(crate) phase: Phase,
 }
 
-/// One actor's ids, and the stamps of the logged refusals among them, oldest first.
-#[derive(Clone, Debug, Default)]
-struct Seen {
-    ids: BTreeMap<Id, Record>,
-    refused: VecDeque<Stamp>,
+/// One judged id.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) actor: Id,
+    pub(crate) id: Id,
+    pub(crate) record: Record,
+}
+
+/// The stamps of one actor's logged refusals, oldest first.
+#[derive(Clone, Debug)]
+struct Refused {
+    actor: Id,
+    stamps: VecDeque<Stamp>,
 }
 
 /// The table of one auction.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Once {
-    actors: BTreeMap<Id, Seen>,
-    /// Logged refusals, oldest first: (judged at, actor, id).
-    refusals: VecDeque<(Stamp, Id, Id)>,
+    seen: Table<Arc<Seen>>,
+    refused: Table<Box<Refused>>,
+    /// Logged refusals, oldest first.
+    refusals: VecDeque<Arc<Seen>>,
     /// The sum of all records' fingerprints: a digest that needs no walk.
     sum: u64,
 }
@@ -45,36 +59,54 @@ pub(crate) struct Once {
 impl Once {
     /// How an id was judged, if that isn't forgotten at `now`.
     pub(crate) fn look(&self, actor: &Id, id: &Id, now: Stamp, refusals_ms: u64) -> Option<&Record> {
-        let record = self.actors.get(actor)?.ids.get(id)?;
+        let hash = hash_two(actor.as_str(), id.as_str());
+        let seen = self.seen.get(hash, |seen| seen.id == *id && seen.actor == *actor)?;
+        let record = &seen.record;
         (record.refused.is_none() || record.ct.plus(refusals_ms) > now).then_some(record)
     }
 
     /// Logged refusals of an actor that are alive at `now`.
     pub(crate) fn alive(&self, actor: &Id, now: Stamp, refusals_ms: u64) -> usize {
-        self.actors.get(actor).map_or(0, |seen| {
-            let dead = seen.refused.partition_point(|ct| ct.plus(refusals_ms) <= now);
-            seen.refused.len() - dead
-        })
+        self.refused
+            .get(hash_one(actor.as_str()), |refused| refused.actor == *actor)
+            .map_or(0, |refused| {
+                let dead = refused.stamps.partition_point(|ct| ct.plus(refusals_ms) <= now);
+                refused.stamps.len() - dead
+            })
     }
 
     /// Remembers a judged id. The id must not be known.
     pub(crate) fn put(&mut self, actor: &Id, id: &Id, record: Record) {
-        self.sum = self.sum.wrapping_add(fingerprint(actor, id, &record));
-        if !self.actors.contains_key(actor) {
-            self.actors.insert(actor.clone(), Seen::default());
-        }
-        if let Some(seen) = self.actors.get_mut(actor) {
-            seen.ids.insert(id.clone(), record);
-            if record.refused.is_some() {
-                seen.refused.push_back(record.ct);
-                self.refusals.push_back((record.ct, actor.clone(), id.clone()));
+        let hash = hash_two(actor.as_str(), id.as_str());
+        let seen = Arc::new(Seen {
+            actor: actor.clone(),
+            id: id.clone(),
+            record,
+        });
+        self.sum = self.sum.wrapping_add(fingerprint(hash, &record));
+        if record.refused.is_some() {
+            self.refusals.push_back(Arc::clone(&seen));
+            let whose = hash_one(actor.as_str());
+            match self.refused.get_mut(whose, |refused| refused.actor == *actor) {
+                Some(refused) => refused.stamps.push_back(record.ct),
+                None => {
+                    let stamps = VecDeque::from([record.ct]);
+                    self.refused.insert(
+                        whose,
+                        Box::new(Refused {
+                            actor: actor.clone(),
+                            stamps,
+                        }),
+                    );
+                }
             }
         }
+        self.seen.insert(hash, seen);
     }
 
     /// When the oldest logged refusal may be forgotten.
     pub(crate) fn next_expiry(&self, refusals_ms: u64) -> Option<Stamp> {
-        self.refusals.front().map(|oldest| oldest.0.plus(refusals_ms))
+        self.refusals.front().map(|oldest| oldest.record.ct.plus(refusals_ms))
     }
 
     /// Forgets the refusals that are over at `now`.
@@ -86,38 +118,38 @@ impl Once {
 
     /// Forgets the oldest logged refusal.
     pub(crate) fn forget_oldest(&mut self) {
-        let Some((_, actor, id)) = self.refusals.pop_front() else {
+        let Some(oldest) = self.refusals.pop_front() else {
             return;
         };
-        let Some(seen) = self.actors.get_mut(&actor) else {
-            return;
-        };
-        seen.refused.pop_front();
-        if let Some(record) = seen.ids.remove(&id) {
-            self.sum = self.sum.wrapping_sub(fingerprint(&actor, &id, &record));
+        let hash = hash_two(oldest.actor.as_str(), oldest.id.as_str());
+        if self.seen.remove(hash, |seen| Arc::ptr_eq(seen, &oldest)).is_some() {
+            self.sum = self.sum.wrapping_sub(fingerprint(hash, &oldest.record));
         }
-        if seen.ids.is_empty() {
-            self.actors.remove(&actor);
+        let whose = hash_one(oldest.actor.as_str());
+        if let Some(refused) = self.refused.get_mut(whose, |refused| refused.actor == oldest.actor) {
+            refused.stamps.pop_front();
+            if refused.stamps.is_empty() {
+                self.refused.remove(whose, |refused| refused.actor == oldest.actor);
+            }
         }
     }
 
-    /// Every record, in order of (actor, id).
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Id, &Id, &Record)> {
-        self.actors
-            .iter()
-            .flat_map(|(actor, seen)| seen.ids.iter().map(move |(id, record)| (actor, id, record)))
+    /// Every judged id, in order of (actor, id).
+    pub(crate) fn sorted(&self) -> Vec<&Seen> {
+        self.seen
+            .sorted(|seen| (seen.actor.clone(), seen.id.clone()))
+            .into_iter()
+            .map(|seen| &**seen)
+            .collect()
     }
 
-    /// The table of these records.
-    pub(crate) fn from_records(records: impl Iterator<Item = (Id, Id, Record)>) -> Once {
-        let mut once = Once::default();
-        for (actor, id, record) in records {
-            once.put(&actor, &id, record);
-        }
+    /// The table of these ids.
+    pub(crate) fn of(mut all: Vec<Seen>) -> Once {
         // Within one stamp the order tells nothing: all of them are over at the same moment.
-        once.refusals.make_contiguous().sort();
-        for seen in once.actors.values_mut() {
-            seen.refused.make_contiguous().sort();
+        all.sort_by_key(|seen| seen.record.ct);
+        let mut once = Once::default();
+        for seen in all {
+            once.put(&seen.actor, &seen.id, seen.record);
         }
         once
     }
@@ -128,10 +160,8 @@ impl Once {
     }
 }
 
-fn fingerprint(actor: &Id, id: &Id, record: &Record) -> u64 {
-    Fold::new(0x0ce)
-        .bytes(actor.as_str().as_bytes())
-        .bytes(id.as_str().as_bytes())
+fn fingerprint(key: u64, record: &Record) -> u64 {
+    Fold::new(key)
         .word(record.body)
         .word(record.refused.map_or(0, |reason| u64::from(reason.number())))
         .word(record.seq)

@@ -8,7 +8,7 @@ use crate::{
     AuctionId, BodyHash, Definition, Event, Hold, Id, Limits, Money, Office, Phase, Reason, Shard, Stamp,
     auction::Auction,
     fold::definition_hash,
-    once::{Once, Record},
+    once::{Once, Record, Seen},
     shard::Holds,
 };
 use alloc::{sync::Arc, vec::Vec};
@@ -145,7 +145,7 @@ impl Shard {
 }
 
 fn auction_parts(a: &Auction) -> AuctionParts {
-    let once = a.once.iter().map(|(actor, id, record)| OnceParts {
+    let once = a.once.sorted().into_iter().map(|Seen { actor, id, record }| OnceParts {
         actor: actor.clone(),
         id: id.clone(),
         body: record.body,
@@ -187,21 +187,22 @@ fn auction_of(parts: AuctionParts) -> Result<Auction, BadParts> {
             return Err(BadParts("a log with a gap"));
         }
     }
-    let records = parts.once.into_iter().map(|o| {
+    let seen = parts.once.into_iter().map(|o| {
         let (body, refused, seq, ct) = (o.body, o.refused, o.seq, o.ct);
-        (
-            o.actor,
-            o.id,
-            Record {
-                body,
-                refused,
-                seq,
-                ct,
-                price: o.price,
-                least: o.least,
-                phase: o.phase,
-            },
-        )
+        let record = Record {
+            body,
+            refused,
+            seq,
+            ct,
+            price: o.price,
+            least: o.least,
+            phase: o.phase,
+        };
+        Seen {
+            actor: o.actor,
+            id: o.id,
+            record,
+        }
     });
     Ok(Auction {
         id: parts.id,
@@ -224,7 +225,7 @@ fn auction_of(parts: AuctionParts) -> Result<Auction, BadParts> {
         stream_gone: parts.stream_gone,
         hold_next: parts.hold_next,
         events: parts.events,
-        once: Once::from_records(records),
+        once: Once::of(seen.collect()),
         watermark: parts.behind.unwrap_or_default(),
         lagging: parts.behind.is_some(),
         timer: None,

@@ -25,10 +25,11 @@ use crate::{
     auction::{Auction, Out},
     fold::body_hash,
     once::Record,
+    table::{Table, hash_one},
     view::Phase,
 };
 use alloc::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
     vec::Vec,
 };
@@ -150,7 +151,7 @@ pub struct Shard {
     pub(crate) holds: Holds,
     /// In order of creation; never removed.
     pub(crate) auctions: Vec<Auction>,
-    index: BTreeMap<AuctionId, usize>,
+    index: Table<usize>,
     /// Every pending timer: (due, slot).
     timers: BTreeSet<(Stamp, usize)>,
     /// Every auction with logged refusals: (when the oldest is over, slot).
@@ -433,7 +434,9 @@ impl Shard {
     // ---- indexes
 
     pub(crate) fn slot(&self, id: &AuctionId) -> Option<usize> {
-        self.index.get(id).copied()
+        self.index
+            .get(hash_one(id.as_str()), |&slot| self.auctions[slot].id == *id)
+            .copied()
     }
 
     fn get(&self, id: &AuctionId) -> Option<&Auction> {
@@ -443,7 +446,7 @@ impl Shard {
     /// Takes a new auction in. Its id must be new.
     pub(crate) fn insert(&mut self, auction: Auction) -> usize {
         let slot = self.auctions.len();
-        self.index.insert(auction.id.clone(), slot);
+        self.index.insert(hash_one(auction.id.as_str()), slot);
         if auction.lagging {
             self.lagging.push(slot);
         }
@@ -596,7 +599,8 @@ impl Shard {
 
     /// All auctions as shown, in order of id.
     pub fn views(&self) -> impl Iterator<Item = AuctionView> + '_ {
-        self.index.values().map(|&slot| self.auctions[slot].view())
+        let by_id = self.index.sorted(|&slot| self.auctions[slot].id.clone());
+        by_id.into_iter().map(|&slot| self.auctions[slot].view())
     }
 
     /// How many auctions there are, and how many of them are live or paused.
