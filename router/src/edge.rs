@@ -1,12 +1,32 @@
 //! The edge as a whole: made of options and ports, gives an `axum::Router`, drains when told.
 
 use crate::{
-    auth::Tokens,
+    auth::{Tokens, User},
+    http,
+    limits::Buckets,
+    metrics,
     options::Options,
-    ports::{Admin, Chats, ClusterMapSource, Shards, Streams},
+    ports::{Admin, ChatLine, Chats, ClusterMapSource, PortError, Shards, Streams},
+    problem::{EdgeCode, Problem},
+    room::Rooms,
+    route::{GiveUp, Routes},
 };
-use std::sync::Arc;
-use tokio::sync::watch;
+use auction::{AuctionId, AuctionView, Command, Id, Reason, Verdict};
+use axum::serve::ListenerExt;
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    future::IntoFuture,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{sync::watch, time};
+use tracing::Instrument;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// What the edge is wired to.
 #[derive(Clone)]
@@ -23,12 +43,218 @@ pub struct Ports {
     pub admin: Arc<dyn Admin>,
 }
 
+/// The rate limits of an edge. Each map under its own lock: they are taken for microseconds.
+struct Limits {
+    bids: Mutex<Buckets<Id>>,
+    commands: Mutex<Buckets<Id>>,
+    chats: Mutex<Buckets<Id>>,
+    guests: Mutex<Buckets<IpAddr>>,
+    offers: Mutex<Buckets<IpAddr>>,
+}
+
+impl Limits {
+    fn new(o: &Options) -> Limits {
+        let people = |per_minute: u32, burst: u32| {
+            Mutex::new(Buckets::new(u64::from(per_minute), u64::from(burst), o.limit_keys_max))
+        };
+        let addresses = |per_minute: u32| {
+            Mutex::new(Buckets::new(
+                u64::from(per_minute),
+                u64::from(per_minute),
+                o.limit_keys_max,
+            ))
+        };
+        Limits {
+            bids: people(o.bids_per_s.saturating_mul(60), o.bids_per_s.saturating_mul(4)),
+            commands: people(o.commands_per_s.saturating_mul(60), o.commands_per_s.saturating_mul(4)),
+            chats: people(o.chats_per_10s.saturating_mul(6), o.chats_per_10s),
+            guests: addresses(o.guests_per_min),
+            offers: addresses(o.offers_per_min),
+        }
+    }
+}
+
+/// A merged list of auctions, shared by all who ask within a moment.
+#[derive(Clone)]
+pub(crate) struct Listed {
+    pub(crate) at: Instant,
+    pub(crate) views: Arc<Vec<AuctionView>>,
+    /// Shards that gave no answer.
+    pub(crate) missing: Arc<Vec<u32>>,
+}
+
 /// What every handler and socket shares.
 pub(crate) struct State {
     pub(crate) options: Options,
     pub(crate) ports: Ports,
+    pub(crate) routes: Routes,
+    pub(crate) rooms: Rooms,
     pub(crate) tokens: Tokens,
     pub(crate) draining: watch::Sender<bool>,
+    pub(crate) sockets: AtomicUsize,
+    /// One gatherer at a time; the others wait for its list.
+    pub(crate) listed: tokio::sync::Mutex<Option<Listed>>,
+    limits: Limits,
+    inflight: Mutex<HashMap<AuctionId, usize>>,
+    started: Instant,
+}
+
+impl State {
+    /// The edge's own clock, ms since it began: what clients estimate their offset to.
+    pub(crate) fn monotonic_ms(&self) -> f64 {
+        self.started.elapsed().as_micros() as f64 / 1_000.0
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Base URLs of the cluster's other nodes.
+    pub(crate) fn edges(&self) -> Vec<String> {
+        let me = self.ports.map.me();
+        let map = self.routes.map();
+        map.nodes
+            .values()
+            .filter(|n| n.id != me && !n.http.is_empty())
+            .map(|n| n.http.clone())
+            .collect()
+    }
+
+    pub(crate) fn limit_bid(&self, user: &User) -> Result<(), Problem> {
+        limited("bid", self.limits.bids.lock().take(&user.id, self.now_ms()))
+    }
+
+    pub(crate) fn limit_command(&self, user: &User) -> Result<(), Problem> {
+        limited("command", self.limits.commands.lock().take(&user.id, self.now_ms()))
+    }
+
+    pub(crate) fn limit_guest(&self, peer: IpAddr) -> Result<(), Problem> {
+        self.limit_address("guest", &self.limits.guests, peer)
+    }
+
+    pub(crate) fn limit_offer(&self, peer: IpAddr) -> Result<(), Problem> {
+        self.limit_address("offer", &self.limits.offers, peer)
+    }
+
+    fn limit_address(&self, kind: &'static str, buckets: &Mutex<Buckets<IpAddr>>, peer: IpAddr) -> Result<(), Problem> {
+        let peer = peer.to_canonical();
+        if self.options.loopback_unlimited && peer.is_loopback() {
+            return Ok(());
+        }
+        // One household of IPv6 is a /64.
+        let key = match peer {
+            IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+            v4 => v4,
+        };
+        limited(kind, buckets.lock().take(&key, self.now_ms()))
+    }
+
+    /// A bid, whichever way it came; the root (or, with `parent`, the continuation) of its trace.
+    pub(crate) async fn bid(
+        self: &Arc<Self>,
+        command: Command,
+        parent: Option<opentelemetry::Context>,
+    ) -> Result<Verdict, Problem> {
+        let span = tracing::info_span!("edge.bid", auction = %command.auction, outcome = tracing::field::Empty);
+        if let Some(parent) = parent {
+            // Fails only where no tracing layer is installed: then there is no trace to continue.
+            let _ = span.set_parent(parent);
+        }
+        let begun = Instant::now();
+        let verdict = self.submit(command).instrument(span.clone()).await;
+        let outcome = match &verdict {
+            Ok(Verdict { outcome: Ok(()), .. }) => "accepted",
+            Ok(Verdict {
+                outcome: Err(reason), ..
+            }) => reason.code(),
+            Err(problem) => problem.code,
+        };
+        span.record("outcome", outcome);
+        metrics::bid(outcome, begun.elapsed());
+        verdict
+    }
+
+    /// A command, until there is a verdict.
+    pub(crate) async fn submit(self: &Arc<Self>, command: Command) -> Result<Verdict, Problem> {
+        let _one = Inflight::begin(self.clone(), &command.auction)?;
+        let room = self.rooms.get(&command.auction);
+        let verdict = self.routes.submit(command).await?;
+        if let Some(room) = room {
+            room.expect(verdict.seq);
+        }
+        Ok(verdict)
+    }
+
+    /// A chat line, said at the leader.
+    pub(crate) async fn chat(&self, auction: &AuctionId, line: ChatLine) -> Result<ChatLine, Problem> {
+        limited("chat", self.limits.chats.lock().take(&line.from, self.now_ms()))?;
+        let shard = self.routes.shard_of(auction);
+        let chats = &self.ports.chats;
+        let said = self.routes.at_leader(shard, |node| {
+            let line = line.clone();
+            async move {
+                match chats.say(node, auction, line).await {
+                    // A refusal with a code is an answer, not a failure to get one.
+                    Err(PortError::Refused(code)) => match reason_of(&code) {
+                        Some(reason) => Ok(Err(Problem::reason(reason))),
+                        None => Err(PortError::Refused(code)),
+                    },
+                    other => other.map(Ok),
+                }
+            }
+        });
+        said.await.map_err(|why: GiveUp| Problem::from(why))?
+    }
+}
+
+/// The reason that a port named by its code.
+pub(crate) fn reason_of(code: &str) -> Option<Reason> {
+    Reason::ALL.iter().copied().find(|r| r.code() == code)
+}
+
+fn limited(kind: &'static str, taken: Result<(), u64>) -> Result<(), Problem> {
+    taken.map_err(|wait_ms| {
+        metrics::limited(kind);
+        Problem::rate(wait_ms)
+    })
+}
+
+/// One command on its way; bounded per auction, so that a hot auction fills its own share and is told so.
+struct Inflight {
+    state: Arc<State>,
+    auction: AuctionId,
+}
+
+impl Inflight {
+    fn begin(state: Arc<State>, auction: &AuctionId) -> Result<Inflight, Problem> {
+        {
+            let mut inflight = state.inflight.lock();
+            let n = inflight.entry(auction.clone()).or_insert(0);
+            if *n >= state.options.commands_inflight_max {
+                return Err(Problem {
+                    retry_after_s: Some(1),
+                    ..Problem::edge(EdgeCode::Unavailable)
+                });
+            }
+            *n += 1;
+        }
+        Ok(Inflight {
+            state,
+            auction: auction.clone(),
+        })
+    }
+}
+
+impl Drop for Inflight {
+    fn drop(&mut self) {
+        let mut inflight = self.state.inflight.lock();
+        if let Some(n) = inflight.get_mut(&self.auction) {
+            *n -= 1;
+            if *n == 0 {
+                inflight.remove(&self.auction);
+            }
+        }
+    }
 }
 
 /// One node's edge. Cheap to clone.
@@ -41,31 +267,57 @@ impl Edge {
     /// An edge over these ports. Starts nothing until it is served.
     #[must_use]
     pub fn new(options: Options, ports: Ports) -> Edge {
-        let tokens = Tokens::new(&options);
-        Edge {
-            state: Arc::new(State {
-                options,
-                ports,
-                tokens,
-                draining: watch::channel(false).0,
-            }),
-        }
+        let ms = Duration::from_millis;
+        let routes = Routes::new(
+            ports.shards.clone(),
+            &*ports.map,
+            ms(options.ask_ms),
+            ms(options.deadline_ms),
+        );
+        let state = State {
+            tokens: Tokens::new(&options),
+            limits: Limits::new(&options),
+            routes,
+            rooms: Rooms::default(),
+            draining: watch::channel(false).0,
+            sockets: AtomicUsize::new(0),
+            listed: tokio::sync::Mutex::new(None),
+            inflight: Mutex::default(),
+            started: Instant::now(),
+            options,
+            ports,
+        };
+        Edge { state: Arc::new(state) }
     }
 
     /// All routes of the edge. `extra` (metrics, health) is merged in under the same headers.
+    ///
+    /// Serve it with `into_make_service_with_connect_info::<SocketAddr>()`, or use `serve`: limits need the address.
     pub fn app(&self, extra: axum::Router) -> axum::Router {
-        extra
+        http::app(self.state.clone(), extra)
     }
 
-    /// Serves `app(extra)` on a listener until `shutdown` is done. The way to serve it: sets TCP_NODELAY and tells
-    /// handlers the peer's address (limits need it).
+    /// Serves `app(extra)` on a listener until `shutdown`, then lets requests under way finish.
     pub async fn serve(&self, listener: tokio::net::TcpListener, extra: axum::Router) -> std::io::Result<()> {
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY was not set");
+            }
+        });
         let mut draining = self.state.draining.subscribe();
-        axum::serve(listener, self.app(extra))
-            .with_graceful_shutdown(async move {
+        let app = self.app(extra).into_make_service_with_connect_info::<SocketAddr>();
+        let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
+            let _ = draining.wait_for(|d| *d).await;
+        });
+        let mut draining = self.state.draining.subscribe();
+        tokio::select! {
+            served = serving.into_future() => served,
+            // A client that keeps its connection busy must not keep the process.
+            () = async {
                 let _ = draining.wait_for(|d| *d).await;
-            })
-            .await
+                time::sleep(Duration::from_millis(self.state.options.drain_ms + self.state.options.deadline_ms)).await;
+            } => Ok(()),
+        }
     }
 
     /// Who signs and verifies tokens here (operators' tokens are minted with it).
@@ -74,8 +326,20 @@ impl Edge {
         &self.state.tokens
     }
 
-    /// Drains: no new sockets, open ones are told to go elsewhere (4503), then `serve` ends.
+    /// WebSockets open now.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        self.state.sockets.load(Ordering::Relaxed)
+    }
+
+    /// Drains: no new sockets, open ones are told to go elsewhere (4503, spread over `drain_ms`), then rooms close.
+    /// Returns when the sockets are gone, or shortly after they should be.
     pub async fn shutdown(&self) {
         self.state.draining.send_replace(true);
+        let patience = Instant::now() + Duration::from_millis(self.state.options.drain_ms + 1_500);
+        while self.sockets() > 0 && Instant::now() < patience {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+        self.state.rooms.close_all();
     }
 }

@@ -18,8 +18,18 @@
 pub mod auth;
 pub mod chat;
 mod edge;
+mod http;
+mod limits;
+pub mod metrics;
 mod options;
+mod pages;
 pub mod ports;
+mod problem;
+mod room;
+mod route;
+mod socket;
+mod wire;
 
 pub use edge::{Edge, Ports};
+pub use http::openapi;
 pub use options::{Options, Secret};

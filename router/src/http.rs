@@ -1,0 +1,181 @@
+//! HTTP: every row of `docs/protocol.md`.
+//!
+//! Handlers live by subject (`auctions`, `read`, `people`, `media`, `cluster`); this file is the table of routes and what
+//! holds for all of them: a deadline, bounded bodies, problems instead of bare statuses, security headers. Answers may be
+//! read by any page (`Access-Control-Allow-Origin: *`): authority comes only from a bearer token that a page must hold,
+//! never from a cookie, and a page of one node goes on at another when its own is gone.
+
+mod ask;
+mod auctions;
+mod cluster;
+mod media;
+mod openapi;
+mod people;
+mod read;
+
+use crate::{
+    edge::State,
+    pages,
+    problem::{EdgeCode, Problem},
+    socket,
+};
+pub(crate) use ask::{AuctionPath, Caller, Json, Key, Peer, Signed};
+use axum::{
+    Router,
+    extract::{Request, State as FromState, ws::WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
+    http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{delete, get, post},
+};
+pub use openapi::openapi;
+use std::{sync::Arc, time::Duration};
+
+/// The whole edge as one router.
+pub(crate) fn app(state: Arc<State>, extra: Router) -> Router {
+    Router::new()
+        .route("/api/v1/openapi.json", get(openapi::serve))
+        .route("/api/v1/auth/guest", post(people::guest))
+        .route("/api/v1/auctions", get(read::list).post(auctions::create))
+        .route("/api/v1/auctions/{id}", get(read::one).put(auctions::edit))
+        .route("/api/v1/auctions/{id}/schedule", post(auctions::schedule))
+        .route("/api/v1/auctions/{id}/start", post(auctions::start))
+        .route("/api/v1/auctions/{id}/resume", post(auctions::resume))
+        .route("/api/v1/auctions/{id}/pause", post(auctions::pause))
+        .route("/api/v1/auctions/{id}/extend", post(auctions::extend))
+        .route("/api/v1/auctions/{id}/cancel", post(auctions::cancel))
+        .route("/api/v1/auctions/{id}/bids", post(auctions::bid))
+        .route("/api/v1/auctions/{id}/events", get(read::events))
+        .route("/api/v1/auctions/{id}/export", get(read::export))
+        .route("/api/v1/auctions/{id}/chat", get(read::chat))
+        .route("/api/v1/cluster", get(cluster::status))
+        .route("/api/v1/admin/nodes/{id}/stop", post(cluster::stop))
+        .route("/whip/{id}", post(media::publish))
+        .route("/whep/{id}", post(media::watch))
+        .route("/media/{session}", delete(media::end).patch(media::patch))
+        .route("/ws", get(ws))
+        .method_not_allowed_fallback(async || Problem::edge(EdgeCode::Method))
+        .with_state(state.clone())
+        .merge(extra)
+        .fallback(fallback)
+        .layer(middleware::from_fn_with_state(state.clone(), within_time))
+        .layer(middleware::from_fn_with_state(state, headers))
+}
+
+async fn ws(
+    FromState(state): FromState<Arc<State>>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    match upgrade {
+        Ok(upgrade) => socket::upgrade(state, upgrade),
+        Err(why) => Problem::edge(EdgeCode::BadRequest)
+            .because(why.body_text())
+            .into_response(),
+    }
+}
+
+async fn fallback(method: Method, uri: Uri, request: Request) -> Response {
+    let ours = ["/api/", "/whip/", "/whep/", "/media/"];
+    if ours.iter().any(|p| uri.path().starts_with(p)) {
+        return Problem::edge(EdgeCode::NoSuchPath).into_response();
+    }
+    if method != Method::GET && method != Method::HEAD {
+        return Problem::edge(EdgeCode::Method).into_response();
+    }
+    pages::page(uri.path(), request.headers())
+}
+
+/// No request takes longer than `request_ms` to be answered (a body that streams afterwards has its own pace).
+async fn within_time(FromState(state): FromState<Arc<State>>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(Duration::from_millis(state.options.request_ms), next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::edge(EdgeCode::Timeout).into_response(),
+    }
+}
+
+const CORS: [(HeaderName, &str); 4] = [
+    (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+    (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT, PATCH, DELETE"),
+    (
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        "authorization, content-type, idempotency-key, traceparent",
+    ),
+    (header::ACCESS_CONTROL_EXPOSE_HEADERS, "location, retry-after, etag"),
+];
+
+const SECURITY: [(&str, &str); 5] = [
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
+    (
+        "permissions-policy",
+        "camera=(self), microphone=(self), display-capture=(self), geolocation=(), payment=()",
+    ),
+    ("x-frame-options", "DENY"),
+];
+
+async fn headers(FromState(state): FromState<Arc<State>>, request: Request, next: Next) -> Response {
+    let preflight =
+        request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = if preflight {
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        response
+            .headers_mut()
+            .insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+        response
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    for (name, value) in CORS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    for (name, value) in SECURITY {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    if let Ok(policy) = HeaderValue::from_str(&policy(&state.edges())) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    // Answers of the API are of this moment; pages say for themselves how long they hold.
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The content security policy: nothing but our own files, connections only to this cluster's nodes.
+fn policy(edges: &[String]) -> String {
+    let mut connect = String::from("'self'");
+    for edge in edges {
+        let edge = edge.trim_end_matches('/');
+        // A node's URL comes from the operator's map; anything that could end the directive is left out.
+        if edge.contains([';', ',', ' ', '\'']) || !edge.starts_with("http") {
+            continue;
+        }
+        connect.push_str(&format!(" {edge} {}", edge.replacen("http", "ws", 1)));
+    }
+    format!(
+        "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
+         media-src 'self' blob: mediastream:; worker-src 'self' blob:; connect-src {connect}; object-src 'none'; \
+         base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::policy;
+
+    #[test]
+    fn pages_connect_to_this_cluster_only() {
+        let edges = [
+            "http://10.0.0.2:8080/",
+            "https://b.example",
+            "javascript:x",
+            "http://x; script-src *",
+        ];
+        let policy = policy(&edges.map(String::from));
+        assert!(policy.contains(
+            "connect-src 'self' http://10.0.0.2:8080 ws://10.0.0.2:8080 https://b.example wss://b.example; object-src"
+        ));
+    }
+}

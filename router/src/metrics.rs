@@ -1,0 +1,104 @@
+//! What an operator can see of the edge: every metric declared once, with unit and meaning.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use std::time::Duration;
+
+const SOCKETS: &str = "rushroom_edge_sockets";
+const CLOSES: &str = "rushroom_edge_closes_total";
+const ROOMS: &str = "rushroom_edge_rooms";
+const REFOLLOWS: &str = "rushroom_edge_refollows_total";
+const ENCODED: &str = "rushroom_edge_encoded_frames_total";
+const SENT: &str = "rushroom_edge_sent_frames_total";
+const SLOW: &str = "rushroom_edge_viewer_snapshots_total";
+const CHAT_SKIPPED: &str = "rushroom_edge_chat_skipped_total";
+const BIDS: &str = "rushroom_edge_bids_total";
+const BID_TIME: &str = "rushroom_edge_bid_seconds";
+const ASKS: &str = "rushroom_edge_asks_total";
+const PROBLEMS: &str = "rushroom_edge_problems_total";
+const LIMITED: &str = "rushroom_edge_limited_total";
+
+/// Tells the recorder what the names mean. Called once by `node`.
+pub fn describe() {
+    describe_gauge!(SOCKETS, Unit::Count, "WebSockets open at this edge");
+    describe_counter!(CLOSES, Unit::Count, "WebSockets closed by the edge, by close code");
+    describe_gauge!(ROOMS, Unit::Count, "auctions with a feed at this edge");
+    describe_counter!(
+        REFOLLOWS,
+        Unit::Count,
+        "feeds that ended and were followed again, by whether events were missed"
+    );
+    describe_counter!(
+        ENCODED,
+        Unit::Count,
+        "frames encoded for rooms (each is shared by all viewers)"
+    );
+    describe_counter!(SENT, Unit::Count, "frames sent to viewers");
+    describe_counter!(
+        SLOW,
+        Unit::Count,
+        "viewers that fell behind and were given the newest state and a snapshot"
+    );
+    describe_counter!(CHAT_SKIPPED, Unit::Count, "chat lines that slow viewers never saw");
+    describe_counter!(
+        BIDS,
+        Unit::Count,
+        "bids by outcome: accepted, a refusal's code, timeout, unavailable"
+    );
+    describe_histogram!(BID_TIME, Unit::Seconds, "from a bid at the edge to its verdict");
+    describe_counter!(
+        ASKS,
+        Unit::Count,
+        "questions to shards by what came back; 'verdict' alone in a steady cluster"
+    );
+    describe_counter!(PROBLEMS, Unit::Count, "problems answered over HTTP, by code");
+    describe_counter!(LIMITED, Unit::Count, "requests refused by a rate limit, by kind");
+}
+
+pub(crate) fn sockets(n: usize) {
+    gauge!(SOCKETS).set(n as f64);
+}
+
+pub(crate) fn closed(code: u16) {
+    counter!(CLOSES, "code" => code.to_string()).increment(1);
+}
+
+pub(crate) fn rooms(n: usize) {
+    gauge!(ROOMS).set(n as f64);
+}
+
+pub(crate) fn refollowed(gap: bool) {
+    counter!(REFOLLOWS, "gap" => if gap { "yes" } else { "no" }).increment(1);
+}
+
+pub(crate) fn encoded() {
+    counter!(ENCODED).increment(1);
+}
+
+pub(crate) fn sent(n: u64) {
+    counter!(SENT).increment(n);
+}
+
+pub(crate) fn fell_behind() {
+    counter!(SLOW).increment(1);
+}
+
+pub(crate) fn chat_skipped(n: u64) {
+    counter!(CHAT_SKIPPED).increment(n);
+}
+
+pub(crate) fn bid(outcome: &'static str, took: Duration) {
+    counter!(BIDS, "outcome" => outcome).increment(1);
+    histogram!(BID_TIME).record(took.as_secs_f64());
+}
+
+pub(crate) fn asked(answer: &'static str) {
+    counter!(ASKS, "answer" => answer).increment(1);
+}
+
+pub(crate) fn problem(code: &'static str) {
+    counter!(PROBLEMS, "code" => code).increment(1);
+}
+
+pub(crate) fn limited(kind: &'static str) {
+    counter!(LIMITED, "kind" => kind).increment(1);
+}

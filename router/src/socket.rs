@@ -1,0 +1,343 @@
+//! One viewer's WebSocket: many auctions, four lanes, bounded in every direction.
+//!
+//! A session is one task. It hears frames, has the slow work (joins, bids, chat) done by short tasks that put their
+//! answers into its inbox, and after each wake-up writes what is due: first the inbox (verdicts: never dropped), then what
+//! each seat hasn't read of its room's board (state, chat, counts). While a write waits for a slow viewer nothing
+//! is queued for it but verdicts; the boards go on, and it falls to the newest state and a snapshot.
+//!
+//! ```text
+//!   client --frame--> hear --spawn--> route (bid) ----verdict--.
+//!                       |                                      v
+//!                       '--spawn--> room (join) --start--> [ inbox ] --.
+//!                                     board --(wake)--> seats ----------+--> client
+//! ```
+//!
+//! Tokens come in frames, never in cookies, so a foreign page can't ride on anyone's sign-in.
+
+mod hear;
+mod inbox;
+
+use crate::{
+    auth::{User, wall_ms},
+    edge::State,
+    metrics,
+    ports::ChatLine,
+    problem::{EdgeCode, Problem},
+    room::{Seat, Start, encode},
+    wire::{Say, UserBody},
+};
+use auction::AuctionId;
+use axum::{
+    extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade},
+    response::{IntoResponse, Response},
+};
+use inbox::{Inbox, Item};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+use tokio::{sync::mpsc, time};
+
+/// Why the edge closes a socket; the number tells the client whether and when to come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub(crate) enum Close {
+    /// Don't come back unchanged.
+    Malformed = 4400,
+    /// Sign in again.
+    Token = 4401,
+    /// Come back, jitter 0-2 s.
+    Slow = 4408,
+    /// Too many; later.
+    TooMany = 4429,
+    /// Come back at once, elsewhere.
+    Draining = 4503,
+}
+
+impl Close {
+    fn words(self) -> &'static str {
+        match self {
+            Close::Malformed => "malformed or too large",
+            Close::Token => "token refused",
+            Close::Slow => "slow",
+            Close::TooMany => "too many",
+            Close::Draining => "draining",
+        }
+    }
+}
+
+/// How a session goes on.
+enum Flow {
+    On,
+    /// Say why, then close.
+    Close(Close),
+    /// The client is gone.
+    Gone,
+}
+
+/// Upgrades to a WebSocket, if there is room.
+pub(crate) fn upgrade(state: Arc<State>, upgrade: WebSocketUpgrade) -> Response {
+    if *state.draining.borrow() || state.sockets.load(Ordering::Relaxed) >= state.options.sockets_max {
+        return Problem {
+            retry_after_s: Some(2),
+            ..Problem::edge(EdgeCode::Unavailable)
+        }
+        .into_response();
+    }
+    // The defaults cost 134 KiB an idle viewer; these, under 3 (measured). Frames over our own bound get a coded
+    // refusal up to a few times it; beyond that the library hangs up.
+    let limit = state.options.frame_max * 4;
+    upgrade
+        .read_buffer_size(1024)
+        .write_buffer_size(0)
+        .max_message_size(limit)
+        .max_frame_size(limit)
+        .on_upgrade(move |socket| Box::pin(serve(state, socket)))
+}
+
+/// Counts a socket for as long as it lives.
+struct Counted(Arc<State>);
+
+impl Counted {
+    fn new(state: Arc<State>) -> Counted {
+        metrics::sockets(state.sockets.fetch_add(1, Ordering::Relaxed) + 1);
+        Counted(state)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::sockets(self.0.sockets.fetch_sub(1, Ordering::Relaxed) - 1);
+    }
+}
+
+async fn serve(state: Arc<State>, mut socket: WebSocket) {
+    let _counted = Counted::new(state.clone());
+    let mut session = Session::new(state);
+    session.greet();
+    if let Some(close) = session.run(&mut socket).await {
+        metrics::closed(close as u16);
+        let frame = CloseFrame {
+            code: close as u16,
+            reason: close.words().into(),
+        };
+        let _ = time::timeout(Duration::from_secs(1), socket.send(Message::Close(Some(frame)))).await;
+    }
+}
+
+/// A seat and which join made it.
+struct Seated {
+    auction: AuctionId,
+    join: u64,
+    /// `None` while the join is under way.
+    seat: Option<Seat>,
+    /// A snapshot is on its way: no events until then.
+    waiting: bool,
+}
+
+struct Session {
+    state: Arc<State>,
+    user: Option<User>,
+    inbox: Arc<Inbox>,
+    seats: Vec<Seated>,
+    joins: u64,
+    /// To the task that says this session's chat lines, once there was one.
+    speaker: Option<mpsc::Sender<(AuctionId, ChatLine)>>,
+    strikes: u32,
+    heard: Instant,
+    pinged: bool,
+    leave_at: Option<Instant>,
+}
+
+impl Session {
+    fn new(state: Arc<State>) -> Session {
+        let inbox = Arc::new(Inbox::new(state.options.verdict_bytes_max));
+        Session {
+            state,
+            user: None,
+            inbox,
+            seats: Vec::new(),
+            joins: 0,
+            speaker: None,
+            strikes: 0,
+            heard: Instant::now(),
+            pinged: false,
+            leave_at: None,
+        }
+    }
+
+    fn greet(&self) {
+        self.say(&Say::Hello {
+            node: self.state.ports.map.me().0,
+            region: &self.state.options.region,
+            user: self.user.as_ref().map(UserBody::from),
+            s: self.state.monotonic_ms(),
+            edges: self.state.edges(),
+        });
+    }
+
+    fn say(&self, say: &Say<'_>) {
+        self.inbox.push(encode(say));
+    }
+
+    async fn run(&mut self, socket: &mut WebSocket) -> Option<Close> {
+        let mut draining = self.state.draining.subscribe();
+        loop {
+            let flow = tokio::select! {
+                message = socket.recv() => self.message(message),
+                () = self.inbox.wake.notified() => Flow::On,
+                () = time::sleep_until(self.next_look().into()) => self.look(),
+                Ok(_) = draining.wait_for(|d| *d), if self.leave_at.is_none() => {
+                    // Spread, so that a drain is no stampede on the other edges.
+                    let spread = rand::random_range(0..=self.state.options.drain_ms);
+                    self.leave_at = Some(Instant::now() + Duration::from_millis(spread));
+                    Flow::On
+                }
+            };
+            let pumped = self.pump(socket).await;
+            match (flow, pumped) {
+                (Flow::Close(close), Flow::On) | (_, Flow::Close(close)) => return Some(close),
+                (Flow::Gone, _) | (_, Flow::Gone) => return None,
+                (Flow::On, Flow::On) => {}
+            }
+        }
+    }
+
+    fn message(&mut self, message: Option<Result<Message, axum::Error>>) -> Flow {
+        let message = match message {
+            None => return Flow::Gone,
+            // Too long for the library, or bytes that are no text: it can't be told apart from noise.
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a socket ended in an error");
+                return Flow::Close(Close::Malformed);
+            }
+            Some(Ok(message)) => message,
+        };
+        self.heard = Instant::now();
+        self.pinged = false;
+        match message {
+            Message::Text(text) => self.hear(&text),
+            Message::Binary(_) => self.strike("frames are text"),
+            Message::Ping(_) | Message::Pong(_) => Flow::On,
+            Message::Close(_) => Flow::Gone,
+        }
+    }
+
+    /// When to look at the socket though nothing happened: to ping, to give it up, to leave, or to sign it out.
+    fn next_look(&self) -> Instant {
+        let options = &self.state.options;
+        let quiet = if self.pinged {
+            options.silence_ms
+        } else {
+            options.ping_ms
+        };
+        let mut at = self.heard + Duration::from_millis(quiet);
+        if let Some(user) = &self.user {
+            let left = user.expires_at_ms.saturating_sub(wall_ms());
+            at = at.min(Instant::now() + Duration::from_millis(left));
+        }
+        self.leave_at.map_or(at, |leave| leave.min(at))
+    }
+
+    fn look(&mut self) -> Flow {
+        if self.leave_at.is_some_and(|at| at <= Instant::now()) {
+            return Flow::Close(Close::Draining);
+        }
+        if self.user.as_ref().is_some_and(|u| u.expires_at_ms <= wall_ms()) {
+            return Flow::Close(Close::Token);
+        }
+        let quiet = self.heard.elapsed().as_millis() as u64;
+        if quiet >= self.state.options.silence_ms {
+            return Flow::Close(Close::Slow);
+        }
+        if !self.pinged && quiet >= self.state.options.ping_ms {
+            self.pinged = true;
+            self.inbox.ping();
+        }
+        Flow::On
+    }
+
+    /// Writes a bounded turn of what is due: verdicts, then the boards.
+    async fn pump(&mut self, socket: &mut WebSocket) -> Flow {
+        if self.inbox.overflown() {
+            return Flow::Close(Close::Slow);
+        }
+        let mut out = Vec::new();
+        for item in self.inbox.take() {
+            match item {
+                Item::Frame(frame) => out.push(Message::Text(frame)),
+                Item::Ping => out.push(Message::Ping(axum::body::Bytes::new())),
+                Item::Seated { join, seat, frames } => self.seated(join, *seat, frames, &mut out),
+                Item::Refused { join } => self.seats.retain(|s| s.join != join),
+                Item::Snapshot { join, start } => self.restarted(join, start, &mut out),
+            }
+        }
+        let mut frames: Vec<Utf8Bytes> = Vec::new();
+        let mut more = false;
+        for i in 0..self.seats.len() {
+            more |= self.read(i, &mut frames);
+        }
+        out.extend(frames.into_iter().map(Message::Text));
+        metrics::sent(out.len() as u64);
+        let patience = Duration::from_millis(self.state.options.send_ms);
+        for message in out {
+            match time::timeout(patience, socket.send(message)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Flow::Gone,
+                Err(_) => return Flow::Close(Close::Slow),
+            }
+        }
+        if more {
+            self.inbox.wake.notify_one();
+        }
+        Flow::On
+    }
+
+    /// One seat's turn; whether it has more.
+    fn read(&mut self, i: usize, frames: &mut Vec<Utf8Bytes>) -> bool {
+        let seated = &mut self.seats[i];
+        let Some(seat) = &mut seated.seat else { return false };
+        let turn = if seated.waiting {
+            seat.read_side(frames)
+        } else {
+            seat.read(self.state.options.viewer_lag_max, frames)
+        };
+        if turn.skipped > 0 {
+            metrics::chat_skipped(turn.skipped);
+        }
+        if turn.snapshot {
+            metrics::fell_behind();
+            seated.waiting = true;
+            let (room, inbox, join) = (seat.room().clone(), self.inbox.clone(), seated.join);
+            tokio::spawn(async move {
+                let start = room.snapshot(0).await;
+                inbox.put(Item::Snapshot {
+                    join,
+                    start: start.ok(),
+                });
+            });
+        }
+        turn.more
+    }
+
+    fn seated(&mut self, join: u64, seat: Seat, frames: Vec<Utf8Bytes>, out: &mut Vec<Message>) {
+        // Left, or joined anew, meanwhile: then the seat is dropped.
+        if let Some(seated) = self.seats.iter_mut().find(|s| s.join == join) {
+            seated.seat = Some(seat);
+            out.extend(frames.into_iter().map(Message::Text));
+        }
+    }
+
+    fn restarted(&mut self, join: u64, start: Option<Start>, out: &mut Vec<Message>) {
+        let Some(seated) = self.seats.iter_mut().find(|s| s.join == join) else {
+            return;
+        };
+        let Some(seat) = &mut seated.seat else { return };
+        seated.waiting = false;
+        // Without a snapshot the next turn asks again, with the newest state by then.
+        if let Some(start) = start {
+            seat.moved(&start);
+            out.extend(start.frames.into_iter().map(Message::Text));
+        }
+    }
+}

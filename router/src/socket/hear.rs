@@ -1,0 +1,301 @@
+//! What a client may say, and what is done about it.
+//!
+//! Frames are read field by field from plain JSON, not into a type, so that a bid with an impossible amount is still
+//! answered under its own id. A frame that isn't understood is a strike; a few are forgiven.
+
+use super::{
+    Close, Flow, Seated, Session,
+    inbox::{Inbox, Item, OnItsWay},
+};
+use crate::{
+    edge::State,
+    ports::ChatLine,
+    problem::{EdgeCode, Problem},
+    room::{Interest, encode},
+    wire::{Amount, Say, VerdictBody},
+};
+use auction::{Action, Actor, AuctionId, Command, Id, Money, Phase, Position, Reason, Rights};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// A client's frame.
+type Fields = Map<String, Value>;
+
+impl Session {
+    pub(super) fn hear(&mut self, text: &str) -> Flow {
+        if text.len() > self.state.options.frame_max {
+            let problem = Problem::edge(EdgeCode::TooLarge).because("a frame is at most 4 KiB");
+            self.say(&Say::Problem {
+                problem,
+                a: None,
+                id: None,
+            });
+            return Flow::Close(Close::Malformed);
+        }
+        let fields = match serde_json::from_str::<Value>(text) {
+            Ok(Value::Object(fields)) => fields,
+            Ok(_) => return self.strike("a frame is a JSON object"),
+            Err(error) => return self.strike(&error.to_string()),
+        };
+        match fields.get("t").and_then(Value::as_str) {
+            Some("ping") => self.ping(&fields),
+            Some("hello") => self.hello(&fields),
+            Some("join") => self.join(&fields),
+            Some("leave") => self.leave(&fields),
+            Some("bid") => self.bid(&fields),
+            Some("chat") => self.chat(&fields),
+            _ => self.strike("t is none of hello, join, leave, bid, chat, ping"),
+        }
+    }
+
+    /// Says that a frame was not understood; too many of those end the socket.
+    pub(super) fn strike(&mut self, detail: &str) -> Flow {
+        let problem = Problem::edge(EdgeCode::BadRequest).because(detail);
+        self.say(&Say::Problem {
+            problem,
+            a: None,
+            id: None,
+        });
+        self.strikes += 1;
+        if self.strikes > self.state.options.strikes_max {
+            Flow::Close(Close::Malformed)
+        } else {
+            Flow::On
+        }
+    }
+
+    fn refuse(&self, a: Option<&AuctionId>, id: Option<&Id>, problem: Problem) {
+        self.say(&Say::Problem {
+            problem,
+            a: a.map(Id::as_str),
+            id: id.map(Id::as_str),
+        });
+    }
+
+    fn ping(&mut self, fields: &Fields) -> Flow {
+        match fields.get("c") {
+            Some(Value::Number(c)) => {
+                self.say(&Say::Pong {
+                    c,
+                    s: self.state.monotonic_ms(),
+                });
+                Flow::On
+            }
+            _ => self.strike("ping needs a number c"),
+        }
+    }
+
+    fn hello(&mut self, fields: &Fields) -> Flow {
+        let Some(token) = fields.get("token").and_then(Value::as_str) else {
+            return self.strike("hello needs a token");
+        };
+        match self.state.tokens.verify(token) {
+            Ok(user) => {
+                self.user = Some(user);
+                self.greet();
+                Flow::On
+            }
+            Err(why) => {
+                tracing::debug!(%why, "a token was refused");
+                self.refuse(None, None, Problem::unsigned(&why.to_string()));
+                Flow::Close(Close::Token)
+            }
+        }
+    }
+
+    fn join(&mut self, fields: &Fields) -> Flow {
+        let Some(a) = id(fields, "a") else {
+            return self.strike("join needs an auction id a");
+        };
+        let from = match (whole(fields, "epoch"), whole(fields, "offset")) {
+            (Ok(Some(epoch)), Ok(Some(offset))) => Some(Position { epoch, offset }),
+            (Ok(_), Ok(_)) => None,
+            _ => return self.strike("epoch and offset are whole numbers"),
+        };
+        self.seats.retain(|s| s.auction != a);
+        if self.seats.len() >= self.state.options.joins_max {
+            self.refuse(
+                Some(&a),
+                None,
+                Problem::reason(Reason::Rate).because("too many auctions on one socket"),
+            );
+            return Flow::On;
+        }
+        self.joins += 1;
+        self.seats.push(Seated {
+            auction: a.clone(),
+            join: self.joins,
+            seat: None,
+            waiting: false,
+        });
+        let (state, inbox, join) = (self.state.clone(), self.inbox.clone(), self.joins);
+        let user = self.user.as_ref().map(|u| (u.id.clone(), u.rights));
+        tokio::spawn(async move {
+            match enter(&state, &a, user, from, &inbox).await {
+                Ok((seat, frames)) => inbox.put(Item::Seated { join, seat, frames }),
+                Err(problem) => {
+                    inbox.push(encode(&Say::Problem {
+                        problem,
+                        a: Some(a.as_str()),
+                        id: None,
+                    }));
+                    inbox.put(Item::Refused { join });
+                }
+            }
+        });
+        Flow::On
+    }
+
+    fn leave(&mut self, fields: &Fields) -> Flow {
+        let Some(a) = id(fields, "a") else {
+            return self.strike("leave needs an auction id a");
+        };
+        self.seats.retain(|s| s.auction != a);
+        Flow::On
+    }
+
+    fn bid(&mut self, fields: &Fields) -> Flow {
+        let (Some(a), Some(id)) = (id(fields, "a"), id(fields, "id")) else {
+            return self.strike("bid needs an auction id a, an id and an amount");
+        };
+        match self.admit_bid(fields) {
+            Err(problem) => self.inbox.push(verdict(&a, &id, Err(problem))),
+            Ok((actor, amount, on_its_way)) => {
+                let command = Command {
+                    auction: a.clone(),
+                    actor,
+                    id: Some(id.clone()),
+                    action: Action::Bid { amount },
+                };
+                let (state, inbox) = (self.state.clone(), self.inbox.clone());
+                tokio::spawn(async move {
+                    let outcome = state.bid(command, None).await;
+                    inbox.push(verdict(&a, &id, outcome.map(|v| VerdictBody::from(&v))));
+                    drop(on_its_way);
+                });
+            }
+        }
+        Flow::On
+    }
+
+    fn admit_bid(&self, fields: &Fields) -> Result<(Actor, Money, OnItsWay), Problem> {
+        let amount = match fields
+            .get("amount")
+            .map(|v| serde_json::from_value::<Amount>(v.clone()))
+        {
+            Some(Ok(Amount::Is(amount))) => amount,
+            Some(Ok(Amount::TooBig)) => return Err(Problem::reason(Reason::TooBig)),
+            Some(Err(error)) => return Err(Problem::reason(Reason::Invalid).because(error.to_string())),
+            None => return Err(Problem::reason(Reason::Invalid).because("amount is missing")),
+        };
+        let user = self
+            .user
+            .as_ref()
+            .ok_or_else(|| Problem::unsigned("say hello with a token first"))?;
+        self.state.limit_bid(user)?;
+        let max = self.state.options.socket_bids_max;
+        let on_its_way = OnItsWay::begin(&self.inbox, max).ok_or_else(|| Problem::rate(1_000))?;
+        Ok((user.actor(), amount, on_its_way))
+    }
+
+    fn chat(&mut self, fields: &Fields) -> Flow {
+        let (Some(a), Some(id), Some(text)) = (
+            id(fields, "a"),
+            id(fields, "id"),
+            fields.get("text").and_then(Value::as_str),
+        ) else {
+            return self.strike("chat needs an auction id a, an id and a text");
+        };
+        let Some(user) = &self.user else {
+            self.refuse(Some(&a), Some(&id), Problem::unsigned("say hello with a token first"));
+            return Flow::On;
+        };
+        if text.chars().count() > crate::chat::TEXT_MAX {
+            self.refuse(
+                Some(&a),
+                Some(&id),
+                Problem::reason(Reason::Invalid).because("at most 300 characters"),
+            );
+            return Flow::On;
+        }
+        let line = ChatLine {
+            chat_epoch: 0,
+            cseq: 0,
+            from: user.id.clone(),
+            name: user.name.clone(),
+            id: id.clone(),
+            text: text.to_owned(),
+        };
+        let (state, inbox) = (&self.state, &self.inbox);
+        let speaker = self
+            .speaker
+            .get_or_insert_with(|| speaker(state.clone(), inbox.clone()));
+        if speaker.try_send((a.clone(), line)).is_err() {
+            self.refuse(Some(&a), Some(&id), Problem::rate(1_000));
+        }
+        Flow::On
+    }
+}
+
+/// Says a session's lines one after the other, so that they keep their order. Ends with the session.
+fn speaker(state: Arc<State>, inbox: Arc<Inbox>) -> mpsc::Sender<(AuctionId, ChatLine)> {
+    let (lines, mut waiting) = mpsc::channel::<(AuctionId, ChatLine)>(state.options.socket_chats_max.max(1));
+    tokio::spawn(async move {
+        while let Some((a, line)) = waiting.recv().await {
+            let id = line.id.clone();
+            if let Err(problem) = state.chat(&a, line).await {
+                inbox.push(encode(&Say::Problem {
+                    problem,
+                    a: Some(a.as_str()),
+                    id: Some(id.as_str()),
+                }));
+            }
+        }
+    });
+    lines
+}
+
+/// Enters a room and finds the place to start; a draft is its seller's own business.
+async fn enter(
+    state: &Arc<State>,
+    a: &AuctionId,
+    user: Option<(Id, Rights)>,
+    from: Option<Position>,
+    inbox: &Inbox,
+) -> Result<(Box<super::Seat>, Vec<axum::extract::ws::Utf8Bytes>), Problem> {
+    let interest: Interest = state.rooms.enter(state, a).await?;
+    if let Some(view) = interest.room().view().filter(|v| v.phase == Phase::Draft) {
+        let may = user.is_some_and(|(id, rights)| id == view.definition.seller || rights.has(Rights::OPERATOR));
+        if !may {
+            return Err(Problem::reason(Reason::NotOpen));
+        }
+    }
+    let start = interest.room().start(from).await?;
+    Ok((Box::new(interest.seat(inbox.wake.clone(), start.cursor)), start.frames))
+}
+
+fn verdict(a: &AuctionId, id: &Id, outcome: Result<VerdictBody, Problem>) -> axum::extract::ws::Utf8Bytes {
+    let (verdict, problem) = match outcome {
+        Ok(verdict) => (Some(verdict), None),
+        Err(problem) => (None, Some(problem)),
+    };
+    encode(&Say::Verdict {
+        a: a.as_str(),
+        id: id.as_str(),
+        verdict,
+        problem,
+    })
+}
+
+fn id(fields: &Fields, key: &str) -> Option<Id> {
+    fields.get(key).and_then(Value::as_str).and_then(Id::parse)
+}
+
+/// A whole number if there is one, `Err` if there is something else.
+fn whole(fields: &Fields, key: &str) -> Result<Option<u64>, ()> {
+    match fields.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => value.as_u64().map(Some).ok_or(()),
+    }
+}
