@@ -1,5 +1,5 @@
 // A stand-in for the edge, for working on the pages without a cluster: the protocol of docs/protocol.md over one
-// process, with a few auctions that go on by themselves. No video, no Raft, no promises; never part of a release.
+// process, with a few auctions that go on by themselves. No Raft, no promises; never part of a release.
 //
 //   npm run mock            three "nodes" on 8787, 8788, 8789, serving dist/ as well
 //   npm run dev             Vite in front of the first of them
@@ -17,6 +17,8 @@ const auctions = new Map();
 const rooms = new Map();
 const users = new Map();
 let ids = 0;
+// RUSHROOM_MOCK_VIDEO=1: pictures, by way of a hidden Chromium.
+const sfu = process.env.RUSHROOM_MOCK_VIDEO === '1' ? await (await import('./mocksfu.mjs')).mockSfu() : undefined;
 
 function make(over) {
   const id = over.id ?? `lot${(ids += 1)}`;
@@ -151,7 +153,19 @@ async function handle(me, request, response) {
     if (verb === 'schedule') { a.phase = 'scheduled'; a.start_at_ms = body.start_at_ms; tell(a.id, { t: 'changed', a: a.id, auction: view(a) }); }
     return send(200, view(a));
   }
-  if (['whip', 'whep', 'media'].includes(parts[0])) return refuse('unavailable', 503);
+  if (parts[0] === 'media') return send(204, '');
+  if (parts[0] === 'whip' || parts[0] === 'whep') {
+    if (!sfu) return refuse('unavailable', 503);
+    const a = auctions.get(parts[1]);
+    const answer = await sfu[parts[0]](parts[1], text);
+    if (parts[0] === 'whip') {
+      a.stream = { node: me, id: `s${(ids += 1)}` };
+      if (a.phase === 'live') emit(a, { ty: 'stream', node: me, stream: a.stream.id });
+      else tell(a.id, { t: 'changed', a: a.id, auction: view(a) });
+    }
+    response.setHeader('Location', `/media/m${(ids += 1)}`);
+    return send(201, answer, 'application/sdp');
+  }
   const file = join(DIST, extname(url.pathname) ? url.pathname : 'index.html');
   if (!file.startsWith(DIST) || !existsSync(file)) return refuse('not_found', 404);
   send(200, readFileSync(file), TYPES[extname(file)] ?? 'application/octet-stream');

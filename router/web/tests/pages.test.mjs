@@ -2,7 +2,7 @@
 // by keyboard alone, and a picture of it is kept in artifacts/.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { isMock, startCluster } from './lib/cluster.mjs';
+import { hasVideo, startCluster } from './lib/cluster.mjs';
 import * as b from './lib/browser.mjs';
 
 let cluster;
@@ -44,7 +44,7 @@ async function seed() {
   await seller.page.goto(`${base()}/studio/${vase.id}`);
   await seller.page.click('[data-source=test]');
   await seller.page.click(b.at('go-live'));
-  if (!isMock) await seller.page.waitForSelector(`${b.at('air')}[data-air=live]`);
+  if (hasVideo) await seller.page.waitForSelector(`${b.at('air')}[data-air=live]`);
 }
 
 async function noOverflow(page, what) {
@@ -68,7 +68,7 @@ for (const lang of ['ko', 'en']) {
 
       await page.click(`a[href="/a/${ids.vase}"]`);
       await page.waitForSelector(`${b.at('room')}[data-phase=live]`);
-      if (!isMock) await b.awaitCounterAbove(page, 0);
+      if (hasVideo) await b.awaitCounterAbove(page, 0);
       await look('room-guest');
       await b.signIn(page, 'bidder', lang === 'ko' ? 'Haneul' : 'Jonas');
       await page.waitForSelector(`${b.at('bid-now')}:not([disabled])`);

@@ -9,6 +9,8 @@ export const ARTIFACTS = new URL('../../artifacts', import.meta.url).pathname;
 const READY_MS = 60_000;
 
 export const isMock = process.env.RUSHROOM_MOCK === '1';
+/** The stand-in has pictures only with its hidden browser. */
+export const hasVideo = !isMock || process.env.RUSHROOM_MOCK_VIDEO === '1';
 
 function binary() {
   const target = process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target');
