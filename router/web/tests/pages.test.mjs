@@ -124,3 +124,50 @@ test('bad amounts are refused before they are sent, and a language is remembered
   await page.waitForSelector('html[lang=en]');
   await context.close();
 });
+
+test('a held clock freezes the number and says why; a lost line comes back without a reload', { timeout: 60_000 }, async () => {
+  const { page, context, loads, errors } = await b.person(chrome);
+  let hold = false;
+  let server;
+  let line;
+  let held;
+  // Between the page and the edge: everything passes, but while `hold` is set the clock stands.
+  await page.routeWebSocket(/\/ws$/, (ws) => {
+    line = ws;
+    server = ws.connectToServer();
+    server.onMessage((text) => {
+      const message = JSON.parse(String(text));
+      if (message.t === 'clock' && hold) {
+        held ??= message;
+        ws.send(JSON.stringify({ ...held, held: true }));
+      } else ws.send(text);
+    });
+  });
+  await page.goto(`${base()}/a/${ids.vase}`);
+  await page.waitForSelector(`${b.at('room')}[data-phase=live]`);
+  await page.waitForFunction(() => document.querySelector('[data-testid=countdown] span')?.dataset.leftMs !== undefined);
+  hold = true;
+  await page.waitForSelector('.held-note');
+  const frozen = (await b.drawn(page)).left;
+  await page.evaluate(() => new Promise((done) => { let n = 0; const step = () => ((n += 1) > 20 ? done() : requestAnimationFrame(step)); step(); }));
+  assert.equal((await b.drawn(page)).left, frozen);
+  await b.shot(page, 'room-held-en-1280');
+  hold = false;
+  await page.waitForSelector('.held-note', { state: 'detached' });
+  assert.notEqual((await b.drawn(page)).left, frozen);
+
+  const seq = Number(await page.getAttribute(b.at('room'), 'data-seq'));
+  await server.close();
+  await line.close({ code: 4503 });
+  await page.waitForSelector(`${b.at('link')}[data-link=retrying]`);
+  await page.waitForSelector(`${b.at('link')}[data-link=open]`);
+  await b.signIn(page, 'bidder', 'Resume');
+  const button = page.locator(`${b.at('bid-now')}:not([disabled])`);
+  const amount = Number(await button.getAttribute('data-minor'));
+  await button.click();
+  await b.awaitPrice(page, amount);
+  assert.ok(Number(await page.getAttribute(b.at('room'), 'data-seq')) > seq);
+  assert.equal(loads(), 1);
+  assert.deepEqual(errors, []);
+  await context.close();
+});

@@ -47,7 +47,7 @@ export function CountdownView({ room }: { room: Room }) {
   }, running === true, [room, auction?.phase, auction?.left_ms, closing]);
 
   const jump = useJump(room, total.current);
-  if (!auction) return null;
+  if (!auction || auction.phase === 'closed') return null;
   return (
     <div class={`clock ${room.held.value ? 'held' : ''}`} ref={box}>
       <p class="clock-label" id="clock-label"><Clock />{label(auction.phase, closing, auction.start_at_ms ?? undefined)}</p>
@@ -55,7 +55,7 @@ export function CountdownView({ room }: { room: Room }) {
         <div role="timer" aria-live="off" aria-labelledby="clock-label" class="digits" data-testid="countdown">
           {running || auction.phase === 'paused'
             ? <span key="run" ref={digits} class={jump ? 'pulse' : ''} data-jump={jump?.key} />
-            : <span key="rest">{auction.phase === 'closed' ? '0.0' : formatLeft(auction.duration_ms)}</span>}
+            : <span key="rest">{formatLeft(auction.duration_ms)}</span>}
         </div>
         {jump && (
           <span key={jump.key} class={`chip ${jump.ms < 0 ? 'cut' : 'more'}`} data-testid="cut-chip">
@@ -89,8 +89,6 @@ function label(phase: string, closing: boolean, startAt: number | undefined): st
       return closing ? t('room.closing') : t('room.timeLeft');
     case 'paused':
       return t('room.paused');
-    case 'closed':
-      return t('phase.closed');
     default:
       return startAt === undefined ? t('room.notStarted') : t('room.startsAt', { when: when(startAt) });
   }
