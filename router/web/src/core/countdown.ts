@@ -23,6 +23,7 @@ export class Countdown {
   #pausedLeft: number | undefined;
   #clock: ClockReading | undefined;
   #shown = Infinity;
+  #declared = false;
 
   /** What the feed says. `left` is the time left while paused. */
   rule(phase: Phase, endsAt: number | undefined, left?: number): void {
@@ -34,13 +35,17 @@ export class Countdown {
 
   /** What the edge says of the shard's clock. */
   clock(reading: ClockReading): void {
-    if (reading.held || this.#clock?.held) this.#chapter();
+    if (reading.held || this.#clock?.held || this.#declared) this.#chapter();
+    this.#declared = false;
     this.#clock = reading;
   }
 
-  /** A declared hold (an event of the feed): real time passed that did not count. */
+  /**
+   * A declared hold (an event of the feed): real time passed that did not count. The old reading is too far ahead then;
+   * the next one may put the number up. So may the first one after a snapshot, which stands for events not seen.
+   */
   held(): void {
-    this.#chapter();
+    this.#declared = true;
   }
 
   /** Another edge measures on its own clock: the old reading means nothing there. The number freezes until a new one. */

@@ -155,6 +155,7 @@ export class Room {
         this.countdown.rule(auction.phase, auction.ends_at ?? undefined, auction.left_ms ?? undefined);
       }
     }
+    if (message.t === 'snap' && message.a === this.id) this.countdown.held();
     if (message.t === 'clock' && message.a === this.id) {
       this.countdown.clock({ now: message.now, s: message.s, held: message.held, errMs: message.err_ms });
       this.held.value = message.held;

@@ -50,6 +50,18 @@ describe('countdown', () => {
     expect(c.left(10_100)).toBe(49_800);
   });
 
+  it('climbs by a declared hold once the clock that knows of it comes, and only then', () => {
+    const c = live();
+    expect(c.left(2_000)).toBe(49_000);
+    c.held();
+    expect(c.left(2_016)).toBe(48_984);
+    c.clock({ now: 10_700, s: 2_016, held: false, errMs: 2 });
+    expect(c.left(2_016)).toBe(49_300);
+    c.clock({ now: 10_700, s: 2_116, held: false, errMs: 2 });
+    expect(c.left(2_116)).toBe(49_300);
+    expect(c.left(2_100)).toBe(49_300);
+  });
+
   it('shows the rest while paused and goes on after it', () => {
     const c = live();
     expect(c.left(2_000)).toBe(49_000);
