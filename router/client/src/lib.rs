@@ -19,6 +19,7 @@ pub mod api;
 pub mod bots;
 pub mod clock;
 pub mod dice;
+pub mod media;
 pub mod socket;
 pub mod wire;
 
