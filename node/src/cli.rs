@@ -1,7 +1,8 @@
 //! The command line: what can be asked of the binary, and the few lines that it prints itself.
 
 use crate::config::{self, Environment, Pairs, Source, TomlFile};
-use crate::{process, telemetry};
+use crate::demo::{self, Demo};
+use crate::{process, telemetry, verify};
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write as _;
@@ -19,7 +20,20 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run one node.
-    Node(Settings),
+    Node {
+        #[command(flatten)]
+        settings: Settings,
+        /// End hard when the process with this id is no longer the parent (a demo's children).
+        #[arg(long, value_name = "PID", hide = true)]
+        die_with: Option<u32>,
+    },
+    /// Run three nodes and a show on this machine.
+    Demo(Box<Demo>),
+    /// Recompute an exported auction: chain, rules, outcome.
+    Verify {
+        /// What `GET /api/v1/auctions/{id}/export` gave.
+        file: PathBuf,
+    },
     /// Work with settings.
     Config {
         #[command(subcommand)]
@@ -51,7 +65,12 @@ struct Settings {
 /// Does what the command line says.
 pub(crate) fn run() -> Result<ExitCode> {
     match Cli::parse().command {
-        Command::Node(settings) => run_node(&settings),
+        Command::Node { settings, die_with } => run_node(&settings, die_with),
+        Command::Demo(demo) => {
+            telemetry::lines("warn,rushroom=info,rushroom::demo::show=warn")?;
+            runtime()?.block_on(demo::run(*demo))
+        }
+        Command::Verify { file } => run_verify(&file),
         Command::Config { what } => match what {
             ConfigCommand::Check(settings) => Ok(match read(&settings)? {
                 Some(_) => say("settings are good\n")?,
@@ -63,7 +82,17 @@ pub(crate) fn run() -> Result<ExitCode> {
     }
 }
 
-fn run_node(settings: &Settings) -> Result<ExitCode> {
+fn run_verify(file: &std::path::Path) -> Result<ExitCode> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let export = verify::read(&text)?;
+    let summary = verify::verify(&export)?;
+    say(&verify::told(&export, &summary))
+}
+
+fn run_node(settings: &Settings, die_with: Option<u32>) -> Result<ExitCode> {
+    if let Some(parent) = die_with {
+        follow_to_the_end(parent)?;
+    }
     let Some(config) = read(settings)? else {
         return Ok(ExitCode::FAILURE);
     };
@@ -73,6 +102,16 @@ fn run_node(settings: &Settings) -> Result<ExitCode> {
         telemetry.stop();
         ended.map(|()| ExitCode::SUCCESS)
     })
+}
+
+/// Asks the kernel to kill this process when its parent ends.
+fn follow_to_the_end(parent: u32) -> Result<()> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    set_parent_process_death_signal(Some(Signal::KILL)).context("following the parent's end")?;
+    // It may have ended before we asked.
+    let now = getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
+    anyhow::ensure!(now == Some(parent), "the parent has ended already");
+    Ok(())
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

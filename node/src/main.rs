@@ -13,11 +13,13 @@
 
 mod cli;
 mod config;
+mod demo;
 mod grpc;
 mod health;
 mod metrics;
 mod process;
 mod telemetry;
+mod verify;
 mod wiring;
 
 use std::process::ExitCode;

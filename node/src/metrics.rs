@@ -39,6 +39,9 @@ pub(crate) fn install(node: u64) -> Result<PrometheusHandle> {
         "Round trip of clock readings from other nodes"
     );
     metrics::describe_counter!(STREAMS, Unit::Count, "Stream events told to auctions, by result");
+    raft_store::metrics::describe();
+    router::metrics::describe();
+    // sfu describes its own when its media plane starts.
     metrics::gauge!(INFO, "version" => env!("CARGO_PKG_VERSION"), "node" => node.to_string()).set(1.0);
     Ok(handle)
 }

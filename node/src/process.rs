@@ -64,7 +64,13 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         }
     });
     let host = node.host.clone();
-    let reasons = Arc::new(move || if host.ready() { Vec::new() } else { vec!["a shard of this node knows no leader yet".into()] });
+    let reasons = Arc::new(move || {
+        if host.ready() {
+            Vec::new()
+        } else {
+            vec!["a shard of this node knows no leader yet".into()]
+        }
+    });
     let serving = tokio::spawn({
         let (edge, extra) = (node.edge.clone(), health::routes(reasons, recorder));
         async move { edge.serve(http, extra).await }
@@ -82,7 +88,9 @@ pub(crate) async fn run(config: Config) -> Result<()> {
 }
 
 async fn bind(key: &str, address: std::net::SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{key} {address}"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{key} {address}"))
 }
 
 async fn drain(node: Node) {
@@ -103,16 +111,33 @@ async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
     let clocks = Arc::new(Clocks::new(limits.hold));
     let peers = Peers::start(me, limits, clocks.clone(), map.clone());
     let roles = Roles::default();
-    let shards = ShardPort { me, local: local.clone(), peers: peers.clone(), clocks: clocks.clone(), roles: roles.clone() };
+    let shards = ShardPort {
+        me,
+        local: local.clone(),
+        peers: peers.clone(),
+        clocks: clocks.clone(),
+        roles: roles.clone(),
+    };
 
     let (events, told) = mpsc::channel(STREAM_EVENTS_MAX);
     let (living, living_peers) = watch::channel(Vec::new());
-    let media = Media::start(media_options(config), living_peers, events, Arc::new(sfu::TonicControl::plain()))
-        .await
-        .context("starting the media plane")?;
+    let media = Media::start(
+        media_options(config),
+        living_peers,
+        events,
+        Arc::new(sfu::TonicControl::plain()),
+    )
+    .await
+    .context("starting the media plane")?;
     let streams = StreamPort::new(media.clone(), shards.clone(), map.clone());
     let hall = Hall::new(DeskLimits::default());
-    let chats = ChatPort { me, hall, roles: roles.clone(), map: map.clone(), peers: peers.clone() };
+    let chats = ChatPort {
+        me,
+        hall,
+        roles: roles.clone(),
+        map: map.clone(),
+        peers: peers.clone(),
+    };
     let admin = Arc::new(AdminPort {
         demo: config.demo_enabled,
         host: host.clone(),
@@ -133,7 +158,10 @@ async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
     let server = grpc_server(&host, &media, local, &chats, admin.clone(), limits, me);
     tokio::spawn(async move {
         let stopped = async { stopped.await.unwrap_or_default() };
-        if let Err(error) = server.serve_with_incoming_shutdown(TcpListenerStream::new(grpc), stopped).await {
+        if let Err(error) = server
+            .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), stopped)
+            .await
+        {
             tracing::error!(%error, "the gRPC server ended");
         }
     });
@@ -145,7 +173,13 @@ async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
         admin,
     };
     let edge = Edge::new(edge_options(config)?, ports);
-    Ok(Node { host, media, edge, grpc_stop, loops })
+    Ok(Node {
+        host,
+        media,
+        edge,
+        grpc_stop,
+        loops,
+    })
 }
 
 fn grpc_server(
@@ -242,7 +276,11 @@ fn own_secret(dir: &Path) -> Result<Vec<u8>> {
         }
         std::fs::create_dir_all(dir)?;
         let bytes: [u8; 32] = rand::random();
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         Ok(bytes.to_vec())
@@ -258,7 +296,10 @@ struct Stop {
 
 impl Stop {
     fn listen() -> Result<Stop> {
-        Ok(Stop { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+        Ok(Stop {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn asked(&mut self) {

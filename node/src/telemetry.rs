@@ -52,6 +52,19 @@ pub(crate) fn start(config: &Config) -> Result<Telemetry> {
     Ok(Telemetry { traces })
 }
 
+/// Log lines only, for commands that aren't a node.
+pub(crate) fn lines(filter: &str) -> Result<()> {
+    let filter = EnvFilter::try_new(filter).context("the log filter")?;
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false);
+    Registry::default()
+        .with(lines.with_filter(filter))
+        .try_init()
+        .context("starting telemetry twice")
+}
+
 fn is_ours(target: &str) -> bool {
     let root = target.split("::").next().unwrap_or(target);
     OURS.contains(&root)
@@ -81,10 +94,8 @@ fn provider(config: &Config) -> Result<SdkTracerProvider> {
 impl Telemetry {
     /// Sends what is left. A collector that is gone costs its timeout, not the exit code.
     pub(crate) fn stop(self) {
-        if let Some(traces) = self.traces {
-            if let Err(error) = traces.shutdown() {
-                tracing::warn!(%error, "the last traces were not sent");
-            }
+        if let Some(Err(error)) = self.traces.map(|traces| traces.shutdown()) {
+            tracing::warn!(%error, "the last traces were not sent");
         }
     }
 }

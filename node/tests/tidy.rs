@@ -26,7 +26,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sfu", &["forward", "placement", "proto"]),
     ("router", &["auction", "placement", "proto"]),
     ("chaos", &["auction", "placement", "proto", "client"]),
-    ("node", &["auction", "placement", "proto", "raft-store", "router", "sfu", "client"]),
+    (
+        "node",
+        &["auction", "placement", "proto", "raft-store", "router", "sfu", "client"],
+    ),
 ];
 
 fn root() -> PathBuf {
@@ -44,7 +47,11 @@ fn sources() -> Vec<Source> {
     let mut files = Vec::new();
     walk(&root(), &mut files);
     files.sort();
-    assert!(files.len() > 50, "the walk found only {} files: is the root right?", files.len());
+    assert!(
+        files.len() > 50,
+        "the walk found only {} files: is the root right?",
+        files.len()
+    );
     let read = |path: PathBuf| {
         let text = std::fs::read_to_string(&path).unwrap();
         let path = path.strip_prefix(root()).unwrap().display().to_string();
@@ -102,7 +109,11 @@ fn uncommented(line: &str) -> String {
 fn offenders(rule: &str, of: impl Fn(&Source) -> Vec<(usize, String)>) {
     let mut found = Vec::new();
     for source in sources() {
-        found.extend(of(&source).into_iter().map(|(line, what)| format!("{}:{line}: {what}", source.path)));
+        found.extend(
+            of(&source)
+                .into_iter()
+                .map(|(line, what)| format!("{}:{line}: {what}", source.path)),
+        );
     }
     assert!(found.is_empty(), "{rule}:\n{}", found.join("\n"));
 }
@@ -111,7 +122,9 @@ fn offenders(rule: &str, of: impl Fn(&Source) -> Vec<(usize, String)>) {
 fn lines_with(source: &Source, words: &[&str]) -> Vec<(usize, String)> {
     let hit = |line: &str| words.iter().find(|w| has_word(line, w)).copied();
     let lines = source.code.iter().enumerate();
-    lines.filter_map(|(i, line)| hit(line).map(|w| (i + 1, format!("`{w}`")))).collect()
+    lines
+        .filter_map(|(i, line)| hit(line).map(|w| (i + 1, format!("`{w}`"))))
+        .collect()
 }
 
 fn has_word(line: &str, word: &str) -> bool {
@@ -119,7 +132,7 @@ fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back().is_some_and(part);
         let after = line[at + word.len()..].chars().next().is_some_and(part);
-        !before && !(after && word.ends_with(part))
+        !(before || after && word.ends_with(part))
     })
 }
 
@@ -137,11 +150,16 @@ fn arrows_between_crates() {
         .unwrap();
     let ours: BTreeSet<String> = metadata.packages.iter().map(|p| p.name.to_string()).collect();
     let allowed: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
-    assert_eq!(ours, allowed.keys().map(ToString::to_string).collect(), "a crate is not in the table of arrows");
+    assert_eq!(
+        ours,
+        allowed.keys().map(ToString::to_string).collect(),
+        "a crate is not in the table of arrows"
+    );
     let mut wrong = Vec::new();
     for package in &metadata.packages {
         for dependency in package.dependencies.iter().filter(|d| ours.contains(&d.name)) {
-            let test_only = dependency.kind == cargo_metadata::DependencyKind::Development && dependency.name == "client";
+            let test_only =
+                dependency.kind == cargo_metadata::DependencyKind::Development && dependency.name == "client";
             if !test_only && !allowed[package.name.as_str()].contains(&dependency.name.as_str()) {
                 wrong.push(format!("{} -> {}", package.name, dependency.name));
             }
@@ -154,7 +172,11 @@ fn arrows_between_crates() {
 fn a_file_opens_with_its_story() {
     offenders("a file opens with a `//!` that tells what it is and why", |s| {
         let opens = s.text.starts_with("//!") && s.text.lines().next().is_some_and(|l| l.len() > 12);
-        if opens && !s.text.starts_with("//! placeholder") { vec![] } else { vec![(1, "no story".into())] }
+        if opens && !s.text.starts_with("//! placeholder") {
+            vec![]
+        } else {
+            vec![(1, "no story".into())]
+        }
     });
 }
 
@@ -162,38 +184,74 @@ fn a_file_opens_with_its_story() {
 fn a_file_fits_in_a_reader_s_head() {
     offenders("a file has at most 700 lines", |s| {
         let lines = s.text.lines().count();
-        if lines > LINES_MAX { vec![(lines, format!("{lines} lines"))] } else { vec![] }
+        if lines > LINES_MAX {
+            vec![(lines, format!("{lines} lines"))]
+        } else {
+            vec![]
+        }
     });
 }
 
 #[test]
 fn cores_ask_nobody_for_the_time_or_for_luck() {
-    offenders("a core gets time and chance as arguments, and never walks a hash order", |s| {
-        let banned = ["Instant::now", "SystemTime", "HashMap", "HashSet", "rand", "std::fs", "std::net", "std::thread", "tokio"];
-        if inside(s, CORES) { lines_with(s, &banned) } else { vec![] }
-    });
+    offenders(
+        "a core gets time and chance as arguments, and never walks a hash order",
+        |s| {
+            let banned = [
+                "Instant::now",
+                "SystemTime",
+                "HashMap",
+                "HashSet",
+                "rand",
+                "std::fs",
+                "std::net",
+                "std::thread",
+                "tokio",
+            ];
+            if inside(s, CORES) {
+                lines_with(s, &banned)
+            } else {
+                vec![]
+            }
+        },
+    );
 }
 
 #[test]
 fn cores_compute_in_integers() {
     offenders("auction and forward have no floats", |s| {
-        if inside(s, NO_FLOATS) { lines_with(s, &["f32", "f64"]) } else { vec![] }
+        if inside(s, NO_FLOATS) {
+            lines_with(s, &["f32", "f64"])
+        } else {
+            vec![]
+        }
     });
 }
 
 #[test]
 fn proposals_carry_their_term() {
-    offenders("openraft's client_write is unguarded: propose with `write().with_leader`", |s| {
-        lines_with(s, &["client_write", "client_write_many", "client_write_ff"])
-    });
+    offenders(
+        "openraft's client_write is unguarded: propose with `write().with_leader`",
+        |s| lines_with(s, &["client_write", "client_write_many", "client_write_ff"]),
+    );
 }
 
 #[test]
 fn metrics_are_declared_in_one_file_per_crate() {
     offenders("metrics live in metrics.rs", |s| {
-        let words =
-            ["counter!", "gauge!", "histogram!", "describe_counter!", "describe_gauge!", "describe_histogram!"];
-        if s.path.ends_with("/metrics.rs") { vec![] } else { lines_with(s, &words) }
+        let words = [
+            "counter!",
+            "gauge!",
+            "histogram!",
+            "describe_counter!",
+            "describe_gauge!",
+            "describe_histogram!",
+        ];
+        if s.path.ends_with("/metrics.rs") {
+            vec![]
+        } else {
+            lines_with(s, &words)
+        }
     });
 }
 
@@ -201,7 +259,11 @@ fn metrics_are_declared_in_one_file_per_crate() {
 fn nothing_is_left_for_later() {
     offenders("no stubs, no skipped tests", |s| {
         let mut found = lines_with(s, &["todo!", "unimplemented!"]);
-        let skipped = s.text.lines().enumerate().filter(|(_, l)| l.trim_start().starts_with("#[ignore"));
+        let skipped = s
+            .text
+            .lines()
+            .enumerate()
+            .filter(|(_, l)| l.trim_start().starts_with("#[ignore"));
         found.extend(skipped.map(|(i, _)| (i + 1, "a skipped test".to_string())));
         found
     });
@@ -218,8 +280,16 @@ fn a_proto_s_package_is_its_folder() {
                 folders.push(path);
                 continue;
             }
-            let folder = dir.strip_prefix(root().join("proto")).unwrap().display().to_string().replace('/', ".");
-            if !std::fs::read_to_string(&path).unwrap().contains(&format!("\npackage {folder};")) {
+            let folder = dir
+                .strip_prefix(root().join("proto"))
+                .unwrap()
+                .display()
+                .to_string()
+                .replace('/', ".");
+            if !std::fs::read_to_string(&path)
+                .unwrap()
+                .contains(&format!("\npackage {folder};"))
+            {
                 wrong.push(path.display().to_string());
             }
         }

@@ -41,7 +41,11 @@ struct Followed {
 
 impl Followed {
     fn foretold(&self, t: u64) -> u64 {
-        if t >= self.at { self.now + (t - self.at) } else { self.now.saturating_sub(self.at - t) }
+        if t >= self.at {
+            self.now + (t - self.at)
+        } else {
+            self.now.saturating_sub(self.at - t)
+        }
     }
 
     /// A newer sample: `now` (us) was true somewhere in `sent..=received`.
@@ -61,7 +65,11 @@ impl Followed {
 
     fn read(&self, t: u64, hold: u64) -> ClockEstimate {
         let stale = t.saturating_sub(self.heard) > hold;
-        let now = if self.still || stale { self.last } else { self.foretold(t).max(self.last) };
+        let now = if self.still || stale {
+            self.last
+        } else {
+            self.foretold(t).max(self.last)
+        };
         ClockEstimate {
             now: Stamp(now / 1_000),
             err_ms: (self.err.div_ceil(1_000)) as u32,
@@ -80,7 +88,11 @@ pub(crate) struct Clocks {
 impl Clocks {
     /// No clock followed yet.
     pub(crate) fn new(hold: Duration) -> Clocks {
-        Clocks { started: Instant::now(), hold: hold.as_micros() as u64, followed: Mutex::default() }
+        Clocks {
+            started: Instant::now(),
+            hold: hold.as_micros() as u64,
+            followed: Mutex::default(),
+        }
     }
 
     /// Our time, us.
@@ -122,7 +134,10 @@ impl Clocks {
     /// Who led a shard when its clock was last heard, and in which term; `None` if that is longer ago than `hold`.
     pub(crate) fn leader(&self, shard: ShardId, t: u64) -> Option<(NodeId, u64)> {
         let followed = self.followed.lock();
-        followed.get(&shard).filter(|f| t.saturating_sub(f.heard) <= self.hold).map(|f| (f.node, f.office.term))
+        followed
+            .get(&shard)
+            .filter(|f| t.saturating_sub(f.heard) <= self.hold)
+            .map(|f| (f.node, f.office.term))
     }
 }
 
@@ -143,7 +158,13 @@ mod tests {
 
     fn reading(term: u64, now: u64) -> Reading {
         let office = Office { term, turn: 0 };
-        Reading { shard: ShardId(1), office, now: Stamp(now), top: Stamp(now), timers: true }
+        Reading {
+            shard: ShardId(1),
+            office,
+            now: Stamp(now),
+            top: Stamp(now),
+            timers: true,
+        }
     }
 
     #[test]

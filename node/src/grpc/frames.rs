@@ -14,13 +14,21 @@ pub(super) fn reply_to(correlation: u64, reply: &Reply) -> pb::ReplyFrame {
     use pb::reply_frame::Reply as Pb;
     let reply = match reply {
         Reply::Verdict(verdict) => Pb::Verdict(verdict.to_proto()),
-        Reply::NotLeader { hint, term } => Pb::NotLeader(pb::NotLeader { hint: *hint, term: *term }),
+        Reply::NotLeader { hint, term } => Pb::NotLeader(pb::NotLeader {
+            hint: *hint,
+            term: *term,
+        }),
         Reply::WrongEpoch { epoch } => Pb::WrongEpoch(pb::WrongEpoch { epoch: *epoch }),
-        Reply::Busy { retry_after_ms } => Pb::Busy(pb::Busy { retry_after_ms: *retry_after_ms }),
+        Reply::Busy { retry_after_ms } => Pb::Busy(pb::Busy {
+            retry_after_ms: *retry_after_ms,
+        }),
         Reply::NotJudged => Pb::NotJudged(pb::NotJudged {}),
         Reply::Unknown => Pb::Unknown(pb::Unknown {}),
     };
-    pb::ReplyFrame { correlation, reply: Some(reply) }
+    pb::ReplyFrame {
+        correlation,
+        reply: Some(reply),
+    }
 }
 
 /// A frame as a reply; what makes no sense leaves the outcome unknown.
@@ -34,9 +42,14 @@ pub(super) fn reply_from(frame: pb::ReplyFrame) -> Reply {
             },
             Reply::Verdict,
         ),
-        Some(Pb::NotLeader(n)) => Reply::NotLeader { hint: n.hint, term: n.term },
+        Some(Pb::NotLeader(n)) => Reply::NotLeader {
+            hint: n.hint,
+            term: n.term,
+        },
         Some(Pb::WrongEpoch(w)) => Reply::WrongEpoch { epoch: w.epoch },
-        Some(Pb::Busy(b)) => Reply::Busy { retry_after_ms: b.retry_after_ms },
+        Some(Pb::Busy(b)) => Reply::Busy {
+            retry_after_ms: b.retry_after_ms,
+        },
         Some(Pb::NotJudged(_)) => Reply::NotJudged,
         Some(Pb::Unknown(_)) | None => Reply::Unknown,
     }
@@ -47,8 +60,14 @@ pub(super) fn item_to(item: &FeedItem) -> pb::FeedItem {
     use pb::feed_item::Item;
     let item = match item {
         FeedItem::Snapshot { position, view } => {
-            let position = Some(pb::Position { epoch: position.epoch, offset: position.offset });
-            Item::Snapshot(pb::Snapshot { position, view: Some(view.to_proto()) })
+            let position = Some(pb::Position {
+                epoch: position.epoch,
+                offset: position.offset,
+            });
+            Item::Snapshot(pb::Snapshot {
+                position,
+                view: Some(view.to_proto()),
+            })
         }
         FeedItem::Event(event) => Item::Event(event.to_proto()),
         FeedItem::Changed(view) => Item::Changed(view.to_proto()),
@@ -63,7 +82,10 @@ pub(super) fn item_from(frame: pb::FeedItem) -> Result<FeedItem, BadWire> {
         Item::Snapshot(snapshot) => {
             let position = snapshot.position.ok_or(BadWire::Missing("snapshot.position"))?;
             FeedItem::Snapshot {
-                position: Position { epoch: position.epoch, offset: position.offset },
+                position: Position {
+                    epoch: position.epoch,
+                    offset: position.offset,
+                },
                 view: Box::new(view_from(snapshot.view)?),
             }
         }
@@ -93,7 +115,10 @@ pub(super) fn reading_to(reading: &Reading) -> pb::Reading {
 pub(super) fn reading_from(frame: &pb::Reading) -> Reading {
     Reading {
         shard: ShardId(frame.shard),
-        office: Office { term: frame.term, turn: frame.turn },
+        office: Office {
+            term: frame.term,
+            turn: frame.turn,
+        },
         now: Stamp(frame.now),
         top: Stamp(frame.top),
         timers: frame.timers,

@@ -70,7 +70,9 @@ impl Link {
             Ok(()) => answer.await.unwrap_or(Reply::Unknown),
             Err(mpsc::error::TrySendError::Full(_)) => {
                 metrics::remote_refused();
-                Reply::Busy { retry_after_ms: RETRY_AFTER_MS }
+                Reply::Busy {
+                    retry_after_ms: RETRY_AFTER_MS,
+                }
             }
             Err(mpsc::error::TrySendError::Closed(_)) => Reply::Unknown,
         }
@@ -107,7 +109,10 @@ async fn stream(
     // The server answers the call's headers only once it has the stream: the first batch must already be on its way.
     let _ = out.try_send(batch(first, waiting, next));
     let opening = tokio::time::timeout(limits.deadline, client.commands(ReceiverStream::new(batches)));
-    let replies = opening.await.map_err(|_| tonic::Status::deadline_exceeded("opening the stream"))??.into_inner();
+    let replies = opening
+        .await
+        .map_err(|_| tonic::Status::deadline_exceeded("opening the stream"))??
+        .into_inner();
     let reader = read(replies, waiting.clone());
     let writer = async {
         let mut asks = Vec::with_capacity(BATCH_MAX);
@@ -131,7 +136,9 @@ async fn stream(
 fn refuse(asks: &mut Vec<Ask>) {
     for ask in asks.drain(..) {
         metrics::remote_refused();
-        let _ = ask.reply.send(Reply::Busy { retry_after_ms: RETRY_AFTER_MS });
+        let _ = ask.reply.send(Reply::Busy {
+            retry_after_ms: RETRY_AFTER_MS,
+        });
     }
 }
 

@@ -34,7 +34,13 @@ pub(crate) trait Local: Send + Sync + 'static {
     /// All auctions.
     async fn list(&self, shard: ShardId) -> Result<Vec<AuctionView>, PortError>;
     /// Events after `after`.
-    fn events(&self, shard: ShardId, auction: &AuctionId, after: u64, limit: usize) -> Result<Vec<Arc<Event>>, PortError>;
+    fn events(
+        &self,
+        shard: ShardId,
+        auction: &AuctionId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Arc<Event>>, PortError>;
     /// The feed.
     fn follow(
         &self,

@@ -55,7 +55,14 @@ impl Peer {
             .keep_alive_while_idle(true);
         let channel = endpoint.connect_lazy();
         let link = Link::spawn(channel.clone(), limits);
-        Some(Peer { node: node.id, address: node.grpc.clone(), channel, link, limits, heard: Arc::default() })
+        Some(Peer {
+            node: node.id,
+            address: node.grpc.clone(),
+            channel,
+            link,
+            limits,
+            heard: Arc::default(),
+        })
     }
 
     fn shards(&self) -> ShardsClient<Channel> {
@@ -72,7 +79,11 @@ impl Peer {
         match status.code() {
             Code::NotFound => PortError::NotFound,
             Code::FailedPrecondition => {
-                let hint = status.metadata().get(LEADER).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+                let hint = status
+                    .metadata()
+                    .get(LEADER)
+                    .and_then(|v| v.to_str().ok())
+                    .and_then(|v| v.parse().ok());
                 PortError::NotLeader { hint: hint.map(NodeId) }
             }
             Code::InvalidArgument | Code::ResourceExhausted | Code::PermissionDenied => {
@@ -93,16 +104,27 @@ impl Peer {
     /// A command, answered or `Unknown` by the deadline.
     pub(crate) async fn submit(&self, shard: ShardId, epoch: u64, command: &Command) -> Reply {
         let answer = self.link.submit(shard, epoch, command);
-        tokio::time::timeout(self.limits.deadline, answer).await.unwrap_or(Reply::Unknown)
+        tokio::time::timeout(self.limits.deadline, answer)
+            .await
+            .unwrap_or(Reply::Unknown)
     }
 
     /// One auction.
-    pub(crate) async fn read(&self, shard: ShardId, auction: &AuctionId, fresh: Freshness) -> Result<AuctionView, PortError> {
+    pub(crate) async fn read(
+        &self,
+        shard: ShardId,
+        auction: &AuctionId,
+        fresh: Freshness,
+    ) -> Result<AuctionView, PortError> {
         let fresh = Some(match fresh {
             Freshness::Linear => pb::read_request::Fresh::Linear(true),
             Freshness::AtLeast(seq) => pb::read_request::Fresh::AtLeast(seq),
         });
-        let request = self.ask(pb::ReadRequest { shard: shard.0, auction: auction.into(), fresh });
+        let request = self.ask(pb::ReadRequest {
+            shard: shard.0,
+            auction: auction.into(),
+            fresh,
+        });
         let reply = self.shards().read(request).await.map_err(|s| self.failed(&s))?;
         frames::view_from(reply.into_inner().view).map_err(|e| self.garbled(e))
     }
@@ -125,9 +147,18 @@ impl Peer {
         limit: usize,
     ) -> Result<Vec<Arc<Event>>, PortError> {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-        let request = self.ask(pb::EventsRequest { shard: shard.0, auction: auction.into(), after, limit });
+        let request = self.ask(pb::EventsRequest {
+            shard: shard.0,
+            auction: auction.into(),
+            after,
+            limit,
+        });
         let reply = self.shards().events(request).await.map_err(|s| self.failed(&s))?;
-        let events = reply.into_inner().events.into_iter().map(|e| Event::from_proto(e).map(Arc::new));
+        let events = reply
+            .into_inner()
+            .events
+            .into_iter()
+            .map(|e| Event::from_proto(e).map(Arc::new));
         events.collect::<Result<_, _>>().map_err(|e| self.garbled(e))
     }
 
@@ -138,20 +169,40 @@ impl Peer {
         auction: &AuctionId,
         from: Option<Position>,
     ) -> Result<BoxStream<'static, FeedItem>, PortError> {
-        let from = from.map(|p| pb::Position { epoch: p.epoch, offset: p.offset });
-        let request = pb::FollowRequest { shard: shard.0, auction: auction.into(), from };
+        let from = from.map(|p| pb::Position {
+            epoch: p.epoch,
+            offset: p.offset,
+        });
+        let request = pb::FollowRequest {
+            shard: shard.0,
+            auction: auction.into(),
+            from,
+        };
         let mut client = self.shards();
         let opening = tokio::time::timeout(self.limits.deadline, client.follow(request));
-        let stream = opening.await.map_err(|_| PortError::Unreachable(self.node.0))?.map_err(|s| self.failed(&s))?;
+        let stream = opening
+            .await
+            .map_err(|_| PortError::Unreachable(self.node.0))?
+            .map_err(|s| self.failed(&s))?;
         let items = stream.into_inner().map(|item| frames::item_from(item.ok()?).ok());
-        Ok(items.take_while(|i| std::future::ready(i.is_some())).filter_map(std::future::ready).boxed())
+        Ok(items
+            .take_while(|i| std::future::ready(i.is_some()))
+            .filter_map(std::future::ready)
+            .boxed())
     }
 
     /// Says a line of chat.
     pub(crate) async fn say(&self, shard: ShardId, auction: &AuctionId, line: ChatLine) -> Result<ChatLine, PortError> {
         let line = Some(frames::line_to(line));
-        let request = self.ask(pb::SayRequest { shard: shard.0, auction: auction.into(), line });
-        let reply = ChatsClient::new(self.channel.clone()).say(request).await.map_err(|s| self.failed(&s))?;
+        let request = self.ask(pb::SayRequest {
+            shard: shard.0,
+            auction: auction.into(),
+            line,
+        });
+        let reply = ChatsClient::new(self.channel.clone())
+            .say(request)
+            .await
+            .map_err(|s| self.failed(&s))?;
         frames::line_from(reply.into_inner()).map_err(|e| self.garbled(e))
     }
 
@@ -164,25 +215,43 @@ impl Peer {
     ) -> Result<BoxStream<'static, ChatLine>, PortError> {
         let (chat_epoch, cseq) = after.unwrap_or_default();
         let auction = auction.into();
-        let request = pb::ChatFollowRequest { shard: shard.0, auction, resume: after.is_some(), chat_epoch, cseq };
+        let request = pb::ChatFollowRequest {
+            shard: shard.0,
+            auction,
+            resume: after.is_some(),
+            chat_epoch,
+            cseq,
+        };
         let mut client = ChatsClient::new(self.channel.clone());
         let opening = tokio::time::timeout(self.limits.deadline, client.follow(request));
-        let stream = opening.await.map_err(|_| PortError::Unreachable(self.node.0))?.map_err(|s| self.failed(&s))?;
+        let stream = opening
+            .await
+            .map_err(|_| PortError::Unreachable(self.node.0))?
+            .map_err(|s| self.failed(&s))?;
         let lines = stream.into_inner().map(|line| frames::line_from(line.ok()?).ok());
-        Ok(lines.take_while(|l| std::future::ready(l.is_some())).filter_map(std::future::ready).boxed())
+        Ok(lines
+            .take_while(|l| std::future::ready(l.is_some()))
+            .filter_map(std::future::ready)
+            .boxed())
     }
 
     /// The node's own view of itself.
     pub(crate) async fn status(&self) -> Result<StatusReply, PortError> {
         let request = self.ask(StatusRequest {});
-        let reply = ClusterClient::new(self.channel.clone()).status(request).await.map_err(|s| self.failed(&s))?;
+        let reply = ClusterClient::new(self.channel.clone())
+            .status(request)
+            .await
+            .map_err(|s| self.failed(&s))?;
         Ok(reply.into_inner())
     }
 
     /// Demo: the node's process dies.
     pub(crate) async fn stop(&self) -> Result<(), PortError> {
         let request = self.ask(StopRequest { node: self.node.0 });
-        ClusterClient::new(self.channel.clone()).stop(request).await.map_err(|s| self.failed(&s))?;
+        ClusterClient::new(self.channel.clone())
+            .stop(request)
+            .await
+            .map_err(|s| self.failed(&s))?;
         Ok(())
     }
 
@@ -193,7 +262,10 @@ impl Peer {
         let mut sent = clocks.mono();
         let mut client = self.shards();
         let opening = tokio::time::timeout(self.limits.deadline, client.readings(ReceiverStream::new(pings)));
-        let mut pongs = opening.await.map_err(|_| Status::deadline_exceeded("opening"))??.into_inner();
+        let mut pongs = opening
+            .await
+            .map_err(|_| Status::deadline_exceeded("opening"))??
+            .into_inner();
         let mut n = 0;
         loop {
             let answer = tokio::time::timeout(self.limits.deadline, pongs.message());
@@ -272,7 +344,9 @@ impl Peers {
             if self.peers.read().contains_key(&node.id) {
                 continue;
             }
-            let Some(peer) = Peer::new(node, self.limits) else { continue };
+            let Some(peer) = Peer::new(node, self.limits) else {
+                continue;
+            };
             let pinger = tokio::spawn(keep_pinging(peer.clone(), self.clocks.clone())).abort_handle();
             self.peers.write().insert(node.id, (peer, pinger));
         }
@@ -286,14 +360,22 @@ impl Peers {
         // A caller may have seen a newer map than our keeper has adopted yet.
         let map = self.map.borrow().clone();
         self.adopt(&map);
-        self.peers.read().get(&node).map(|(peer, _)| peer.clone()).ok_or(PortError::Unreachable(node.0))
+        self.peers
+            .read()
+            .get(&node)
+            .map(|(peer, _)| peer.clone())
+            .ok_or(PortError::Unreachable(node.0))
     }
 
     /// Whether a node answered a ping lately.
     pub(crate) fn alive(&self, node: NodeId) -> bool {
         let now = self.clocks.mono();
         let patience = (CONNECT + PING * 2).as_micros() as u64;
-        let heard = self.peers.read().get(&node).map(|(peer, _)| peer.heard.load(Ordering::Relaxed));
+        let heard = self
+            .peers
+            .read()
+            .get(&node)
+            .map(|(peer, _)| peer.heard.load(Ordering::Relaxed));
         node == self.me || heard.is_some_and(|at| at > 0 && now.saturating_sub(at) <= patience)
     }
 }

@@ -91,27 +91,46 @@ impl Shards for ShardsService {
             .await
             .map_err(|_| Status::deadline_exceeded("reading"))?
             .map_err(status)?;
-        Ok(Response::new(pb::ReadReply { view: Some(view.to_proto()) }))
+        Ok(Response::new(pb::ReadReply {
+            view: Some(view.to_proto()),
+        }))
     }
 
     async fn list(&self, request: Request<pb::ListRequest>) -> Result<Response<pb::ListReply>, Status> {
-        let views = self.local.list(ShardId(request.into_inner().shard)).await.map_err(status)?;
-        Ok(Response::new(pb::ListReply { views: views.iter().map(|v| v.to_proto()).collect() }))
+        let views = self
+            .local
+            .list(ShardId(request.into_inner().shard))
+            .await
+            .map_err(status)?;
+        Ok(Response::new(pb::ListReply {
+            views: views.iter().map(|v| v.to_proto()).collect(),
+        }))
     }
 
     async fn events(&self, request: Request<pb::EventsRequest>) -> Result<Response<pb::EventsReply>, Status> {
         let request = request.into_inner();
         let auction = auction(&request.auction)?;
         let limit = request.limit.min(EVENTS_MAX) as usize;
-        let events = self.local.events(ShardId(request.shard), &auction, request.after, limit).map_err(status)?;
-        Ok(Response::new(pb::EventsReply { events: events.iter().map(|e| e.to_proto()).collect() }))
+        let events = self
+            .local
+            .events(ShardId(request.shard), &auction, request.after, limit)
+            .map_err(status)?;
+        Ok(Response::new(pb::EventsReply {
+            events: events.iter().map(|e| e.to_proto()).collect(),
+        }))
     }
 
     async fn follow(&self, request: Request<pb::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let request = request.into_inner();
-        let from = request.from.map(|p| Position { epoch: p.epoch, offset: p.offset });
+        let from = request.from.map(|p| Position {
+            epoch: p.epoch,
+            offset: p.offset,
+        });
         let auction = auction(&request.auction)?;
-        let items = self.local.follow(ShardId(request.shard), &auction, from).map_err(status)?;
+        let items = self
+            .local
+            .follow(ShardId(request.shard), &auction, from)
+            .map_err(status)?;
         Ok(Response::new(items.map(|item| Ok(frames::item_to(&item))).boxed()))
     }
 
@@ -119,7 +138,10 @@ impl Shards for ShardsService {
         let local = self.local.clone();
         let pongs = request.into_inner().map(move |ping| {
             let n = ping?.n;
-            Ok(pb::Pong { n, readings: local.readings().iter().map(frames::reading_to).collect() })
+            Ok(pb::Pong {
+                n,
+                readings: local.readings().iter().map(frames::reading_to).collect(),
+            })
         });
         Ok(Response::new(pongs.boxed()))
     }
@@ -162,7 +184,9 @@ async fn commands(
             }
         }
         if !replies.is_empty() {
-            let batch = pb::ReplyBatch { replies: std::mem::take(&mut replies) };
+            let batch = pb::ReplyBatch {
+                replies: std::mem::take(&mut replies),
+            };
             if out.send(Ok(batch)).await.is_err() {
                 return Ok(());
             }
@@ -211,14 +235,20 @@ impl Chats for ChatsService {
         let request = request.into_inner();
         let line = request.line.ok_or_else(|| Status::invalid_argument("no line"))?;
         let line = frames::line_from(line).map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let placed = self.0.say(ShardId(request.shard), &auction(&request.auction)?, line).map_err(status)?;
+        let placed = self
+            .0
+            .say(ShardId(request.shard), &auction(&request.auction)?, line)
+            .map_err(status)?;
         Ok(Response::new(frames::line_to(placed)))
     }
 
     async fn follow(&self, request: Request<pb::ChatFollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let request = request.into_inner();
         let after = request.resume.then_some((request.chat_epoch, request.cseq));
-        let lines = self.0.follow(ShardId(request.shard), &auction(&request.auction)?, after).map_err(status)?;
+        let lines = self
+            .0
+            .follow(ShardId(request.shard), &auction(&request.auction)?, after)
+            .map_err(status)?;
         Ok(Response::new(lines.map(|line| Ok(frames::line_to(line))).boxed()))
     }
 }

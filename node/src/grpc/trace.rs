@@ -45,7 +45,13 @@ mod tests {
     fn a_traceparent_is_read_or_is_none() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert!(parse(good).is_some_and(|c| c.is_sampled() && c.is_remote()));
-        for bad in ["", "00", "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-zz-b7-01", &format!("{good}-x")] {
+        for bad in [
+            "",
+            "00",
+            "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-zz-b7-01",
+            &format!("{good}-x"),
+        ] {
             assert!(parse(bad).is_none(), "{bad}");
         }
         assert!(parse("00-00000000000000000000000000000000-b7ad6b7169203331-01").is_none());

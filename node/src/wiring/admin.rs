@@ -51,7 +51,10 @@ impl AdminPort {
         let mut replicas = Vec::new();
         for s in self.host.status() {
             let auctions = self.host.list(s.shard).await.unwrap_or_default();
-            let live = auctions.iter().filter(|a| matches!(a.phase, Phase::Live | Phase::Paused)).count();
+            let live = auctions
+                .iter()
+                .filter(|a| matches!(a.phase, Phase::Live | Phase::Paused))
+                .count();
             replicas.push(Replica {
                 shard: s.shard.0,
                 role: s.role.word().to_string(),
@@ -77,7 +80,11 @@ impl AdminPort {
     }
 
     fn shard(&self, shard: ShardId, map: &ClusterMap, own: Option<&Replica>) -> Value {
-        let replicas: Vec<u64> = map.placement.get(&shard).map(|p| p.replicas.iter().map(|(n, _)| n.0).collect()).unwrap_or_default();
+        let replicas: Vec<u64> = map
+            .placement
+            .get(&shard)
+            .map(|p| p.replicas.iter().map(|(n, _)| n.0).collect())
+            .unwrap_or_default();
         let clock = self.shards.clock(shard);
         json!({
             "id": shard.0,
@@ -109,16 +116,19 @@ impl Admin for AdminPort {
                 })
             })
             .collect();
-        let shards: Vec<Value> =
-            (0..=map.shards).map(|s| self.shard(ShardId(s), &map, replicas.get(&s).copied())).collect();
-        let others = map.nodes.keys().filter(|n| **n != self.shards.me && self.peers.alive(**n));
+        let shards: Vec<Value> = (0..=map.shards)
+            .map(|s| self.shard(ShardId(s), &map, replicas.get(&s).copied()))
+            .collect();
+        let others = map
+            .nodes
+            .keys()
+            .filter(|n| **n != self.shards.me && self.peers.alive(**n));
         let others = others.filter_map(|n| self.peers.get(*n).ok());
         let others = join_all(others.map(|peer| async move { peer.status().await.ok() })).await;
         let streams = others.iter().flatten().chain([&own]).flat_map(|status| {
             let node = status.node;
-            let one = move |s: &Stream| {
-                json!({"auction": s.auction, "node": node, "viewers": s.viewers, "origin": s.origin})
-            };
+            let one =
+                move |s: &Stream| json!({"auction": s.auction, "node": node, "viewers": s.viewers, "origin": s.origin});
             status.streams.iter().map(one)
         });
         let streams: Vec<Value> = streams.collect();

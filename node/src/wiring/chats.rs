@@ -52,7 +52,9 @@ impl ChatPort {
 impl Chatroom for ChatPort {
     fn say(&self, shard: ShardId, auction: &AuctionId, line: ChatLine) -> Result<ChatLine, PortError> {
         let epoch = self.epoch(shard)?;
-        self.hall.say(auction, epoch, line).map_err(|refusal| PortError::Refused(refusal.to_string()))
+        self.hall
+            .say(auction, epoch, line)
+            .map_err(|refusal| PortError::Refused(refusal.to_string()))
     }
 
     fn follow(

@@ -47,7 +47,13 @@ impl Local for HostShards {
         self.0.list(shard).await.map_err(port_error)
     }
 
-    fn events(&self, shard: ShardId, auction: &AuctionId, after: u64, limit: usize) -> Result<Vec<Arc<Event>>, PortError> {
+    fn events(
+        &self,
+        shard: ShardId,
+        auction: &AuctionId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Arc<Event>>, PortError> {
         self.0.events(shard, auction, after, limit).map_err(port_error)
     }
 
@@ -62,7 +68,13 @@ impl Local for HostShards {
 
     fn readings(&self) -> Vec<Reading> {
         let readings = self.0.readings().into_iter();
-        let ours = readings.map(|r| Reading { shard: r.shard, office: r.office, now: r.now, top: r.top, timers: r.timers });
+        let ours = readings.map(|r| Reading {
+            shard: r.shard,
+            office: r.office,
+            now: r.now,
+            top: r.top,
+            timers: r.timers,
+        });
         ours.collect()
     }
 }
@@ -91,8 +103,19 @@ impl Roles {
         let mut look = tokio::time::interval(LOOK);
         loop {
             look.tick().await;
-            let newest: BTreeMap<_, _> =
-                host.status().into_iter().map(|s| (s.shard, Role { term: s.term, leader: s.leader })).collect();
+            let newest: BTreeMap<_, _> = host
+                .status()
+                .into_iter()
+                .map(|s| {
+                    (
+                        s.shard,
+                        Role {
+                            term: s.term,
+                            leader: s.leader,
+                        },
+                    )
+                })
+                .collect();
             if **self.0.load() != newest {
                 self.0.store(Arc::new(newest));
                 changed();

@@ -39,7 +39,12 @@ pub(crate) async fn follow_peers(
         let newest = map.borrow().clone();
         let alive = newest.nodes.values().filter(|n| peers.alive(n.id)).filter_map(|n| {
             let trunk = n.trunk.parse().ok()?;
-            Some(sfu::Peer { node: n.id.0, region: n.region.clone(), trunk, grpc: n.grpc.clone() })
+            Some(sfu::Peer {
+                node: n.id.0,
+                region: n.region.clone(),
+                trunk,
+                grpc: n.grpc.clone(),
+            })
         });
         let alive: Vec<_> = alive.collect();
         let changed = out.send_if_modified(|old| {

@@ -51,7 +51,12 @@ fn port_error(error: MediaError) -> PortError {
 impl StreamPort {
     /// Over this media plane.
     pub(crate) fn new(media: Media, shards: ShardPort, map: watch::Receiver<Arc<ClusterMap>>) -> StreamPort {
-        StreamPort { media, shards, map, following: Arc::default() }
+        StreamPort {
+            media,
+            shards,
+            map,
+            following: Arc::default(),
+        }
     }
 
     /// Tells auctions of their streams until the media plane ends. Events of one auction stay in order.
@@ -59,7 +64,9 @@ impl StreamPort {
         let room = Arc::new(Semaphore::new(TELLING_MAX));
         let mut newest: HashMap<String, JoinHandle<()>> = HashMap::new();
         while let Some(event) = events.recv().await {
-            let Ok(permit) = room.clone().acquire_owned().await else { return };
+            let Ok(permit) = room.clone().acquire_owned().await else {
+                return;
+            };
             newest.retain(|_, telling| !telling.is_finished());
             let (StreamEvent::Up { auction, .. } | StreamEvent::Down { auction, .. }) = &event;
             let before = newest.remove(auction);
@@ -83,14 +90,31 @@ impl StreamPort {
             StreamEvent::Down { auction, stream } => (auction, stream, false),
         };
         let prefix = if up { "up" } else { "down" };
-        let ids = (Id::parse(&auction), Id::parse(&stream), Id::parse("system"), Id::parse(&format!("{prefix}-{stream}")));
+        let ids = (
+            Id::parse(&auction),
+            Id::parse(&stream),
+            Id::parse("system"),
+            Id::parse(&format!("{prefix}-{stream}")),
+        );
         let (Some(auction), Some(stream), Some(system), id @ Some(_)) = ids else {
             tracing::error!("a stream event with an id that is none");
             return;
         };
-        let action = if up { Action::StreamUp { node: me, stream } } else { Action::StreamDown { stream } };
-        let actor = Actor { id: system, rights: Rights::SYSTEM };
-        let command = Command { auction, actor, id, action };
+        let action = if up {
+            Action::StreamUp { node: me, stream }
+        } else {
+            Action::StreamDown { stream }
+        };
+        let actor = Actor {
+            id: system,
+            rights: Rights::SYSTEM,
+        };
+        let command = Command {
+            auction,
+            actor,
+            id,
+            action,
+        };
         let span = tracing::info_span!("node.stream_event", auction = %command.auction, up);
         let told = tokio::time::timeout(PATIENCE, self.until_judged(&command)).await;
         let result = match told {
@@ -108,7 +132,11 @@ impl StreamPort {
         for attempt in 0_usize.. {
             let map = self.map.borrow().clone();
             let shard = placement::shard_of(command.auction.as_str(), map.shards);
-            let replicas = map.placement.get(&shard).map(|p| p.replicas.as_slice()).unwrap_or_default();
+            let replicas = map
+                .placement
+                .get(&shard)
+                .map(|p| p.replicas.as_slice())
+                .unwrap_or_default();
             let next = replicas.get(attempt % replicas.len().max(1)).map(|(node, _)| *node);
             let Some(node) = hint.take().or_else(|| self.shards.leader(shard)).or(next) else {
                 tokio::time::sleep(AGAIN).await;
@@ -149,10 +177,21 @@ impl StreamPort {
     async fn origin_until_broken(&self, auction: &AuctionId) -> bool {
         let map = self.map.borrow().clone();
         let shard = placement::shard_of(auction.as_str(), map.shards);
-        let replicas = map.placement.get(&shard).map(|p| p.replicas.clone()).unwrap_or_default();
-        let here = replicas.iter().map(|(node, _)| *node).find(|node| *node == self.shards.me);
-        let Some(node) = here.or_else(|| self.shards.leader(shard)) else { return false };
-        let Ok(mut feed) = self.shards.follow(node, shard, auction, None).await else { return false };
+        let replicas = map
+            .placement
+            .get(&shard)
+            .map(|p| p.replicas.clone())
+            .unwrap_or_default();
+        let here = replicas
+            .iter()
+            .map(|(node, _)| *node)
+            .find(|node| *node == self.shards.me);
+        let Some(node) = here.or_else(|| self.shards.leader(shard)) else {
+            return false;
+        };
+        let Ok(mut feed) = self.shards.follow(node, shard, auction, None).await else {
+            return false;
+        };
         let mut check = tokio::time::interval_at(tokio::time::Instant::now() + IDLE_CHECK, IDLE_CHECK);
         loop {
             tokio::select! {
@@ -181,13 +220,28 @@ impl StreamPort {
 impl Streams for StreamPort {
     async fn publish(&self, auction: &AuctionId, offer: String) -> Result<MediaAnswer, PortError> {
         let answer = self.media.publish(auction.as_str(), &offer).await.map_err(port_error)?;
-        Ok(MediaAnswer { session: answer.session, sdp: answer.sdp })
+        Ok(MediaAnswer {
+            session: answer.session,
+            sdp: answer.sdp,
+        })
     }
 
-    async fn watch(&self, auction: &AuctionId, origin: Option<NodeId>, offer: String) -> Result<MediaAnswer, PortError> {
-        let answer = self.media.watch(auction.as_str(), origin.map(|n| n.0), &offer).await.map_err(port_error)?;
+    async fn watch(
+        &self,
+        auction: &AuctionId,
+        origin: Option<NodeId>,
+        offer: String,
+    ) -> Result<MediaAnswer, PortError> {
+        let answer = self
+            .media
+            .watch(auction.as_str(), origin.map(|n| n.0), &offer)
+            .await
+            .map_err(port_error)?;
         self.follow_origin(auction);
-        Ok(MediaAnswer { session: answer.session, sdp: answer.sdp })
+        Ok(MediaAnswer {
+            session: answer.session,
+            sdp: answer.sdp,
+        })
     }
 
     async fn patch(&self, session: &str, fragment: String) -> Result<Option<String>, PortError> {

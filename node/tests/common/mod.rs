@@ -1,0 +1,229 @@
+//! Three real `rushroom node` processes for the tests that need them: started, killed and restarted by pid, in a folder
+//! that goes with the test. They die with the test, however it ends.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use client::{Api, ApiOptions, Role, Session, wire::NewAuction};
+use std::net::{TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything that must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// (id, zone, region).
+const NODES: [(u64, &str, &str); 3] = [(1, "a", "seoul"), (2, "b", "seoul"), (3, "c", "tokyo")];
+
+/// The shards of a test cluster.
+pub(crate) const SHARDS: u32 = 8;
+
+/// The clusters' common secret: tokens can be forged with another.
+pub(crate) const SECRET: &str = "5bd1e995a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c";
+
+pub(crate) struct Node {
+    pub(crate) id: u64,
+    pub(crate) http: String,
+    settings: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Node>,
+    dir: tempfile::TempDir,
+}
+
+fn free_ports(n: usize) -> Vec<u16> {
+    let mut held = Vec::new();
+    while held.len() < n {
+        let port = rand::random_range(20_000..32_000);
+        let taken = held.iter().any(|(p, _, _)| *p == port);
+        if let (false, Ok(tcp), Ok(udp)) = (
+            taken,
+            TcpListener::bind(("127.0.0.1", port)),
+            UdpSocket::bind(("127.0.0.1", port)),
+        ) {
+            held.push((port, tcp, udp));
+        }
+    }
+    held.into_iter().map(|(port, _, _)| port).collect()
+}
+
+impl Cluster {
+    /// Starts three nodes with `more` settings (TOML lines) each, and waits until they are ready.
+    pub(crate) async fn start(more: &str) -> Cluster {
+        let dir = tempfile::tempdir().unwrap();
+        let ports = free_ports(12);
+        let founders: Vec<String> = NODES
+            .iter()
+            .enumerate()
+            .map(|(i, (id, zone, region))| {
+                let (http, grpc, trunk) = (ports[i], ports[3 + i], ports[9 + i]);
+                format!(
+                    "\"id={id} zone={zone} region={region} grpc=127.0.0.1:{grpc} http=http://127.0.0.1:{http} trunk=127.0.0.1:{trunk}\""
+                )
+            })
+            .collect();
+        let nodes = NODES.iter().enumerate().map(|(i, (id, zone, region))| {
+            let home = dir.path().join(format!("node{id}"));
+            std::fs::create_dir_all(&home).unwrap();
+            let settings = home.join("node.toml");
+            let text = format!(
+                "[node]\nid = {id}\nzone = '{zone}'\nregion = '{region}'\ndir = '{}'\n[http]\nlisten = '127.0.0.1:{}'\n\
+                 [grpc]\nlisten = '127.0.0.1:{}'\n[media]\nudp_port = {}\ntrunk_port = {}\n\
+                 [cluster]\nshards = {SHARDS}\nsecret = '{SECRET}'\nfounders = [{}]\n[log]\nsegment_bytes = 4194304\n{more}\n",
+                home.join("data").display(),
+                ports[i],
+                ports[3 + i],
+                ports[6 + i],
+                ports[9 + i],
+                founders.join(", "),
+            );
+            std::fs::write(&settings, text).unwrap();
+            Node { id: *id, http: format!("http://127.0.0.1:{}", ports[i]), settings, log: home.join("log"), child: None }
+        });
+        let mut cluster = Cluster {
+            nodes: nodes.collect(),
+            dir,
+        };
+        cluster.start_all().await;
+        cluster
+    }
+
+    /// Starts what is not running, and waits until all are ready.
+    pub(crate) async fn start_all(&mut self) {
+        for node in self.nodes.iter_mut().filter(|n| n.child.is_none()) {
+            let log = std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&node.log)
+                .unwrap();
+            let child = Command::new(env!("CARGO_BIN_EXE_rushroom"))
+                .args(["node", "--die-with", &std::process::id().to_string(), "--config"])
+                .arg(&node.settings)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(log)
+                .spawn()
+                .unwrap();
+            node.child = Some(child);
+        }
+        let http = reqwest::Client::new();
+        let until = Instant::now() + PATIENCE;
+        for i in 0..self.nodes.len() {
+            loop {
+                let node = &mut self.nodes[i];
+                let ended = node.child.as_mut().unwrap().try_wait().unwrap();
+                assert!(
+                    ended.is_none(),
+                    "node {} ended: {ended:?}\n{}",
+                    node.id,
+                    tail(&node.log)
+                );
+                let answer = http
+                    .get(format!("{}/readyz", node.http))
+                    .timeout(Duration::from_secs(2))
+                    .send()
+                    .await;
+                if answer.is_ok_and(|a| a.status().is_success()) {
+                    break;
+                }
+                assert!(
+                    Instant::now() < until,
+                    "node {} is not ready\n{}",
+                    node.id,
+                    tail(&node.log)
+                );
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    /// `kill -9` of these nodes, all before any is waited for.
+    pub(crate) fn kill(&mut self, places: &[usize]) {
+        for place in places {
+            self.nodes[*place].child.as_mut().unwrap().kill().unwrap();
+        }
+        for place in places {
+            self.nodes[*place].child.take().unwrap().wait().unwrap();
+        }
+    }
+
+    /// A client that asks the node at `place` first.
+    pub(crate) fn api(&self, place: usize) -> Api {
+        let nodes = self.nodes.iter().map(|n| n.http.clone()).collect();
+        Api::new(ApiOptions {
+            nodes,
+            first: place,
+            ..ApiOptions::default()
+        })
+        .unwrap()
+    }
+
+    /// Everything that the nodes logged.
+    pub(crate) fn logs(&self) -> String {
+        self.nodes
+            .iter()
+            .map(|n| std::fs::read_to_string(&n.log).unwrap())
+            .collect()
+    }
+
+    /// No node panicked so far.
+    pub(crate) fn assert_no_panic(&self) {
+        for node in &self.nodes {
+            let log = std::fs::read_to_string(&node.log).unwrap();
+            let line = log.lines().find(|l| l.contains("panicked at"));
+            assert!(line.is_none(), "node {}: {line:?}\n{}", node.id, tail(&node.log));
+        }
+    }
+}
+
+fn tail(log: &std::path::Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The logs go with the folder: show their ends first.
+            for node in &self.nodes {
+                eprintln!("--- node {}\n{}", node.id, tail(&node.log));
+            }
+        }
+        for child in self.nodes.iter_mut().filter_map(|n| n.child.as_mut()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A seller and `n` bidders.
+pub(crate) async fn people(api: &Api, n: usize) -> (Session, Vec<Session>) {
+    let seller = api.guest("seller", Role::Seller).await.unwrap();
+    let mut bidders = Vec::new();
+    for i in 0..n {
+        bidders.push(api.guest(&format!("bidder{i}"), Role::Bidder).await.unwrap());
+    }
+    (seller, bidders)
+}
+
+/// An auction that runs for `duration_ms` and is hardly cut by bids.
+pub(crate) fn auction(id: &str, duration_ms: u64) -> NewAuction {
+    NewAuction {
+        id: Some(id.into()),
+        title: "A test".into(),
+        description: None,
+        currency: "KRW".into(),
+        start_price: 1_000,
+        increments: Some(vec![[0, 100]]),
+        reserve: None,
+        duration_ms,
+        rush: None,
+        soft_close: None,
+        guests: Some(true),
+        pause_without_stream: None,
+    }
+}
