@@ -8,8 +8,8 @@ use crate::{
     AuctionId, BodyHash, Definition, Event, Hold, Id, Limits, Money, Office, Phase, Reason, Shard, Stamp,
     auction::Auction,
     fold::definition_hash,
+    hold::Holds,
     once::{Once, Record, Seen},
-    shard::Holds,
 };
 use alloc::{sync::Arc, vec::Vec};
 

@@ -20,19 +20,16 @@
 //! stop). Deliberately absent: clocks, queues, retries, I/O, errors.
 
 use crate::{
-    Action, Actor, AuctionId, AuctionView, Command, Entry, Event, Hold, Id, Office, Reason, Rights, Stamp, Stamped,
-    Verdict,
+    Action, Actor, AuctionId, Command, Entry, Event, Id, Office, Reason, Rights, Stamp, Stamped, Verdict,
     auction::{Auction, Out},
     fold::body_hash,
+    hold::Holds,
     once::Record,
+    plant::{Plant, Plants},
     table::{Table, hash_one},
     view::Phase,
 };
-use alloc::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-    vec::Vec,
-};
+use alloc::{collections::BTreeSet, sync::Arc, vec::Vec};
 
 /// The rules that this code follows; an entry or snapshot of a newer version stops the replica.
 pub const RULES_VERSION: u32 = 1;
@@ -87,63 +84,10 @@ pub enum Known {
 /// A stable hash of a command's action: what an id is bound to.
 pub type BodyHash = u64;
 
-/// Declared holds that some auction's watermark hasn't passed yet, oldest first, numbered over the shard's life.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Holds {
-    pub(crate) first: u64,
-    pub(crate) list: VecDeque<Hold>,
-}
-
-impl Holds {
-    /// The first hold with this number or a later one.
-    pub(crate) fn from(&self, number: u64) -> Option<(u64, Hold)> {
-        let skip = number.saturating_sub(self.first);
-        let hold = self.list.get(usize::try_from(skip).ok()?)?;
-        Some((self.first + skip, *hold))
-    }
-}
-
-/// Known mistakes that tests plant, to show that they are caught.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Plant {
-    /// An entry that doesn't follow is applied all the same.
-    #[cfg_attr(not(test), allow(dead_code))]
-    NoVoid,
-    /// Timers are anchored at the entry's `at`.
-    CloseAtNow,
-    /// A beat ignores `behind`.
-    NowForAll,
-    /// A logged refusal over the bound is forgotten and its id judged anew.
-    RefusalsEvict,
-    /// Timers run after the command on a tie.
-    CommandFirst,
-    /// Holds come before what else is at their stamp.
-    HoldFirst,
-}
-
-/// The plants in force: none, outside of tests.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Plants {
-    #[cfg(test)]
-    pub(crate) one: Option<Plant>,
-}
-
-impl Plants {
-    pub(crate) fn has(self, plant: Plant) -> bool {
-        #[cfg(test)]
-        return self.one == Some(plant);
-        #[cfg(not(test))]
-        {
-            let _ = plant;
-            false
-        }
-    }
-}
-
 /// What a Raft group replicates: auctions, their clocks, their logs.
 #[derive(Clone, Debug, Default)]
 pub struct Shard {
-    limits: Limits,
+    pub(crate) limits: Limits,
     pub(crate) office: Office,
     pub(crate) n: u64,
     pub(crate) top: Stamp,
@@ -151,15 +95,15 @@ pub struct Shard {
     pub(crate) holds: Holds,
     /// In order of creation; never removed.
     pub(crate) auctions: Vec<Auction>,
-    index: Table<usize>,
+    pub(crate) index: Table<usize>,
     /// Every pending timer: (due, slot).
-    timers: BTreeSet<(Stamp, usize)>,
+    pub(crate) timers: BTreeSet<(Stamp, usize)>,
     /// Every auction with logged refusals: (when the oldest is over, slot).
     expiries: BTreeSet<(Stamp, usize)>,
     /// Scheduled starts: (wall time, slot).
-    starts: BTreeSet<(u64, usize)>,
+    pub(crate) starts: BTreeSet<(u64, usize)>,
     /// The slots whose watermark lies below `top`.
-    lagging: Vec<usize>,
+    pub(crate) lagging: Vec<usize>,
     pub(crate) plants: Plants,
 }
 
@@ -211,20 +155,6 @@ impl Shard {
         }
         (self.office, self.n) = (office, 0);
         Applied::Done(Done::default())
-    }
-
-    /// Puts the entry's holds in line, at stamps that can't be in anybody's past. Whether any came.
-    fn take_holds(&mut self, entry: &Entry, at: Stamp) -> bool {
-        for hold in &entry.holds {
-            let oldest = self.holds.list.back().map_or(self.top, |last| last.stamp.max(self.top));
-            let stamp = hold.stamp.clamp(oldest.min(at), at);
-            self.clamped += u64::from(stamp != hold.stamp);
-            self.holds.list.push_back(Hold {
-                stamp,
-                lost_ms: hold.lost_ms,
-            });
-        }
-        !entry.holds.is_empty()
     }
 
     // ---- commands
@@ -367,38 +297,7 @@ impl Shard {
         }
     }
 
-    /// Declares holds: at first to all, later to those that were behind; then drops what everyone has passed.
-    fn run_holds(&mut self, at: Stamp, walk_all: bool, mut was_behind: Vec<usize>, entry: &Entry, out: &mut Out) {
-        if self.holds.list.is_empty() {
-            return;
-        }
-        if walk_all {
-            was_behind = (0..self.auctions.len()).collect();
-        } else {
-            was_behind.extend_from_slice(&self.lagging);
-            was_behind.sort_unstable();
-            was_behind.dedup();
-        }
-        for slot in was_behind {
-            if self.auctions[slot].is_open() {
-                self.run(slot, at, out);
-            }
-        }
-        // A lane may hold the very creation of an auction: its holds wait, too.
-        let unborn = entry
-            .behind
-            .iter()
-            .filter(|behind| self.slot(&behind.0).is_none())
-            .map(|behind| behind.1);
-        let lagging = self.lagging.iter().map(|&slot| self.auctions[slot].watermark);
-        let lowest = lagging.chain(unborn).min().map_or(at, |lowest| lowest.min(at));
-        while self.holds.list.front().is_some_and(|hold| hold.stamp < lowest) {
-            self.holds.list.pop_front();
-            self.holds.first += 1;
-        }
-    }
-
-    fn run(&mut self, slot: usize, at: Stamp, out: &mut Out) {
+    pub(crate) fn run(&mut self, slot: usize, at: Stamp, out: &mut Out) {
         let watermark = self.watermark_of(slot);
         self.auctions[slot].run(watermark, &self.holds, self.plants, at, out);
         self.reindex(slot);
@@ -422,7 +321,7 @@ impl Shard {
         }
     }
 
-    fn watermark_of(&self, slot: usize) -> Stamp {
+    pub(crate) fn watermark_of(&self, slot: usize) -> Stamp {
         let auction = &self.auctions[slot];
         if auction.lagging {
             auction.watermark
@@ -439,7 +338,7 @@ impl Shard {
             .copied()
     }
 
-    fn get(&self, id: &AuctionId) -> Option<&Auction> {
+    pub(crate) fn get(&self, id: &AuctionId) -> Option<&Auction> {
         self.auctions.get(self.slot(id)?)
     }
 
@@ -486,7 +385,7 @@ fn may_create(actor: &Actor, seller: &Id) -> bool {
 }
 
 /// What is told to someone who sends a known id.
-fn tell(auction: &Auction, record: &Record, body: BodyHash, now: Stamp) -> Known {
+pub(crate) fn tell(auction: &Auction, record: &Record, body: BodyHash, now: Stamp) -> Known {
     if record.body == body {
         Known::Verdict(auction.remembered(record))
     } else {
@@ -501,129 +400,5 @@ impl Known {
         match self {
             Known::Verdict(verdict) | Known::OtherBody(verdict) => verdict,
         }
-    }
-}
-
-/// What others may ask of the state.
-impl Shard {
-    /// The newest stamp judged or promised: the shard's now.
-    #[must_use]
-    pub fn top(&self) -> Stamp {
-        self.top
-    }
-
-    /// The office whose entries are being applied.
-    #[must_use]
-    pub fn office(&self) -> Office {
-        self.office
-    }
-
-    /// The number that the next entry of this office must have.
-    #[must_use]
-    pub fn next_n(&self) -> u64 {
-        self.n.saturating_add(1)
-    }
-
-    /// How many stamps had to be clamped. Must stay 0.
-    #[must_use]
-    pub fn clamped(&self) -> u64 {
-        self.clamped
-    }
-
-    /// The earliest due timer of all auctions.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Stamp> {
-        self.timers.first().map(|timer| timer.0)
-    }
-
-    /// Whether a timer is due after `after` (`None`: at any time before, too) and by `upto`.
-    #[must_use]
-    pub fn due_within(&self, after: Option<Stamp>, upto: Stamp) -> bool {
-        let from = after.map_or(Stamp(0), |after| after.plus(1));
-        from <= upto && self.timers.range((from, 0)..=(upto, usize::MAX)).next().is_some()
-    }
-
-    /// Whether any timer is pending.
-    #[must_use]
-    pub fn has_timers(&self) -> bool {
-        !self.timers.is_empty()
-    }
-
-    /// An auction's next timer.
-    #[must_use]
-    pub fn due(&self, auction: &AuctionId) -> Option<Stamp> {
-        self.get(auction)?.due()
-    }
-
-    /// An auction's watermark; of an unknown auction the shard's `top`.
-    #[must_use]
-    pub fn watermark(&self, auction: &AuctionId) -> Stamp {
-        self.slot(auction).map_or(self.top, |slot| self.watermark_of(slot))
-    }
-
-    /// The auctions whose watermark is below `base` (at most `top`): a new office lists them in `behind`.
-    pub fn below(&self, base: Stamp) -> impl Iterator<Item = (AuctionId, Stamp)> + '_ {
-        let lagging = self.lagging.iter().map(|&slot| &self.auctions[slot]);
-        lagging
-            .filter(move |a| a.watermark < base)
-            .map(|a| (a.id.clone(), a.watermark))
-    }
-
-    /// What is remembered of a command id.
-    #[must_use]
-    pub fn known(&self, auction: &AuctionId, actor: &Id, id: &Id, body: BodyHash) -> Option<Known> {
-        let auction = self.get(auction)?;
-        let record = auction.once.look(actor, id, self.top, self.limits.refusals_ms)?;
-        Some(tell(auction, record, body, self.top))
-    }
-
-    /// A refusal that needs no log: `low` and `closed`, which stay true whatever comes, and `rate` where the actor's
-    /// bound on logged refusals is used up. Ask `known` first.
-    #[must_use]
-    pub fn early(&self, command: &Command) -> Option<Verdict> {
-        let auction = self.get(&command.auction)?;
-        let alive = || auction.once.alive(&command.actor.id, self.top, self.limits.refusals_ms);
-        let reason = if command.id.is_some() && alive() >= self.limits.refusals_max {
-            Reason::Rate
-        } else {
-            auction.absorbing(&command.actor, &command.action)?
-        };
-        Some(auction.verdict(Err(reason), self.watermark(&command.auction)))
-    }
-
-    /// One auction as shown.
-    #[must_use]
-    pub fn view(&self, auction: &AuctionId) -> Option<AuctionView> {
-        self.get(auction).map(Auction::view)
-    }
-
-    /// All auctions as shown, in order of id.
-    pub fn views(&self) -> impl Iterator<Item = AuctionView> + '_ {
-        let by_id = self.index.sorted(|&slot| self.auctions[slot].id.clone());
-        by_id.into_iter().map(|&slot| self.auctions[slot].view())
-    }
-
-    /// How many auctions there are, and how many of them are live or paused.
-    #[must_use]
-    pub fn count(&self) -> (usize, usize) {
-        (
-            self.auctions.len(),
-            self.auctions.iter().filter(|a| a.is_open()).count(),
-        )
-    }
-
-    /// An auction's events after version `after`, at most `limit`. `None`: no such auction.
-    #[must_use]
-    pub fn events(&self, auction: &AuctionId, after: u64, limit: usize) -> Option<&[Arc<Event>]> {
-        let events = &self.get(auction)?.events;
-        let from = usize::try_from(after).map_or(events.len(), |after| after.min(events.len()));
-        Some(&events[from..from + limit.min(events.len() - from)])
-    }
-
-    /// Scheduled auctions as (auction, wall time of the start, schedule version), earliest first.
-    pub fn scheduled(&self) -> impl Iterator<Item = (AuctionId, u64, u32)> + '_ {
-        self.starts
-            .iter()
-            .map(|&(wall, slot)| (self.auctions[slot].id.clone(), wall, self.auctions[slot].version))
     }
 }

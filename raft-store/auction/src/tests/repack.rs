@@ -5,7 +5,7 @@
 //! other beats, other interleavings, lanes left behind, new offices, entries that are void.
 
 use super::*;
-use crate::shard::{Plant, Plants};
+use crate::plant::{Plant, Plants};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const HORIZON: u64 = 20_000;

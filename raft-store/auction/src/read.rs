@@ -1,0 +1,130 @@
+//! What others may ask of a shard's state: the leader's door, the proposer's clock, readers of auctions and events.
+//!
+//! Nothing here changes anything. All of it is what was *applied*; what waits in lanes or in flight is the asker's to
+//! know. Cost: a look-up by hash, or an index's first entry; only `views` and `count` walk.
+
+use crate::{
+    AuctionId, AuctionView, BodyHash, Command, Event, Id, Known, Office, Reason, Shard, Stamp, Verdict,
+    auction::Auction, shard::tell,
+};
+use alloc::sync::Arc;
+
+impl Shard {
+    /// The newest stamp judged or promised: the shard's now.
+    #[must_use]
+    pub fn top(&self) -> Stamp {
+        self.top
+    }
+
+    /// The office whose entries are being applied.
+    #[must_use]
+    pub fn office(&self) -> Office {
+        self.office
+    }
+
+    /// The number that the next entry of this office must have.
+    #[must_use]
+    pub fn next_n(&self) -> u64 {
+        self.n.saturating_add(1)
+    }
+
+    /// How many stamps had to be clamped. Must stay 0.
+    #[must_use]
+    pub fn clamped(&self) -> u64 {
+        self.clamped
+    }
+
+    /// The earliest due timer of all auctions.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Stamp> {
+        self.timers.first().map(|timer| timer.0)
+    }
+
+    /// Whether a timer is due after `after` (`None`: at any time before, too) and by `upto`.
+    #[must_use]
+    pub fn due_within(&self, after: Option<Stamp>, upto: Stamp) -> bool {
+        let from = after.map_or(Stamp(0), |after| after.plus(1));
+        from <= upto && self.timers.range((from, 0)..=(upto, usize::MAX)).next().is_some()
+    }
+
+    /// Whether any timer is pending.
+    #[must_use]
+    pub fn has_timers(&self) -> bool {
+        !self.timers.is_empty()
+    }
+
+    /// An auction's next timer.
+    #[must_use]
+    pub fn due(&self, auction: &AuctionId) -> Option<Stamp> {
+        self.get(auction)?.due()
+    }
+
+    /// An auction's watermark; of an unknown auction the shard's `top`.
+    #[must_use]
+    pub fn watermark(&self, auction: &AuctionId) -> Stamp {
+        self.slot(auction).map_or(self.top, |slot| self.watermark_of(slot))
+    }
+
+    /// The auctions whose watermark is below `base` (at most `top`): a new office lists them in `behind`.
+    pub fn below(&self, base: Stamp) -> impl Iterator<Item = (AuctionId, Stamp)> + '_ {
+        let lagging = self.lagging.iter().map(|&slot| &self.auctions[slot]);
+        lagging
+            .filter(move |a| a.watermark < base)
+            .map(|a| (a.id.clone(), a.watermark))
+    }
+
+    /// What is remembered of a command id.
+    #[must_use]
+    pub fn known(&self, auction: &AuctionId, actor: &Id, id: &Id, body: BodyHash) -> Option<Known> {
+        let auction = self.get(auction)?;
+        let record = auction.once.look(actor, id, self.top, self.limits.refusals_ms)?;
+        Some(tell(auction, record, body, self.top))
+    }
+
+    /// A refusal that needs no log: `low` and `closed`, which stay true whatever comes, and `rate` where the actor's
+    /// bound on logged refusals is used up. Ask `known` first.
+    #[must_use]
+    pub fn early(&self, command: &Command) -> Option<Verdict> {
+        let auction = self.get(&command.auction)?;
+        let alive = || auction.once.alive(&command.actor.id, self.top, self.limits.refusals_ms);
+        let full = || (command.id.is_some() && alive() >= self.limits.refusals_max).then_some(Reason::Rate);
+        let reason = auction.absorbing(&command.actor, &command.action).or_else(full)?;
+        Some(auction.verdict(Err(reason), self.watermark(&command.auction)))
+    }
+
+    /// One auction as shown.
+    #[must_use]
+    pub fn view(&self, auction: &AuctionId) -> Option<AuctionView> {
+        self.get(auction).map(Auction::view)
+    }
+
+    /// All auctions as shown, in order of id.
+    pub fn views(&self) -> impl Iterator<Item = AuctionView> + '_ {
+        let by_id = self.index.sorted(|&slot| self.auctions[slot].id.clone());
+        by_id.into_iter().map(|&slot| self.auctions[slot].view())
+    }
+
+    /// How many auctions there are, and how many of them are live or paused.
+    #[must_use]
+    pub fn count(&self) -> (usize, usize) {
+        (
+            self.auctions.len(),
+            self.auctions.iter().filter(|a| a.is_open()).count(),
+        )
+    }
+
+    /// An auction's events after version `after`, at most `limit`. `None`: no such auction.
+    #[must_use]
+    pub fn events(&self, auction: &AuctionId, after: u64, limit: usize) -> Option<&[Arc<Event>]> {
+        let events = &self.get(auction)?.events;
+        let from = usize::try_from(after).map_or(events.len(), |after| after.min(events.len()));
+        Some(&events[from..from + limit.min(events.len() - from)])
+    }
+
+    /// Scheduled auctions as (auction, wall time of the start, schedule version), earliest first.
+    pub fn scheduled(&self) -> impl Iterator<Item = (AuctionId, u64, u32)> + '_ {
+        self.starts
+            .iter()
+            .map(|&(wall, slot)| (self.auctions[slot].id.clone(), wall, self.auctions[slot].version))
+    }
+}
