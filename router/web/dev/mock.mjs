@@ -112,7 +112,7 @@ function sign(name, role) {
 }
 const cluster = (me) => ({
   me, demo: true, epoch: 3,
-  nodes: NODES.map((n, i) => ({ ...n, http: `http://127.0.0.1:${FIRST + i}`, alive: true, weight: 1 })),
+  nodes: NODES.map((n, i) => ({ ...n, http: `http://127.0.0.1:${FIRST + i}`, alive: servers.get(n.id).server.listening, weight: 1 })),
   shards: Array.from({ length: 16 }, (_, id) => ({ id, leader: (id % 3) + 1, term: 2, replicas: [1, 2, 3], auctions_live: [...auctions.values()].filter((a) => a.phase === 'live' && a.shard === id).length, held_total_ms: id === 4 ? 312 : 0, applied: 120 + id * 31 })),
   streams: [],
 });
@@ -129,7 +129,10 @@ async function handle(me, request, response) {
   const parts = url.pathname.split('/').filter(Boolean);
   if (url.pathname === '/api/v1/auth/guest') return send(200, sign(body.name ?? 'guest', body.role ?? 'bidder'));
   if (url.pathname === '/api/v1/cluster') return send(200, cluster(me));
-  if (url.pathname.startsWith('/api/v1/admin/nodes/')) return send(202, {});
+  if (url.pathname.startsWith('/api/v1/admin/nodes/')) {
+    setTimeout(() => stop(Number(parts[4])), 20);
+    return send(202, {});
+  }
   if (url.pathname === '/api/v1/auctions' && request.method === 'GET') {
     const states = (url.searchParams.get('state') ?? '').split(',');
     return send(200, { items: [...auctions.values()].filter((a) => states.includes(a.phase)).map(view), next: null });
@@ -240,10 +243,20 @@ setInterval(() => {
   }
 }, 2_000);
 
+const servers = new Map();
 for (const [i, node] of NODES.entries()) {
   const server = createServer((request, response) => handle(node.id, request, response).catch((error) => response.writeHead(500).end(String(error))));
   const sockets = new WebSocketServer({ server, path: '/ws', maxPayload: 4096 });
   sockets.on('connection', (socket) => serveSocket(node.id, socket));
+  const open = new Set();
+  server.on('connection', (socket) => open.add(socket.once('close', () => open.delete(socket))));
   server.listen(FIRST + i, '127.0.0.1');
+  servers.set(node.id, { server, open });
+}
+/** As a crash: every connection of that node is gone at once, and for good. */
+function stop(id) {
+  const { server, open } = servers.get(id);
+  server.close();
+  for (const socket of open) socket.destroy();
 }
 console.log(`mock on http://127.0.0.1:${FIRST}`);

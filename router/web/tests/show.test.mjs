@@ -147,7 +147,7 @@ test('a show from the first frame to the winner, through the death of the leader
   }
   t.diagnostic(`countdowns at most ${(await sameCountdown(mina, tom)).toFixed(1)} ms apart`);
 
-  if (!isMock) cluster.kill(node(leader));
+  await cluster.kill(node(leader));
   const killed = performance.now();
   const third = await tap(mina);
   await everyoneSees([mina, tom], third);
@@ -181,7 +181,7 @@ test('a show from the first frame to the winner, through the death of the leader
   await Promise.all(all.map((p) => p.context.close()));
 });
 
-test('a page outlives the node that served it', { timeout: 180_000, skip: isMock }, async (t) => {
+test('a page outlives the node that served it', { timeout: 180_000 }, async (t) => {
   const victim = 3;
   const seller = await b.person(chrome);
   const far = await b.person(chrome, { lang: 'en', width: 390, height: 844 });
@@ -189,8 +189,8 @@ test('a page outlives the node that served it', { timeout: 180_000, skip: isMock
   await onAir(seller);
   await seller.page.click(b.at('start'));
   await enter(far, node(victim), auction, 'Faye');
-  await pictureMoves(far, 'before');
-  cluster.kill(node(victim));
+  if (hasVideo) await pictureMoves(far, 'before');
+  await cluster.kill(node(victim));
   const killed = performance.now();
   await far.page.waitForFunction((dead) => {
     const link = document.querySelector('[data-testid=link]');
@@ -199,9 +199,11 @@ test('a page outlives the node that served it', { timeout: 180_000, skip: isMock
   t.diagnostic(`the page was back at another node after ${(performance.now() - killed).toFixed(0)} ms`);
   const amount = await tap(far);
   await everyoneSees([far, seller], amount);
-  const c = await b.counter(far.page);
-  await b.awaitCounterAbove(far.page, c ?? 0);
-  t.diagnostic(`pictures moved again after ${(performance.now() - killed).toFixed(0)} ms`);
+  if (hasVideo) {
+    const seen = await b.counter(far.page);
+    await b.awaitCounterAbove(far.page, seen ?? 0);
+    t.diagnostic(`pictures moved again after ${(performance.now() - killed).toFixed(0)} ms`);
+  }
   assert.equal(far.loads(), 1);
   assert.deepEqual(far.errors, []);
   await Promise.all([seller, far].map((p) => p.context.close()));

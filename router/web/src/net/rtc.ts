@@ -34,6 +34,15 @@ export async function negotiate(pc: RTCPeerConnection, path: string, hat: Hat, s
   return where ? new URL(where, base).href : undefined;
 }
 
+/** Bytes that came over a connection, of whatever kind: media, or only the reports of a side that listens. */
+export function bytesIn(report: RTCStatsReport): number {
+  let sum = 0;
+  for (const row of report.values() as Iterable<{ type: string; bytesReceived?: number }>) {
+    if (row.type === 'transport') sum += row.bytesReceived ?? 0;
+  }
+  return sum;
+}
+
 /** Says goodbye even while the page is being left. */
 export function endSession(where: string | undefined): void {
   if (where) void fetch(where, { method: 'DELETE', keepalive: true }).catch(() => undefined);

@@ -1,19 +1,24 @@
 /**
  * Watching: one WHEP session, replaced whenever it dies or shows nothing.
  *
- * The judge is the picture, not the state machine: frames decoded. A connection that says 'connected' while no frame
- * has come for a while, though the auction says that a stream is up, is replaced; at another edge if need be.
+ * The judge is what comes, not the state machine (ICE needs many seconds to notice a dead node). Where nothing at all
+ * comes any more the session is replaced at once, at another edge if need be; where only frames are missing (a shared
+ * screen that stands still) patience is longer.
  */
 import { signal } from '@preact/signals';
 import { elsewhere } from './origins';
-import { endSession, negotiate } from './rtc';
+import { bytesIn, endSession, negotiate } from './rtc';
 
 export type Picture = 'idle' | 'connecting' | 'waiting' | 'playing' | 'stalled';
 
 /** A viewer may connect before the seller's stream is up; then nothing is wrong for this long. */
-const LOOK_MS = 500;
+const LOOK_MS = 250;
 const STALL_MS = 1_500;
-const REPLACE_MS = 4_000;
+/** Nothing came at all, after frames had come. */
+const DEAD_MS = 1_000;
+/** The first frame didn't come, or no frame did on a connection that lives. */
+const FIRST_MS = 4_000;
+const STILL_MS = 8_000;
 const RETRY_MS = [300, 700, 1_500, 3_000];
 
 export interface PictureStats { frames: number; dropped: number; width: number; height: number; delayMs: number | undefined }
@@ -30,6 +35,8 @@ export class Watcher {
   #failures = 0;
   #frames = 0;
   #grewAt = 0;
+  #bytes = 0;
+  #heardAt = 0;
   #expected = false;
   #ended = false;
 
@@ -69,7 +76,9 @@ export class Watcher {
     const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
     this.#pc = pc;
     this.#frames = 0;
+    this.#bytes = 0;
     this.#grewAt = performance.now();
+    this.#heardAt = this.#grewAt;
     if (this.picture.value !== 'stalled') this.picture.value = 'connecting';
     pc.addTransceiver('video', { direction: 'recvonly' });
     pc.addTransceiver('audio', { direction: 'recvonly' });
@@ -118,6 +127,9 @@ export class Watcher {
 
   #judge(report: RTCStatsReport): void {
     const now = performance.now();
+    const bytes = bytesIn(report);
+    if (bytes > this.#bytes) this.#heardAt = now;
+    this.#bytes = bytes;
     for (const row of report.values() as Iterable<RTCInboundRtpStreamStats>) {
       if (row.type !== 'inbound-rtp' || row.kind !== 'video') continue;
       const frames = row.framesDecoded ?? 0;
@@ -132,15 +144,16 @@ export class Watcher {
         delayMs: emitted > 0 ? Math.round(((row.jitterBufferDelay ?? 0) / emitted) * 1000) : undefined,
       };
     }
-    const silent = now - this.#grewAt;
-    if (this.#frames > 0 && silent < STALL_MS) {
+    const still = now - this.#grewAt;
+    const dead = this.#frames > 0 && now - this.#heardAt > DEAD_MS;
+    if (this.#frames > 0 && still < STALL_MS && !dead) {
       this.#failures = 0;
       this.picture.value = 'playing';
     } else if (!this.#expected) {
       this.picture.value = 'waiting';
     } else {
       if (this.#frames > 0) this.picture.value = 'stalled';
-      if (silent > REPLACE_MS) this.#again();
+      if (dead || still > (this.#frames > 0 ? STILL_MS : FIRST_MS)) this.#again();
     }
   }
 }

@@ -4,7 +4,7 @@
 import { signal } from '@preact/signals';
 import { Refused } from './api';
 import { elsewhere } from './origins';
-import { endSession, negotiate } from './rtc';
+import { bytesIn, endSession, negotiate } from './rtc';
 import { testPicture } from './testpicture';
 
 export type Source = 'camera' | 'screen' | 'test';
@@ -13,7 +13,9 @@ export type OnAir = 'off' | 'preparing' | 'connecting' | 'live' | 'retrying' | '
 const RETRY_MS = [200, 600, 1_200, 2_500];
 /** 'disconnected' often heals by itself; past this it won't. */
 const PATIENCE_MS = 2_000;
-const LOOK_MS = 1_000;
+const LOOK_MS = 500;
+/** A node that takes a stream in reports on it several times a second; one that is silent this long is gone. */
+const DEAD_MS = 2_500;
 
 export class Broadcaster {
   readonly onAir = signal<OnAir>('off');
@@ -29,6 +31,7 @@ export class Broadcaster {
   #timer = 0;
   #failures = 0;
   #bytes = { sent: 0, at: 0 };
+  #heard = { bytes: 0, at: 0 };
 
   constructor(auction: string) {
     this.#path = `/whip/${encodeURIComponent(auction)}`;
@@ -119,6 +122,7 @@ export class Broadcaster {
     window.clearTimeout(this.#timer);
     if (pc.connectionState === 'connected') {
       this.#failures = 0;
+      this.#heard = { bytes: 0, at: performance.now() };
       this.onAir.value = 'live';
       this.#look(pc);
     } else if (pc.connectionState === 'failed') {
@@ -142,8 +146,12 @@ export class Broadcaster {
     window.clearTimeout(this.#timer);
     this.#timer = window.setTimeout(async () => {
       if (this.#pc !== pc || pc.connectionState !== 'connected') return;
+      const report = await pc.getStats();
       const now = performance.now();
-      for (const row of (await pc.getStats()).values() as Iterable<RTCOutboundRtpStreamStats>) {
+      const bytes = bytesIn(report);
+      if (bytes > this.#heard.bytes) this.#heard = { bytes, at: now };
+      else if (this.#pc === pc && now - this.#heard.at > DEAD_MS) return this.#again();
+      for (const row of report.values() as Iterable<RTCOutboundRtpStreamStats>) {
         if (row.type !== 'outbound-rtp' || row.kind !== 'video') continue;
         const sent = row.bytesSent ?? 0;
         const kbps = this.#bytes.at > 0 ? Math.max(0, ((sent - this.#bytes.sent) * 8) / (now - this.#bytes.at)) : 0;

@@ -80,8 +80,9 @@ function handle(nodes, child, dir) {
       return response.json();
     },
     /** As a crash: nothing is flushed, nothing said. */
-    kill(node) {
-      process.kill(node.pid, 'SIGKILL');
+    async kill(node) {
+      if (isMock) await fetch(`${base(node)}/api/v1/admin/nodes/${node.id}/stop`, { method: 'POST' });
+      else process.kill(node.pid, 'SIGKILL');
     },
     async stop() {
       const gone = new Promise((resolve) => child.once('exit', resolve));
