@@ -143,4 +143,37 @@ mod tests {
         check(both, 0, 20_000, 100, 200, (20_000, 10_000, 10_000)); // cut into the window, then extended
         check(both, 2, 20_000, 100, 200, (10_000, 10_000, 0));
     }
+
+    proptest::proptest! {
+        /// What a rush may do at all, for any numbers: never past the end, never below the floor, never more than the most,
+        /// and a higher raise never cuts less.
+        #[test]
+        fn a_rush_stays_within_its_bounds(
+            (max, per, floor) in (0u64..=900_000, 0u64..=1_000_000_000, 3_000u64..=86_400_000),
+            (left, arrived) in (0u64..=3_000_000_000, 0u64..=u64::MAX / 2),
+            (price, raise, more) in (0u64..=MONEY_MAX, 0u64..=MONEY_MAX, 0u64..=1_000_000),
+        ) {
+            let rush = Rush { cut_ppm_max: max, cut_per_raise_ppm: per, floor_ms: floor };
+            let rule = TimeRule { rush: Some(rush), soft_close: None };
+            let end = Stamp(arrived + left);
+            let moved = move_end(&rule, 0, end, Stamp(arrived), price, price + raise);
+            let after = moved.ends_at.since(Stamp(arrived));
+            proptest::prop_assert!(after <= left && after >= left.min(floor));
+            proptest::prop_assert_eq!(left - after, moved.cut_ms);
+            proptest::prop_assert!(u128::from(moved.cut_ms) * 1_000_000 <= u128::from(left) * u128::from(max));
+            let higher = move_end(&rule, 0, end, Stamp(arrived), price, price + raise + more);
+            proptest::prop_assert!(higher.ends_at <= moved.ends_at);
+        }
+
+        /// With a soft close no bid leaves less than it did before, unless the rush took it above the window.
+        #[test]
+        fn a_soft_close_only_gives(left in 1u64..100_000, used in 0u32..5, price in 1u64..10_000, raise in 0u64..10_000) {
+            let rush = move_end(&TimeRule { rush: Some(RUSH), soft_close: None }, used, Stamp(left), Stamp(0), price, price + raise);
+            let both = TimeRule { rush: Some(RUSH), soft_close: Some(SOFT) };
+            let moved = move_end(&both, used, Stamp(left), Stamp(0), price, price + raise);
+            let in_window = rush.ends_at.0 < SOFT.window_ms && used < SOFT.extensions_max;
+            proptest::prop_assert_eq!(moved.ends_at.0, if in_window { SOFT.reset_to_ms } else { rush.ends_at.0 });
+            proptest::prop_assert_eq!(moved.extended, in_window);
+        }
+    }
 }

@@ -38,6 +38,24 @@ pub(crate) struct Seen {
     pub(crate) record: Record,
 }
 
+/// An actor's command id, hashed once for looking and putting.
+#[derive(Clone, Copy)]
+pub(crate) struct Key<'a> {
+    actor: &'a Id,
+    id: &'a Id,
+    hash: u64,
+}
+
+impl Key<'_> {
+    pub(crate) fn new<'a>(actor: &'a Id, id: &'a Id) -> Key<'a> {
+        Key {
+            actor,
+            id,
+            hash: hash_two(actor.as_str(), id.as_str()),
+        }
+    }
+}
+
 /// The stamps of one actor's logged refusals, oldest first.
 #[derive(Clone, Debug)]
 struct Refused {
@@ -58,9 +76,10 @@ pub(crate) struct Once {
 
 impl Once {
     /// How an id was judged, if that isn't forgotten at `now`.
-    pub(crate) fn look(&self, actor: &Id, id: &Id, now: Stamp, refusals_ms: u64) -> Option<&Record> {
-        let hash = hash_two(actor.as_str(), id.as_str());
-        let seen = self.seen.get(hash, |seen| seen.id == *id && seen.actor == *actor)?;
+    pub(crate) fn look(&self, key: Key<'_>, now: Stamp, refusals_ms: u64) -> Option<&Record> {
+        let seen = self
+            .seen
+            .get(key.hash, |seen| seen.id == *key.id && seen.actor == *key.actor)?;
         let record = &seen.record;
         (record.refused.is_none() || record.ct.plus(refusals_ms) > now).then_some(record)
     }
@@ -76,8 +95,8 @@ impl Once {
     }
 
     /// Remembers a judged id. The id must not be known.
-    pub(crate) fn put(&mut self, actor: &Id, id: &Id, record: Record) {
-        let hash = hash_two(actor.as_str(), id.as_str());
+    pub(crate) fn put(&mut self, key: Key<'_>, record: Record) {
+        let Key { actor, id, hash } = key;
         let seen = Arc::new(Seen {
             actor: actor.clone(),
             id: id.clone(),
@@ -149,7 +168,7 @@ impl Once {
         all.sort_by_key(|seen| seen.record.ct);
         let mut once = Once::default();
         for seen in all {
-            once.put(&seen.actor, &seen.id, seen.record);
+            once.put(Key::new(&seen.actor, &seen.id), seen.record);
         }
         once
     }

@@ -5,7 +5,7 @@
 
 use crate::{
     AuctionId, AuctionView, BodyHash, Command, Event, Id, Known, Office, Reason, Shard, Stamp, Verdict,
-    auction::Auction, shard::tell,
+    auction::Auction, once::Key, shard::tell,
 };
 use alloc::sync::Arc;
 
@@ -77,7 +77,9 @@ impl Shard {
     #[must_use]
     pub fn known(&self, auction: &AuctionId, actor: &Id, id: &Id, body: BodyHash) -> Option<Known> {
         let auction = self.get(auction)?;
-        let record = auction.once.look(actor, id, self.top, self.limits.refusals_ms)?;
+        let record = auction
+            .once
+            .look(Key::new(actor, id), self.top, self.limits.refusals_ms)?;
         Some(tell(auction, record, body, self.top))
     }
 

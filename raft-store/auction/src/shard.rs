@@ -24,7 +24,7 @@ use crate::{
     auction::{Auction, Out},
     fold::body_hash,
     hold::Holds,
-    once::Record,
+    once::{Key, Record},
     plant::{Plant, Plants},
     table::{Table, hash_one},
     view::Phase,
@@ -212,7 +212,7 @@ impl Shard {
         auction.hold_next = self.holds.first;
         let record = auction.record(body_hash(&command.action), Ok(()), arrived);
         if let Some(id) = &command.id {
-            auction.once.put(&command.actor.id, id, record);
+            auction.once.put(Key::new(&command.actor.id, id), record);
         }
         let verdict = auction.verdict(Ok(()), arrived);
         out.changed.push(auction.id.clone());
@@ -231,13 +231,14 @@ impl Shard {
             return auction.verdict(outcome, arrived);
         };
         let body = body_hash(action);
+        let key = Key::new(&actor.id, id);
         auction.once.prune(arrived, ms);
-        if let Some(record) = auction.once.look(&actor.id, id, arrived, ms) {
+        if let Some(record) = auction.once.look(key, arrived, ms) {
             return tell(auction, record, body, arrived).verdict();
         }
         let outcome = auction.judge(arrived, actor, Some(id), action, out);
         let record = auction.record(body, outcome, arrived);
-        auction.once.put(&actor.id, id, record);
+        auction.once.put(key, record);
         let evict = self.plants.has(Plant::RefusalsEvict);
         if evict && outcome.is_err() && auction.once.alive(&actor.id, arrived, ms) > self.limits.refusals_max {
             auction.once.forget_oldest();
