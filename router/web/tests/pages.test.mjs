@@ -171,3 +171,46 @@ test('a held clock freezes the number and says why; a lost line comes back witho
   assert.deepEqual(errors, []);
   await context.close();
 });
+
+test('a bid whose answer is lost is asked about again under its own id, and counts once', { timeout: 60_000 }, async () => {
+  const { page, context, errors } = await b.person(chrome);
+  const sent = [];
+  let swallow = true;
+  await page.routeWebSocket(/\/ws$/, (ws) => {
+    const server = ws.connectToServer();
+    ws.onMessage((text) => {
+      const message = JSON.parse(String(text));
+      if (message.t === 'bid') sent.push(message);
+      server.send(text);
+    });
+    server.onMessage((text) => {
+      const message = JSON.parse(String(text));
+      // The first verdict never arrives: the line breaks instead.
+      if (message.t === 'verdict' && swallow) {
+        swallow = false;
+        void server.close().then(() => ws.close({ code: 4503 }));
+      } else ws.send(text);
+    });
+  });
+  await page.goto(`${base()}/a/${ids.lens}`);
+  await page.waitForSelector(`${b.at('room')}[data-phase=live]`);
+  await b.signIn(page, 'bidder', 'Once');
+  const seen = [];
+  await page.exposeFunction('noteStatus', (text) => seen.push(text));
+  await page.evaluate(() => new MutationObserver(() => {
+    const line = document.querySelector('[data-testid=bid-status] span');
+    if (line) window.noteStatus(line.className);
+  }).observe(document.querySelector('.desk'), { subtree: true, childList: true, characterData: true, attributes: true }));
+  const button = page.locator(`${b.at('bid-now')}:not([disabled])`);
+  const amount = Number(await button.getAttribute('data-minor'));
+  await button.click();
+  await page.waitForSelector('.bid-status .accepted');
+  await b.awaitPrice(page, amount);
+  assert.ok(sent.length >= 2, 'it was sent again');
+  assert.deepEqual(new Set(sent.map((m) => m.id)).size, 1);
+  assert.deepEqual(seen.filter((c) => c === 'refused'), []);
+  const mine = page.locator(`${b.at('log')} li.mine`);
+  assert.equal(await mine.count(), 1);
+  assert.deepEqual(errors, []);
+  await context.close();
+});

@@ -36,16 +36,23 @@ export class Room {
   readonly me = computed(() => session(this.hat).value?.user);
   #timer: number;
   #rejoin = 0;
+  #bidder: string | undefined;
+  #unwatch: () => void;
   #shownCount = 0;
   #chatWaiting = new Map<string, string>();
 
   constructor(readonly id: string, readonly hat: Hat = 'bidder') {
     this.feed.value = feed.newFeed(id);
-    this.bids.value = bids.restore(this.#stored(), performance.now());
     this.connection = new Connection(hat, {
       opened: () => this.#opened(),
       closed: () => this.#closed(),
       message: (message) => batch(() => this.#message(message)),
+    });
+    // A bid's id counts once per bidder: what one identity has open must never go out as another's.
+    this.#unwatch = this.me.subscribe((user) => {
+      if (user?.id === this.#bidder) return;
+      this.#bidder = user?.id;
+      this.bids.value = bids.restore(this.#stored(), performance.now());
     });
     this.#timer = window.setInterval(() => this.#tick(), TICK_MS);
   }
@@ -53,6 +60,7 @@ export class Room {
   end(): void {
     window.clearInterval(this.#timer);
     window.clearTimeout(this.#rejoin);
+    this.#unwatch();
     this.connection.end();
   }
 
@@ -62,6 +70,7 @@ export class Room {
   }
 
   bid(amount: number): void {
+    if (this.#bidder === undefined) return;
     this.#keep(bids.place(this.bids.value, freshId(), amount, performance.now()));
   }
 
@@ -109,7 +118,7 @@ export class Room {
     if (next.bids !== this.bids.value) {
       this.bids.value = next.bids;
       try {
-        sessionStorage.setItem(`rushroom.bids.${this.id}`, bids.save(next.bids));
+        sessionStorage.setItem(this.#place(), bids.save(next.bids));
       } catch {
         // Without storage a reload forgets what was on its way; the shard does not.
       }
@@ -117,9 +126,13 @@ export class Room {
     for (const { id, amount } of next.send) this.connection.send({ t: 'bid', a: this.id, id, amount });
   }
 
+  #place(): string {
+    return `rushroom.bids.${this.id}.${this.#bidder}`;
+  }
+
   #stored(): string | null {
     try {
-      return sessionStorage.getItem(`rushroom.bids.${this.id}`);
+      return this.#bidder === undefined ? null : sessionStorage.getItem(this.#place());
     } catch {
       return null;
     }
