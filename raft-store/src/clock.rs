@@ -250,6 +250,12 @@ impl Clock {
         self.reading
     }
 
+    /// Whether the last look was at `mono`.
+    #[cfg(test)]
+    pub(crate) fn looked_at(&self, mono: u64) -> bool {
+        self.last == mono || self.in_grace(mono)
+    }
+
     /// Holds to declare in the next entry.
     pub fn take_holds(&mut self) -> Vec<Hold> {
         std::mem::take(&mut self.holds)
