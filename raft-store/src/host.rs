@@ -1,141 +1,47 @@
 //! This node's replicas of all groups: the way into the crate.
 //!
-//! First form of the public face; the groups fill in behind it.
+//! ```text
+//!   open: lock the folder --> recover the log --> start shard 0 --> (map) --> start the shards that the map gives us
+//!   shutdown: hand leaderships over --> stop proposers --> stop groups --> close the log
+//! ```
+//!
+//! A host answers for its own replicas only: whoever asks the wrong node is told so, with a hint, and asks again. One
+//! `Host` is one node; several can live in one process, as tests do.
+//!
+//! Deliberately absent: routing to other nodes (`router`), moves of replicas (next).
 
-use crate::options::Options;
-use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Office, Position, Reply, Stamp};
-use futures_util::stream::BoxStream;
+mod face;
+mod open;
+
+pub use face::{Fresh, GroupStatus, OpenError, ReadError, Reading, Role};
+
+use crate::{
+    group::{Ground, Group},
+    log_store::Found,
+    options::Options,
+    port::Log,
+    proposer::ProposerHandle,
+    server::{Groups, MESSAGE_MAX, RaftService},
+};
+use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Position, Reply};
+use futures_util::{future::join_all, stream::BoxStream};
+use openraft::{ServerState, async_runtime::watch::WatchReceiver};
+use parking_lot::{Mutex, RwLock};
 use placement::{ClusterMap, NodeId, ShardId};
-use std::sync::Arc;
-use tokio::sync::watch;
+use proto::raft::v1::raft_server::RaftServer;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::watch, task::JoinSet};
 
-/// Why a host can't open.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The options contradict themselves.
-    #[error("options: {0}")]
-    Options(String),
-    /// Another process holds the folder.
-    #[error("{0} is in use by another process")]
-    InUse(String),
-    /// The disk answered with an error.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// What the disk said.
-        source: std::io::Error,
-    },
-    /// What lies on the disk is damaged: this node must not go on with it.
-    #[error("damaged: {0}")]
-    Damaged(String),
-    /// Raft refused to start.
-    #[error("raft: {0}")]
-    Raft(String),
-}
+/// How long a read waits for a majority, or for the version that was asked for.
+const READ_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Why a read has no answer.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum ReadError {
-    /// This node holds no replica of that shard.
-    #[error("no replica of this shard here")]
-    NotHere,
-    /// A linearizable read needs the leader; perhaps `hint` is.
-    #[error("not the leader")]
-    NotLeader {
-        /// The node that may lead.
-        hint: Option<NodeId>,
-    },
-    /// No such auction.
-    #[error("no such auction")]
-    NotFound,
-    /// This replica is behind the version asked for, and stayed so for as long as a read waits.
-    #[error("this replica is behind")]
-    Behind,
-    /// No majority confirmed the leader in time, or the group is stopping.
-    #[error("unavailable")]
-    Unavailable,
-}
-
-/// How fresh a read must be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fresh {
-    /// Linearizable: the leader confirms with a majority that it leads, and has applied all that was committed.
-    Linear,
-    /// At least this version of the auction; waits up to a second for it.
-    AtLeast(u64),
-}
-
-/// The clock of a shard that this node leads.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Reading {
-    /// The shard.
-    pub shard: ShardId,
-    /// Who speaks.
-    pub office: Office,
-    /// The reading.
-    pub now: Stamp,
-    /// The newest applied stamp.
-    pub top: Stamp,
-    /// Whether any timer is pending.
-    pub timers: bool,
-}
-
-/// What a replica is in its group.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Role {
-    /// Leads.
-    Leader,
-    /// Stands for election.
-    Candidate,
-    /// Follows.
-    Follower,
-    /// Follows without a vote.
-    Learner,
-    /// Has stopped, by command or by a failed disk.
-    Stopped,
-}
-
-impl Role {
-    /// The word for it in APIs and logs.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Role::Leader => "leader",
-            Role::Candidate => "candidate",
-            Role::Follower => "follower",
-            Role::Learner => "learner",
-            Role::Stopped => "stopped",
-        }
-    }
-}
-
-/// A replica as an operator sees it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct GroupStatus {
-    /// The shard.
-    pub shard: ShardId,
-    /// What this node's replica is.
-    pub role: Role,
-    /// Its Raft term.
-    pub term: u64,
-    /// The node that leads, if known.
-    pub leader: Option<NodeId>,
-    /// Index of the newest applied log entry.
-    pub applied: u64,
-    /// Index of the newest log entry.
-    pub last_log: u64,
-    /// Index up to which a snapshot covers the log.
-    pub snapshot: u64,
-    /// Fingerprint of the state at `applied`.
-    pub digest: [u8; 32],
-    /// The shard's newest stamp.
-    pub top: Stamp,
-    /// Bidding time that outages held back while this replica led, ms.
-    pub held_total_ms: u64,
-    /// The nodes that hold its replicas.
-    pub replicas: Vec<NodeId>,
-}
+/// How long a hand-over may take before the group is stopped without one.
+const HAND_OVER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// This node's replicas. Cheap to clone.
 #[derive(Clone)]
@@ -143,8 +49,33 @@ pub struct Host {
     inner: Arc<Inner>,
 }
 
+/// A shard's replica here, and its proposer (shard 0 has none: it has no clock).
+struct Seat {
+    group: Arc<Group>,
+    proposer: Option<ProposerHandle>,
+}
+
 struct Inner {
+    options: Options,
+    ground: Ground,
+    /// What recovery found of groups that aren't open yet.
+    found: Mutex<HashMap<u32, Found>>,
+    seats: RwLock<BTreeMap<ShardId, Arc<Seat>>>,
+    service: Groups,
     map: watch::Sender<Arc<ClusterMap>>,
+    tasks: Mutex<JoinSet<()>>,
+    /// Locked while the host lives, so that no other process opens the folder.
+    _lock: File,
+}
+
+impl Inner {
+    fn seat(&self, shard: ShardId) -> Option<Arc<Seat>> {
+        self.seats.read().get(&shard).cloned()
+    }
+
+    fn seats(&self) -> Vec<Arc<Seat>> {
+        self.seats.read().values().cloned().collect()
+    }
 }
 
 impl Host {
@@ -153,12 +84,24 @@ impl Host {
     /// # Errors
     /// When the folder is in use, unreadable, or damaged.
     pub async fn open(options: Options) -> Result<Host, OpenError> {
-        let _ = options;
-        Ok(Host {
-            inner: Arc::new(Inner {
-                map: watch::channel(Arc::default()).0,
-            }),
-        })
+        open::open(options).await
+    }
+
+    /// What other nodes' replicas talk to: mount it on the gRPC server of this node's `grpc` address.
+    #[must_use]
+    pub fn raft_service(&self) -> RaftServer<RaftService> {
+        let service = RaftService {
+            groups: self.inner.service.clone(),
+        };
+        RaftServer::new(service)
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX)
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.inner.options.node
     }
 
     /// The newest cluster map that this node knows (epoch 0: none yet), and its changes.
@@ -170,13 +113,30 @@ impl Host {
     /// Has a map, and every group of this node knows a leader.
     #[must_use]
     pub fn ready(&self) -> bool {
-        false
+        let map = self.inner.map.borrow().clone();
+        let seats = self.inner.seats.read();
+        let led = |shard| {
+            seats
+                .get(&shard)
+                .is_some_and(|seat| seat.group.leadership().borrow().leader.is_some())
+        };
+        map.epoch > 0 && map.shards_on(self.node()).all(|(shard, _)| led(shard))
     }
 
     /// Gives a command to this node's replica of `shard`, which answers for itself only.
     pub async fn submit(&self, shard: ShardId, epoch: u64, command: Command) -> Reply {
-        let _ = (shard, epoch, command);
-        Reply::NotJudged
+        let map = self.inner.map.borrow().clone();
+        if epoch != map.epoch {
+            return Reply::WrongEpoch { epoch: map.epoch };
+        }
+        let seat = self.inner.seat(shard);
+        match seat.as_ref().and_then(|seat| seat.proposer.as_ref()) {
+            Some(proposer) => proposer.submit(command).await,
+            None => Reply::NotLeader {
+                hint: map.preferred_leader(shard).map(|node| node.0),
+                term: 0,
+            },
+        }
     }
 
     /// One auction.
@@ -184,8 +144,34 @@ impl Host {
     /// # Errors
     /// See `ReadError`.
     pub async fn read(&self, shard: ShardId, auction: &AuctionId, fresh: Fresh) -> Result<AuctionView, ReadError> {
-        let _ = (shard, auction, fresh);
-        Err(ReadError::NotHere)
+        let seat = self.inner.seat(shard).ok_or(ReadError::NotHere)?;
+        let group = &seat.group;
+        let view = || group.replica.state.read().shard.view(auction);
+        match fresh {
+            Fresh::Linear => {
+                group.read_index(READ_PATIENCE).await.map_err(|hint| match hint {
+                    Some(hint) => ReadError::NotLeader { hint: Some(hint) },
+                    None => ReadError::Unavailable,
+                })?;
+                view().ok_or(ReadError::NotFound)
+            }
+            Fresh::AtLeast(0) => view().ok_or(ReadError::NotFound),
+            Fresh::AtLeast(seq) => {
+                let mut applied = group.replica.applied.subscribe();
+                let reached = async {
+                    loop {
+                        applied.borrow_and_update();
+                        if let Some(view) = view().filter(|view| view.seq >= seq) {
+                            return Ok(view);
+                        }
+                        applied.changed().await.map_err(|_| ReadError::Unavailable)?;
+                    }
+                };
+                tokio::time::timeout(READ_PATIENCE, reached)
+                    .await
+                    .unwrap_or(Err(ReadError::Behind))
+            }
+        }
     }
 
     /// All auctions of a shard, as this replica has them.
@@ -193,8 +179,8 @@ impl Host {
     /// # Errors
     /// When no replica is here.
     pub async fn list(&self, shard: ShardId) -> Result<Vec<AuctionView>, ReadError> {
-        let _ = shard;
-        Err(ReadError::NotHere)
+        let seat = self.inner.seat(shard).ok_or(ReadError::NotHere)?;
+        Ok(seat.group.replica.state.read().shard.views().collect())
     }
 
     /// An auction's events after version `after`, at most `limit`, as this replica has them.
@@ -208,8 +194,13 @@ impl Host {
         after: u64,
         limit: usize,
     ) -> Result<Vec<Arc<Event>>, ReadError> {
-        let _ = (shard, auction, after, limit);
-        Err(ReadError::NotHere)
+        let seat = self.inner.seat(shard).ok_or(ReadError::NotHere)?;
+        let state = seat.group.replica.state.read();
+        Ok(state
+            .shard
+            .events(auction, after, limit)
+            .ok_or(ReadError::NotFound)?
+            .to_vec())
     }
 
     /// An auction's feed: complete after `from`, or opened by a snapshot.
@@ -222,27 +213,108 @@ impl Host {
         auction: &AuctionId,
         from: Option<Position>,
     ) -> Result<BoxStream<'static, FeedItem>, ReadError> {
-        let _ = (shard, auction, from);
-        Err(ReadError::NotHere)
+        let seat = self.inner.seat(shard).ok_or(ReadError::NotHere)?;
+        let log: Arc<dyn Log> = seat.group.clone();
+        seat.group
+            .replica
+            .feed
+            .follow(log, auction, from)
+            .ok_or(ReadError::NotFound)
     }
 
     /// The clocks of the shards that this node leads.
     #[must_use]
     pub fn readings(&self) -> Vec<Reading> {
-        Vec::new()
+        let seats = self.inner.seats();
+        let readings = seats.iter().filter_map(|seat| {
+            let reading = seat.proposer.as_ref()?.reading()?;
+            Some(Reading {
+                shard: seat.group.shard,
+                office: reading.office,
+                now: reading.now,
+                top: reading.top,
+                timers: reading.timers,
+            })
+        });
+        readings.collect()
     }
 
     /// Every replica of this node.
     #[must_use]
     pub fn status(&self) -> Vec<GroupStatus> {
-        Vec::new()
+        self.inner.seats().iter().map(|seat| status(seat)).collect()
     }
 
-    /// Resolves when the disk failed and this node must stop, with the reason. Pending for ever otherwise.
+    /// Resolves when the disk failed, or a replica stopped by itself, and this node must stop; with the reason.
     pub async fn failed(&self) -> String {
-        std::future::pending().await
+        let mut groups = self.inner.ground.failed.subscribe();
+        let mut wal = self.inner.ground.wal.failed();
+        let why = |failed: Result<watch::Ref<'_, Option<String>>, _>| match failed {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => "the host has been closed".to_owned(),
+        };
+        tokio::select! {
+            failed = wal.wait_for(Option::is_some) => why(failed),
+            failed = groups.wait_for(Option::is_some) => why(failed),
+        }
     }
 
     /// Hands leaderships over, then stops all groups and the log.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        // Seats are not opened any more, and no snapshot begins.
+        let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
+        tasks.shutdown().await;
+        let seats = self.inner.seats();
+        join_all(seats.iter().map(|seat| hand_over(seat))).await;
+        for seat in &seats {
+            if let Some(proposer) = &seat.proposer {
+                proposer.shutdown().await;
+            }
+        }
+        join_all(seats.iter().map(|seat| seat.group.shutdown())).await;
+        let wal = self.inner.ground.wal.clone();
+        // Joining a thread; it fails only if that thread panicked, which the panic hook has told.
+        let _ = tokio::task::spawn_blocking(move || wal.close()).await;
+    }
+}
+
+/// Gives one shard's leadership away, if it is here. Intake comes back by itself where that fails.
+async fn hand_over(seat: &Seat) {
+    if !seat.group.leadership().borrow().leading {
+        return;
+    }
+    if let Some(proposer) = &seat.proposer {
+        proposer.quiesce().await;
+    }
+    let done = seat.group.hand_over(HAND_OVER_PATIENCE).await;
+    tracing::debug!(shard = seat.group.shard.0, done, "handed over");
+}
+
+fn status(seat: &Seat) -> GroupStatus {
+    let metrics = seat.group.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let role = match (&metrics.running_state, metrics.state) {
+        (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
+        (_, ServerState::Leader) => Role::Leader,
+        (_, ServerState::Candidate) => Role::Candidate,
+        (_, ServerState::Follower) => Role::Follower,
+        (_, ServerState::Learner) => Role::Learner,
+    };
+    let leader = metrics
+        .current_leader
+        .and_then(|id| metrics.membership_config.get_node(&id).map(|home| home.node()));
+    let state = seat.group.replica.state.read();
+    GroupStatus {
+        shard: seat.group.shard,
+        role,
+        term: metrics.current_term,
+        leader,
+        applied: state.applied,
+        last_log: metrics.last_log_index.unwrap_or(0),
+        snapshot: metrics.snapshot.map_or(0, |id| id.index),
+        digest: state.digest(),
+        top: state.shard.top(),
+        held_total_ms: seat.proposer.as_ref().map_or(0, ProposerHandle::held_total_ms),
+        replicas: metrics.membership_config.nodes().map(|(_, home)| home.node()).collect(),
+    }
 }

@@ -17,17 +17,25 @@
 
 pub mod clock;
 pub mod codec;
+mod group;
 pub mod host;
+mod janitor;
 pub mod feed;
 pub mod lanes;
+mod meta;
 pub mod metrics;
+mod network;
 mod log_store;
 pub mod office;
 pub mod options;
 pub mod pending;
 pub mod port;
+mod peers;
 pub mod proposer;
+mod server;
+mod snapshot;
 pub mod state;
+mod state_machine;
 pub mod types;
 pub mod wal;
 mod wire;

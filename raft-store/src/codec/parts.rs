@@ -6,10 +6,7 @@ use super::{
     hold_from, hold_to, id, need, office_from, office_to, opt_id,
     view::{stream_from, stream_to},
 };
-use auction::{
-    Definition, Event, Parts, Phase, Stamp,
-    shard::{AuctionParts, OnceParts},
-};
+use auction::{AuctionParts, Definition, Event, OnceParts, Parts, Phase, Stamp};
 use proto::log::v1 as pb;
 use std::sync::Arc;
 

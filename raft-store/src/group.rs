@@ -1,0 +1,343 @@
+//! One Raft group on this node: its replica, and the way in.
+//!
+//! ```text
+//!   Proposer --propose--> queue --> forwarder task --write().with_leader(term)--> openraft
+//!                                                                                   |
+//!   applied, or refused, or unknown  <--------------- responder --------------------'
+//! ```
+//!
+//! Why the forwarder: `propose` must take its place in the log's order when it is *called*, and openraft's own call takes
+//! it when it is *polled*. One task passes proposals on in the order of calls and waits for no result.
+//!
+//! `with_leader` names the term that the proposer believes in: openraft compares it with its own before it logs anything,
+//! so an entry of an old office is refused, and never logged under a newer term.
+//!
+//! Only `ForwardToLeader` means that nothing was logged. A discarded entry may have been committed by another leader
+//! meanwhile; after a stop nobody knows. Those are *unknown*.
+//!
+//! A leader that restarts does not take up its old term again (`enable_leader_restore` is off): stamps of an office must
+//! not go on in another life of the process.
+//!
+//! Deliberately absent: `client_write*` (unguarded), lease reads, ticks in hand.
+
+use crate::{
+    log_store::{Found, LogStore},
+    network::Network,
+    options::RaftOptions,
+    peers::Peers,
+    port::{Leadership, Log, ProposeError},
+    server::Handle,
+    snapshot::SnapshotFile,
+    state::State,
+    state_machine::{Replica, StateMachine, blocking},
+    types::{Answer, Home, LeaderId, Logged, Payload, TypeConfig},
+    wal::Wal,
+};
+use auction::{Applied, Limits};
+use futures_util::future::BoxFuture;
+use openraft::{
+    Config, ServerState, SnapshotPolicy,
+    async_runtime::watch::WatchReceiver,
+    errors::ClientWriteError,
+    impls::ProgressResponder,
+    metrics::RaftServerMetrics,
+    raft::{ClientWriteResult, ReadPolicy},
+    type_config::alias::OneshotReceiverOf,
+    vote::RaftLeaderId,
+};
+use parking_lot::RwLock;
+use placement::{NodeId, ShardId};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Proposals that wait for the forwarder. Above the proposer's window: it never fills.
+const PROPOSALS_MAX: usize = 1024;
+
+type Outcome = OneshotReceiverOf<TypeConfig, ClientWriteResult<TypeConfig>>;
+
+struct Proposal {
+    term: u64,
+    payload: Payload,
+    /// Where the outcome will come from, once openraft has the proposal; dropped if it never took it.
+    passed: oneshot::Sender<Outcome>,
+}
+
+/// What every group of a node shares.
+#[derive(Clone)]
+pub(crate) struct Ground {
+    pub(crate) node: NodeId,
+    pub(crate) wal: Wal,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) snapshots: PathBuf,
+    pub(crate) raft: RaftOptions,
+    pub(crate) limits: Limits,
+    /// Told why this node must stop.
+    pub(crate) failed: watch::Sender<Option<String>>,
+}
+
+/// A group's replica on this node.
+pub(crate) struct Group {
+    pub(crate) shard: ShardId,
+    pub(crate) id: u64,
+    pub(crate) raft: Handle,
+    pub(crate) log: LogStore,
+    pub(crate) replica: Arc<Replica>,
+    leadership: watch::Sender<Leadership>,
+    proposals: mpsc::Sender<Proposal>,
+    /// Set when it is stopped on purpose.
+    stopping: OnceLock<()>,
+}
+
+impl Group {
+    /// Recovers the replica and starts it. It answers no one before the host has put it among `Groups`.
+    pub(crate) async fn open(
+        ground: &Ground,
+        shard: ShardId,
+        id: u64,
+        found: Option<Found>,
+    ) -> Result<Arc<Group>, String> {
+        let file = SnapshotFile::new(&ground.snapshots, shard.0);
+        if found.as_ref().and_then(Found::born) != Some(id) {
+            // Whatever lies there was another replica's.
+            let file = file.clone();
+            blocking(move || file.remove())
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        let log = LogStore::open(shard.0, id, ground.wal.clone(), found, &ground.raft).await?;
+        let (limits, machine_log) = (ground.limits, log.clone());
+        let machine = blocking(move || StateMachine::open(machine_log, file, limits)).await;
+        let machine = machine.map_err(|error| error.to_string())?;
+        let replica = machine.replica();
+        let config = Arc::new(config(&ground.raft)?);
+        let network = Network {
+            peers: ground.peers.clone(),
+            group: shard.0,
+        };
+        let raft = Handle::new(id, config, network, log.clone(), machine)
+            .await
+            .map_err(|error| error.to_string())?;
+        let (proposals, waiting) = mpsc::channel(PROPOSALS_MAX);
+        let leadership = watch::channel(Leadership::default()).0;
+        let stopping = OnceLock::new();
+        let group = Group {
+            shard,
+            id,
+            raft,
+            log,
+            replica,
+            leadership,
+            proposals,
+            stopping,
+        };
+        let group = Arc::new(group);
+        tokio::spawn(forward(group.raft.clone(), id, waiting));
+        tokio::spawn(follow_leadership(group.clone(), ground.failed.clone()));
+        Ok(group)
+    }
+
+    /// Gives the group its first members, unless it has some. Every founder may call it: all name the same.
+    pub(crate) async fn initialize(&self, members: BTreeMap<u64, Home>) -> Result<(), String> {
+        if self.raft.is_initialized().await.map_err(|error| error.to_string())? {
+            return Ok(());
+        }
+        self.raft.initialize(members).await.map_err(|error| error.to_string())
+    }
+
+    /// Proposes one payload; see `port::Log::propose`.
+    pub(crate) fn write(&self, term: u64, payload: Payload) -> BoxFuture<'static, Result<Answer, ProposeError>> {
+        let (passed, outcome) = oneshot::channel();
+        if self.proposals.try_send(Proposal { term, payload, passed }).is_err() {
+            let refused = ProposeError::NotLeader {
+                hint: None,
+                term: self.leadership.borrow().term,
+            };
+            return Box::pin(std::future::ready(Err(refused)));
+        }
+        let leadership = self.leadership.subscribe();
+        Box::pin(async move {
+            let outcome = outcome.await.map_err(|_| ProposeError::Unknown)?;
+            match outcome.await {
+                Ok(Ok(response)) => Ok(response.data),
+                Ok(Err(ClientWriteError::ForwardToLeader(forward))) => Err(ProposeError::NotLeader {
+                    hint: forward.leader_node.map(Home::node),
+                    term: leadership.borrow().term,
+                }),
+                Ok(Err(_)) | Err(_) => Err(ProposeError::Unknown),
+            }
+        })
+    }
+
+    /// Returns when this replica is known to lead, and has applied all that was committed before the call.
+    pub(crate) async fn read_index(&self, patience: Duration) -> Result<(), Option<NodeId>> {
+        let confirmed = async {
+            let read = self
+                .raft
+                .get_read_linearizer(ReadPolicy::ReadIndex)
+                .await
+                .map_err(|_| ())?;
+            read.try_await_ready(&self.raft, Some(patience))
+                .await
+                .map_err(|_| ())?
+                .map_err(|_| ())
+        };
+        match tokio::time::timeout(patience, confirmed).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(())) | Err(_) => {
+                let known = *self.leadership.borrow();
+                Err(known.leader.filter(|_| !known.leading))
+            }
+        }
+    }
+
+    /// Hands leadership to a voter that has the whole log. False: there is none, or it didn't take over in time.
+    pub(crate) async fn hand_over(&self, patience: Duration) -> bool {
+        let Some(to) = self.successor() else { return false };
+        let mut leadership = self.leadership.subscribe();
+        if self.raft.trigger().transfer_leader(to).await.is_err() {
+            return false;
+        }
+        let gone = leadership.wait_for(|leadership| !leadership.leading);
+        tokio::time::timeout(patience, gone).await.is_ok()
+    }
+
+    fn successor(&self) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log_index;
+        let voters: Vec<u64> = metrics
+            .membership_config
+            .voter_ids()
+            .filter(|voter| *voter != self.id)
+            .collect();
+        let matched = metrics.replication.as_ref()?;
+        let caught_up = |voter: &&u64| {
+            matched
+                .get(*voter)
+                .and_then(|log_id| log_id.as_ref())
+                .map(|id| id.index)
+                == last
+        };
+        voters.iter().find(caught_up).copied()
+    }
+
+    /// Stops the replica. Its log stays open for others.
+    pub(crate) async fn shutdown(&self) {
+        let _ = self.stopping.set(());
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::error!(shard = self.shard.0, %error, "the group ended badly");
+        }
+    }
+}
+
+impl Log for Group {
+    fn propose(&self, term: u64, payload: Payload) -> BoxFuture<'static, Result<Arc<Applied>, ProposeError>> {
+        let written = self.write(term, payload);
+        Box::pin(async move {
+            match written.await? {
+                Answer::Entry(applied) => Ok(applied),
+                // Not what was proposed: nothing can be said of it.
+                Answer::Nothing | Answer::Meta { .. } => Err(ProposeError::Unknown),
+            }
+        })
+    }
+
+    fn state(&self) -> &RwLock<State> {
+        &self.replica.state
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    fn heard_top(&self) -> Instant {
+        *self.replica.heard_top.lock()
+    }
+}
+
+fn config(options: &RaftOptions) -> Result<Config, String> {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let config = Config {
+        cluster_name: "rushroom".into(),
+        heartbeat_interval: ms(options.heartbeat),
+        election_timeout_min: ms(options.election_min),
+        election_timeout_max: ms(options.election_max),
+        install_snapshot_timeout: ms(options.snapshot_rpc),
+        enable_pre_vote: Some(options.pre_vote),
+        enable_leader_restore: Some(false),
+        max_payload_entries: options.append_entries_max,
+        // When to make snapshots and what to purge is decided in bytes, by `janitor`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX / 2,
+        // What doesn't fit waits in front of the group, where it has a bound of its own.
+        api_channel_size: Some(options.group_queue),
+        notification_channel_size: Some(options.group_queue),
+        state_machine_channel_size: Some(256),
+        api_batch_capacity: 256,
+        ..Config::default()
+    };
+    config.validate().map_err(|error| error.to_string())
+}
+
+async fn forward(raft: Handle, id: u64, mut waiting: mpsc::Receiver<Proposal>) {
+    while let Some(Proposal { term, payload, passed }) = waiting.recv().await {
+        let (responder, outcome) = ProgressResponder::complete_only();
+        let leader = LeaderId::new(term, id);
+        let taken = raft
+            .write(Logged::of(payload))
+            .with_leader(leader)
+            .responder(responder)
+            .await;
+        if taken.is_ok() {
+            // The proposer may have gone; the proposal hasn't.
+            let _ = passed.send(outcome);
+        }
+    }
+}
+
+/// Tells the proposer and the host who leads; and the host, when the group stopped by itself.
+async fn follow_leadership(group: Arc<Group>, failed: watch::Sender<Option<String>>) {
+    let mut metrics = group.raft.server_metrics();
+    loop {
+        let known = leadership(&metrics.borrow_watched(), group.id);
+        group.leadership.send_if_modified(|present| {
+            let changed = *present != known;
+            *present = known;
+            changed
+        });
+        if metrics.changed().await.is_err() {
+            break;
+        }
+    }
+    group.leadership.send_modify(|known| {
+        known.leading = false;
+        known.leader = None;
+    });
+    if group.stopping.get().is_none() {
+        let why = match &group.raft.metrics().borrow_watched().running_state {
+            Ok(()) => "stopped".to_owned(),
+            Err(fatal) => fatal.to_string(),
+        };
+        tracing::error!(shard = group.shard.0, %why, "a replica stopped by itself");
+        failed.send_if_modified(|present| {
+            let first = present.is_none();
+            present.get_or_insert(format!("shard {}: {why}", group.shard.0));
+            first
+        });
+    }
+}
+
+fn leadership(metrics: &RaftServerMetrics<TypeConfig>, me: u64) -> Leadership {
+    let vote = metrics.vote;
+    let node = |replica| metrics.membership_config.get_node(&replica).map(|home| home.node());
+    Leadership {
+        term: vote.leader_id.term,
+        leading: metrics.state == ServerState::Leader && vote.committed && vote.leader_id.node_id == me,
+        leader: metrics.current_leader.and_then(node),
+    }
+}

@@ -1,0 +1,254 @@
+//! Opening a host: the folder, the log, shard 0, and the shards that the map gives this node.
+//!
+//! ```text
+//!   DIR/lock             held while the host lives
+//!   DIR/node             this node's id: another node must not open it
+//!   DIR/wal/             see `wal`
+//!   DIR/snapshots/       see `snapshot`
+//! ```
+
+use super::{Host, Inner, OpenError, Seat};
+use crate::{
+    group::{Ground, Group},
+    janitor,
+    log_store::Found,
+    meta, office,
+    options::Options,
+    peers::Peers,
+    port::Log,
+    proposer::{Proposer, Wall},
+    server::Groups,
+    types::Home,
+    wal::{Wal, WalError},
+};
+use parking_lot::{Mutex, RwLock};
+use placement::{ClusterMap, NodeId, ShardId};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{File, TryLockError},
+    io,
+    path::Path,
+    sync::{Arc, Weak},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::{
+    sync::watch,
+    task::{JoinSet, spawn_blocking},
+};
+
+/// A replica that isn't preferred waits so long, times its rank, before it gives its group members itself.
+const INITIALIZE_AFTER: Duration = Duration::from_secs(2);
+
+pub(super) async fn open(options: Options) -> Result<Host, OpenError> {
+    check(&options)?;
+    let opened = spawn_blocking({
+        let options = options.clone();
+        move || open_disk(&options)
+    });
+    let (lock, wal, found) = opened.await.map_err(|error| OpenError::Raft(error.to_string()))??;
+    let peers = Arc::new(Peers::new(options.raft.clone()));
+    peers.set_addresses(options.founders.iter().map(|node| (node.id, node.grpc.clone())));
+    let ground = Ground {
+        node: options.node,
+        wal,
+        peers,
+        snapshots: options.dir.join("snapshots"),
+        raft: options.raft.clone(),
+        limits: options.limits,
+        failed: watch::channel(None).0,
+    };
+    let inner = Arc::new(Inner {
+        options,
+        ground,
+        found: Mutex::new(found),
+        seats: RwLock::default(),
+        service: Groups::default(),
+        map: watch::channel(Arc::new(ClusterMap::default())).0,
+        tasks: Mutex::new(JoinSet::new()),
+        _lock: lock,
+    });
+    start(&inner).await?;
+    Ok(Host { inner })
+}
+
+fn check(options: &Options) -> Result<(), OpenError> {
+    let bad = |what: &str| Err(OpenError::Options(what.to_owned()));
+    let founders: std::collections::BTreeSet<NodeId> = options.founders.iter().map(|node| node.id).collect();
+    if options.shards == 0 {
+        return bad("shards must be at least 1");
+    }
+    if !founders.contains(&options.node) {
+        return bad("this node is not among the founders");
+    }
+    if founders.len() != options.founders.len() {
+        return bad("a founder is named twice");
+    }
+    if founders.len() > meta::VOTERS_MAX {
+        return bad("more founders than keep the cluster map");
+    }
+    Ok(())
+}
+
+fn open_disk(options: &Options) -> Result<(File, Wal, HashMap<u32, Found>), OpenError> {
+    let dir = &options.dir;
+    let io = |what: &str| {
+        let what = format!("{what} {}", dir.display());
+        move |source| OpenError::Io { what, source }
+    };
+    std::fs::create_dir_all(dir.join("snapshots")).map_err(io("making"))?;
+    let lock = File::create(dir.join("lock")).map_err(io("locking"))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(dir.display().to_string())),
+        Err(TryLockError::Error(source)) => return Err(io("locking")(source)),
+    }
+    own(&dir.join("node"), options.node)?;
+    let mut found: HashMap<u32, Found> = HashMap::new();
+    let mut visit = |group, kind, payload| found.entry(group).or_default().take(kind, payload);
+    let wal = Wal::open(&dir.join("wal"), options.wal, &mut visit).map_err(|error| match error {
+        WalError::Io { what, source } => OpenError::Io { what, source },
+        damaged @ WalError::Damaged { .. } => OpenError::Damaged(damaged.to_string()),
+    })?;
+    Ok((lock, wal, found))
+}
+
+/// Binds the folder to this node, or finds that it is bound.
+fn own(path: &Path, node: NodeId) -> Result<(), OpenError> {
+    let io = |source| OpenError::Io {
+        what: path.display().to_string(),
+        source,
+    };
+    match std::fs::read_to_string(path) {
+        Ok(text) if text.trim() == node.0.to_string() => Ok(()),
+        Ok(text) => Err(OpenError::Options(format!(
+            "the folder belongs to node {}",
+            text.trim().escape_debug()
+        ))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            std::fs::write(path, format!("{}\n", node.0)).map_err(io)?;
+            File::open(path).and_then(|file| file.sync_all()).map_err(io)
+        }
+        Err(error) => Err(io(error)),
+    }
+}
+
+async fn start(inner: &Arc<Inner>) -> Result<(), OpenError> {
+    let Options {
+        node,
+        founders,
+        shards,
+        raft,
+        ..
+    } = &inner.options;
+    let members = meta::members(founders);
+    let me = members.iter().find(|(_, home)| home.node() == *node).map(|(id, _)| *id);
+    let me = me.ok_or_else(|| OpenError::Options("this node is not among the founders".into()))?;
+    let meta = seat(inner, ShardId::META, me, members).await.map_err(OpenError::Raft)?;
+    let weak = Arc::downgrade(inner);
+    let groups = move || weak.upgrade().map_or_else(Vec::new, |inner| groups(&inner));
+    let mut tasks = inner.tasks.lock();
+    tasks.spawn(janitor::run(inner.ground.wal.clone(), raft.clone(), groups));
+    tasks.spawn(meta::bear(meta.clone(), founders.clone(), *shards));
+    tasks.spawn(follow_map(Arc::downgrade(inner), meta.replica.map.subscribe()));
+    Ok(())
+}
+
+fn groups(inner: &Inner) -> Vec<Arc<Group>> {
+    inner.seats().iter().map(|seat| seat.group.clone()).collect()
+}
+
+/// Takes in each new map: addresses, then the shards that it gives this node.
+async fn follow_map(inner: Weak<Inner>, mut maps: watch::Receiver<Option<Arc<ClusterMap>>>) {
+    loop {
+        let map = maps.borrow_and_update().clone();
+        if let Some(map) = map {
+            let Some(inner) = inner.upgrade() else { return };
+            inner
+                .ground
+                .peers
+                .set_addresses(map.nodes.values().map(|node| (node.id, node.grpc.clone())));
+            if let Err(why) = take_seats(&inner, &map).await {
+                tracing::error!(%why, "a shard of this node can't open");
+                inner
+                    .ground
+                    .failed
+                    .send_if_modified(|present| present.replace(why).is_none());
+            }
+            inner.map.send_replace(map);
+        }
+        if maps.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn take_seats(inner: &Arc<Inner>, map: &ClusterMap) -> Result<(), String> {
+    for (shard, replica) in map.shards_on(inner.options.node) {
+        if shard == ShardId::META || inner.seat(shard).is_some() {
+            continue;
+        }
+        let members = map
+            .replicas_of(shard)
+            .iter()
+            .map(|(node, replica)| (replica.0, Home(node.0)))
+            .collect();
+        seat(inner, shard, replica.0, members).await?;
+    }
+    Ok(())
+}
+
+/// Opens one group, gives it a proposer and a place among those that are found from outside.
+async fn seat(inner: &Arc<Inner>, shard: ShardId, id: u64, members: BTreeMap<u64, Home>) -> Result<Arc<Group>, String> {
+    let found = inner.found.lock().remove(&shard.0);
+    let group = Group::open(&inner.ground, shard, id, found).await?;
+    let options = office::Options {
+        clock: inner.options.clock,
+        lanes: inner.options.lanes,
+    };
+    let log: Arc<dyn Log> = group.clone();
+    let proposer = (shard != ShardId::META).then(|| Proposer::spawn(shard, log, options, wall()));
+    inner.seats.write().insert(
+        shard,
+        Arc::new(Seat {
+            group: group.clone(),
+            proposer,
+        }),
+    );
+    inner.service.insert(shard.0, id, group.raft.clone());
+    // In rendezvous order for a shard, in order of node for shard 0.
+    let order: Vec<u64> = match inner.options.node {
+        _ if shard == ShardId::META => members.keys().copied().collect(),
+        _ => order(inner, shard, &members),
+    };
+    let rank = order.iter().position(|member| *member == id).unwrap_or(order.len());
+    inner.tasks.lock().spawn(give_members(group.clone(), members, rank));
+    Ok(group)
+}
+
+fn order(inner: &Inner, shard: ShardId, members: &BTreeMap<u64, Home>) -> Vec<u64> {
+    let meta = inner.seat(ShardId::META);
+    let map = meta.and_then(|seat| seat.group.replica.map.borrow().clone());
+    map.map_or_else(
+        || members.keys().copied().collect(),
+        |map| map.replicas_of(shard).iter().map(|(_, replica)| replica.0).collect(),
+    )
+}
+
+/// The preferred replica gives a new group its members at once, and so leads it; others only if that didn't happen.
+async fn give_members(group: Arc<Group>, members: BTreeMap<u64, Home>, rank: usize) {
+    tokio::time::sleep(INITIALIZE_AFTER * u32::try_from(rank).unwrap_or(u32::MAX)).await;
+    if group.leadership().borrow().leader.is_some() {
+        return;
+    }
+    if let Err(error) = group.initialize(members).await {
+        tracing::debug!(shard = group.shard.0, %error, "the group has members already");
+    }
+}
+
+/// Wall time for scheduled starts. The median over nodes comes with the fleet; here a node trusts its own.
+fn wall() -> Wall {
+    Arc::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}

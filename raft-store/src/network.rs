@@ -1,0 +1,316 @@
+//! openraft's way to another replica, over `peers`.
+//!
+//! Appends are pipelined: up to `append_window` requests are on their way at once, and answers come in the order of the
+//! requests, since one stream carries them and the follower's `stream_append` answers in order. One such run is a
+//! *session*; its number tells the follower that a new run begins, so that stragglers of an older one are not mixed in.
+//!
+//! Whatever goes wrong on the way is `Unreachable`: openraft then waits its backoff. In particular a pre-vote that can't be
+//! asked is not granted.
+//!
+//! Deliberately absent: the frames (`wire`), the streams (`peers`).
+
+use crate::{
+    codec::BadWire,
+    peers::{CallError, Calling, Class, Peers},
+    types::{Home, SnapshotBytes, TypeConfig, Vote},
+    wire,
+};
+use futures_util::{Stream, StreamExt, stream};
+use openraft::{
+    OptionalSend, RaftNetworkFactory,
+    base::{BoxFuture, BoxStream},
+    errors::{RPCError, ReplicationClosed, StreamingError, Unreachable},
+    network::{Backoff, RPCOption, RaftNetworkV2},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+        TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
+    type_config::alias::SnapshotOf,
+};
+use placement::NodeId;
+use proto::raft::v1::{self as pb, raft_client::RaftClient, request, response};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// Bytes of a snapshot in one message.
+const CHUNK: usize = 256 * 1024;
+
+/// Makes the ways from one group to its other replicas.
+#[derive(Clone)]
+pub(crate) struct Network {
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) group: u32,
+}
+
+impl Network {
+    fn way(&self, target: u64, home: &Home, class: Class) -> Way {
+        Way {
+            peers: self.peers.clone(),
+            group: self.group,
+            target,
+            node: home.node(),
+            class,
+        }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Way;
+
+    async fn new_client(&mut self, target: u64, node: &Home) -> Way {
+        self.way(target, node, Class::Append)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Home) -> Way {
+        self.way(target, node, Class::Control)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &Home) -> Way {
+        self.way(target, node, Class::Snapshot)
+    }
+}
+
+/// The way to one replica.
+pub(crate) struct Way {
+    peers: Arc<Peers>,
+    group: u32,
+    target: u64,
+    node: NodeId,
+    class: Class,
+}
+
+type Rpc<T> = Result<T, RPCError<TypeConfig>>;
+
+fn unreachable(error: impl ToString) -> Unreachable<TypeConfig> {
+    Unreachable::from_string(error)
+}
+
+fn bad(error: BadWire) -> RPCError<TypeConfig> {
+    unreachable(error).into()
+}
+
+fn odd() -> RPCError<TypeConfig> {
+    unreachable("an answer to another question").into()
+}
+
+impl From<CallError> for RPCError<TypeConfig> {
+    fn from(error: CallError) -> Self {
+        unreachable(error).into()
+    }
+}
+
+/// Numbers of append sessions, over all groups.
+static SESSION: AtomicU64 = AtomicU64::new(1);
+
+impl Way {
+    fn start(&self, class: Class, body: request::Body, ttl: Duration) -> Result<Calling, CallError> {
+        self.peers.call(self.node, class, self.group, self.target, body, ttl)
+    }
+
+    async fn control(&self, body: request::Body) -> Result<response::Body, CallError> {
+        self.start(Class::Control, body, self.peers.options().rpc)?
+            .answer()
+            .await
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotBytes>,
+    ) -> Result<Vote, CallError> {
+        let channel = self.peers.channel(self.node, Class::Snapshot)?;
+        let body = snapshot.snapshot.0;
+        let head = pb::SnapshotHead {
+            group: self.group,
+            to: self.target,
+            vote: Some(wire::vote_to(&vote)),
+            meta: Some(wire::snapshot_meta_to(&snapshot.meta)),
+            size: body.len() as u64,
+            crc32c: crc32c::crc32c(&body),
+        };
+        let part = |part| pb::SnapshotChunk { part: Some(part) };
+        let head = stream::iter([part(pb::snapshot_chunk::Part::Head(head))]);
+        let chunks = (0..body.len()).step_by(CHUNK).map(move |from| {
+            part(pb::snapshot_chunk::Part::Data(
+                body.slice(from..(from + CHUNK).min(body.len())),
+            ))
+        });
+        let chunks: Vec<_> = chunks.collect();
+        let reply = RaftClient::new(channel)
+            .snapshot(head.chain(stream::iter(chunks)))
+            .await;
+        let reply = reply
+            .map_err(|status| CallError::Unreachable(status.message().to_owned()))?
+            .into_inner();
+        wire::vote_from(reply.vote).map_err(|error| CallError::Refused(error.to_string()))
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Way {
+    type SnapshotData = SnapshotBytes;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Rpc<AppendEntriesResponse<TypeConfig>> {
+        let last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
+        let body = request::Body::Append(wire::append_to(&rpc, 0));
+        let answer = self.start(self.class, body, self.peers.options().rpc)?.answer().await?;
+        let response::Body::Append(appended) = answer else {
+            return Err(odd());
+        };
+        Ok(match wire::appended_from(appended).map_err(bad)? {
+            Ok(matched) if matched == last => AppendEntriesResponse::Success,
+            Ok(matched) => AppendEntriesResponse::PartialSuccess(matched),
+            Err(error) => AppendEntriesResponse::from(Err(error)),
+        })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        if self.class == Class::Control {
+            // A heartbeat: one question, one answer.
+            return openraft::network::stream_append_sequential(self, input, option);
+        }
+        let pipeline = Pipeline {
+            session: SESSION.fetch_add(1, Ordering::Relaxed),
+            way: self,
+            input: Some(input),
+            flying: VecDeque::new(),
+        };
+        let answers = stream::unfold(Some(pipeline), |pipeline| async move {
+            let mut pipeline = pipeline?;
+            let answer = pipeline.next().await?;
+            // After an error, or a conflict, openraft begins a new session.
+            let goes_on = matches!(answer, Ok(Ok(_)));
+            Some((answer, goes_on.then_some(pipeline)))
+        });
+        let answers: BoxStream<'s, _> = answers.boxed();
+        Box::pin(async move { Ok(answers) })
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<TypeConfig>, _option: RPCOption) -> Rpc<VoteResponse<TypeConfig>> {
+        match self.control(request::Body::Vote(wire::vote_request_to(&rpc))).await? {
+            response::Body::Vote(response) => wire::vote_response_from(response).map_err(bad),
+            _ => Err(odd()),
+        }
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest<TypeConfig>, _option: RPCOption) -> Rpc<VoteResponse<TypeConfig>> {
+        match self
+            .control(request::Body::PreVote(wire::vote_request_to(&rpc)))
+            .await?
+        {
+            response::Body::PreVote(response) => wire::vote_response_from(response).map_err(bad),
+            _ => Err(odd()),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotBytes>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let sent = tokio::time::timeout(self.peers.options().snapshot_rpc, self.send_snapshot(vote, snapshot));
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = sent => match sent {
+                Ok(Ok(vote)) => Ok(SnapshotResponse::new(vote)),
+                Ok(Err(error)) => Err(StreamingError::Unreachable(unreachable(error))),
+                Err(_) => Err(StreamingError::Unreachable(unreachable("the snapshot took too long"))),
+            },
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
+        match self.control(request::Body::Transfer(wire::transfer_to(&req))).await? {
+            response::Body::Transfer(response) => wire::transferred_from(response).map_err(bad),
+            _ => Err(odd()),
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(self.peers.options().backoff)))
+    }
+}
+
+/// One run of pipelined appends.
+struct Pipeline<'s, S> {
+    way: &'s Way,
+    session: u64,
+    /// `None`: there are no more requests.
+    input: Option<S>,
+    flying: VecDeque<Calling>,
+}
+
+impl<S> Pipeline<'_, S>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+{
+    /// The next answer, in order; sends what is to be sent meanwhile.
+    async fn next(&mut self) -> Option<Rpc<StreamAppendResult<TypeConfig>>> {
+        loop {
+            let Pipeline { way, input, flying, .. } = self;
+            let more = input.is_some();
+            let room = flying.len() < way.peers.options().append_window;
+            tokio::select! {
+                biased;
+                Some(answer) = answered(flying) => {
+                    flying.pop_front();
+                    return Some(read(answer));
+                }
+                request = asked(input), if room && more => match request {
+                    Some(request) => {
+                        if let Err(error) = self.send(&request) {
+                            return Some(Err(error.into()));
+                        }
+                    }
+                    None => self.input = None,
+                },
+                else => return None,
+            }
+        }
+    }
+
+    fn send(&mut self, request: &AppendEntriesRequest<TypeConfig>) -> Result<(), CallError> {
+        let body = request::Body::Append(wire::append_to(request, self.session));
+        let calling = self.way.start(Class::Append, body, self.way.peers.options().rpc)?;
+        self.flying.push_back(calling);
+        Ok(())
+    }
+}
+
+/// The answer to the oldest request; `None` at once if there is none.
+async fn answered(flying: &mut VecDeque<Calling>) -> Option<Result<response::Body, CallError>> {
+    Some(flying.front_mut()?.answer().await)
+}
+
+async fn asked<S: Stream + Unpin>(input: &mut Option<S>) -> Option<S::Item> {
+    input.as_mut()?.next().await
+}
+
+fn read(answer: Result<response::Body, CallError>) -> Rpc<StreamAppendResult<TypeConfig>> {
+    match answer? {
+        response::Body::Append(appended) => wire::appended_from(appended).map_err(bad),
+        _ => Err(odd()),
+    }
+}

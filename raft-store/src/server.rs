@@ -1,0 +1,293 @@
+//! The other end of `peers`: takes what other nodes' replicas say to ours.
+//!
+//! ```text
+//!   Control stream --> each request in a task of its own, bounded ----------.
+//!   Append stream  --> per group and session, in order, to stream_append ---+--> answers, gathered into messages
+//!   Snapshot       --> checked, then installed
+//! ```
+//!
+//! A request names the replica that it is for. A node that holds another replica of that group (a newer one, say, after
+//! its disk was replaced) refuses: a vote given under an id that isn't ours could count twice.
+//!
+//! Deliberately absent: who may connect (the listener's business, in `node`).
+
+use crate::{
+    state_machine::StateMachine,
+    types::{SnapshotBytes, TypeConfig},
+    wire,
+};
+use bytes::BytesMut;
+use futures_util::{StreamExt, stream::BoxStream};
+use openraft::Raft as OpenRaft;
+use parking_lot::{Mutex, RwLock};
+use proto::raft::v1::{self as pb, raft_server::Raft, request, response};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Longest message between nodes. An append is bounded by `append_bytes_max`, or is one entry.
+pub(crate) const MESSAGE_MAX: usize = 64 * 1024 * 1024;
+/// Longest snapshot that is taken in.
+const SNAPSHOT_MAX: u64 = 1024 * 1024 * 1024;
+/// Control requests of one stream that are worked on at once.
+const CONTROL_MAX: usize = 256;
+/// Answers that wait for one stream.
+const ANSWERS_MAX: usize = 1024;
+/// Appends of one session that wait for their group.
+const SESSION_MAX: usize = 64;
+/// Most answers in one message.
+const FRAME_ANSWERS: usize = 64;
+
+/// A group's openraft handle.
+pub(crate) type Handle = OpenRaft<TypeConfig, StateMachine>;
+
+/// The groups of this node, as its server finds them.
+#[derive(Clone, Default)]
+pub(crate) struct Groups(Arc<RwLock<HashMap<u32, (u64, Handle)>>>);
+
+impl Groups {
+    pub(crate) fn insert(&self, group: u32, replica: u64, raft: Handle) {
+        self.0.write().insert(group, (replica, raft));
+    }
+
+    fn find(&self, group: u32, replica: u64) -> Result<Handle, String> {
+        match self.0.read().get(&group) {
+            Some((here, raft)) if *here == replica => Ok(raft.clone()),
+            Some((here, _)) => Err(format!("group {group}: replica {here} is here, not {replica}")),
+            None => Err(format!("group {group} is not here")),
+        }
+    }
+}
+
+/// The service that `node` mounts.
+#[derive(Clone, Default)]
+pub struct RaftService {
+    pub(crate) groups: Groups,
+}
+
+type Answers = mpsc::Sender<pb::Response>;
+
+#[tonic::async_trait]
+impl Raft for RaftService {
+    type ControlStream = BoxStream<'static, Result<pb::Responses, Status>>;
+    type AppendStream = BoxStream<'static, Result<pb::Responses, Status>>;
+
+    async fn control(
+        &self,
+        requests: Request<Streaming<pb::Requests>>,
+    ) -> Result<Response<Self::ControlStream>, Status> {
+        let (answers, out) = answers();
+        tokio::spawn(control(self.groups.clone(), requests.into_inner(), answers));
+        Ok(Response::new(out))
+    }
+
+    async fn append(&self, requests: Request<Streaming<pb::Requests>>) -> Result<Response<Self::AppendStream>, Status> {
+        let (answers, out) = answers();
+        tokio::spawn(append(self.groups.clone(), requests.into_inner(), answers));
+        Ok(Response::new(out))
+    }
+
+    async fn snapshot(
+        &self,
+        chunks: Request<Streaming<pb::SnapshotChunk>>,
+    ) -> Result<Response<pb::SnapshotReply>, Status> {
+        let vote = install(&self.groups, chunks.into_inner()).await?;
+        Ok(Response::new(vote))
+    }
+}
+
+fn answers() -> (Answers, BoxStream<'static, Result<pb::Responses, Status>>) {
+    let (tx, rx) = mpsc::channel(ANSWERS_MAX);
+    let out = ReceiverStream::new(rx).ready_chunks(FRAME_ANSWERS);
+    (tx, out.map(|responses| Ok(pb::Responses { responses })).boxed())
+}
+
+async fn control(groups: Groups, mut requests: Streaming<pb::Requests>, answers: Answers) {
+    let working = Arc::new(Semaphore::new(CONTROL_MAX));
+    while let Ok(Some(message)) = requests.message().await {
+        for request in message.requests {
+            let Ok(permit) = working.clone().acquire_owned().await else {
+                return;
+            };
+            let (groups, answers) = (groups.clone(), answers.clone());
+            tokio::spawn(async move {
+                let call = request.call;
+                let body = serve(&groups, request).await.unwrap_or_else(response::Body::Refused);
+                // The peer has gone: so has its question.
+                let _ = answers.send(pb::Response { call, body: Some(body) }).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+async fn serve(groups: &Groups, request: pb::Request) -> Result<response::Body, String> {
+    let raft = groups.find(request.group, request.to)?;
+    Ok(match request.body.ok_or("a request without content")? {
+        request::Body::Vote(vote) => {
+            let vote = wire::vote_request_from(vote).map_err(|bad| bad.to_string())?;
+            let response = raft.vote(vote).await.map_err(|error| error.to_string())?;
+            response::Body::Vote(wire::vote_response_to(&response))
+        }
+        request::Body::PreVote(vote) => {
+            let vote = wire::vote_request_from(vote).map_err(|bad| bad.to_string())?;
+            let response = raft.pre_vote(vote).await.map_err(|error| error.to_string())?;
+            response::Body::PreVote(wire::vote_response_to(&response))
+        }
+        request::Body::Append(append) => {
+            let append = wire::append_from(append).map_err(|bad| bad.to_string())?;
+            let prev = append.prev_log_id;
+            let last = append.entries.last().map(|entry| entry.log_id).or(prev);
+            let response = raft.append_entries(append).await.map_err(|error| error.to_string())?;
+            if prev.is_none() && response.is_conflict() {
+                return Err("a conflict before the first entry".into());
+            }
+            response::Body::Append(wire::appended_to(&response.into_stream_result(prev, last)))
+        }
+        request::Body::Transfer(transfer) => {
+            let transfer = wire::transfer_from(transfer).map_err(|bad| bad.to_string())?;
+            let response = raft
+                .handle_transfer_leader(transfer)
+                .await
+                .map_err(|error| error.to_string())?;
+            response::Body::Transfer(wire::transferred_to(&response))
+        }
+    })
+}
+
+/// One run of appends to one group.
+struct Session {
+    number: u64,
+    requests: mpsc::Sender<(u64, pb::AppendRequest)>,
+}
+
+async fn append(groups: Groups, mut requests: Streaming<pb::Requests>, answers: Answers) {
+    let mut sessions: HashMap<u32, Session> = HashMap::new();
+    while let Ok(Some(message)) = requests.message().await {
+        for request in message.requests {
+            let (call, group) = (request.call, request.group);
+            if let Err(why) = pass_on(&groups, &mut sessions, request, &answers).await
+                && answers
+                    .send(pb::Response {
+                        call,
+                        body: Some(response::Body::Refused(why)),
+                    })
+                    .await
+                    .is_err()
+            {
+                tracing::debug!(group, "the peer's append stream has ended");
+                return;
+            }
+        }
+    }
+}
+
+async fn pass_on(
+    groups: &Groups,
+    sessions: &mut HashMap<u32, Session>,
+    request: pb::Request,
+    answers: &Answers,
+) -> Result<(), String> {
+    let Some(request::Body::Append(append)) = request.body else {
+        return Err("not an append".into());
+    };
+    let known = sessions
+        .get(&request.group)
+        .is_some_and(|session| session.number == append.session);
+    if !known {
+        let raft = groups.find(request.group, request.to)?;
+        let (tx, rx) = mpsc::channel(SESSION_MAX);
+        // Replacing the old session closes its channel: it ends when it has answered what it took.
+        sessions.insert(
+            request.group,
+            Session {
+                number: append.session,
+                requests: tx,
+            },
+        );
+        tokio::spawn(run_session(raft, rx, answers.clone()));
+    }
+    match sessions.get(&request.group) {
+        Some(session) => session
+            .requests
+            .send((request.call, append))
+            .await
+            .map_err(|_| "the session has ended".into()),
+        None => Err("the session has ended".into()),
+    }
+}
+
+async fn run_session(raft: Handle, requests: mpsc::Receiver<(u64, pb::AppendRequest)>, answers: Answers) {
+    let calls: Arc<Mutex<VecDeque<u64>>> = Arc::default();
+    let input = ReceiverStream::new(requests).map({
+        let calls = calls.clone();
+        move |(call, append)| {
+            calls.lock().push_back(call);
+            wire::append_from(append)
+        }
+    });
+    // A request that can't be read ends the run: what follows it must not be applied over the gap.
+    let input = input
+        .take_while(|request| std::future::ready(request.is_ok()))
+        .filter_map(|r| std::future::ready(r.ok()));
+    let mut results = std::pin::pin!(raft.stream_append(input));
+    while let Some(result) = results.next().await {
+        let Some(call) = calls.lock().pop_front() else { break };
+        let body = match result {
+            Ok(result) => response::Body::Append(wire::appended_to(&result)),
+            Err(fatal) => response::Body::Refused(fatal.to_string()),
+        };
+        if answers.send(pb::Response { call, body: Some(body) }).await.is_err() {
+            return;
+        }
+    }
+    let left: Vec<u64> = calls.lock().drain(..).collect();
+    for call in left {
+        let body = Some(response::Body::Refused("the run of appends has ended".into()));
+        if answers.send(pb::Response { call, body }).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn install(groups: &Groups, mut chunks: Streaming<pb::SnapshotChunk>) -> Result<pb::SnapshotReply, Status> {
+    let invalid = |what: &str| Status::invalid_argument(what);
+    let first = chunks.message().await?.and_then(|chunk| chunk.part);
+    let Some(pb::snapshot_chunk::Part::Head(head)) = first else {
+        return Err(invalid("no head"));
+    };
+    let raft = groups.find(head.group, head.to).map_err(Status::failed_precondition)?;
+    let vote = wire::vote_from(head.vote).map_err(|bad| invalid(&bad.to_string()))?;
+    let meta = head.meta.ok_or_else(|| invalid("no meta"))?;
+    let meta = wire::snapshot_meta_from(meta).map_err(|bad| invalid(&bad.to_string()))?;
+    if head.size > SNAPSHOT_MAX {
+        return Err(invalid("the snapshot is too long"));
+    }
+    let mut body = BytesMut::new();
+    while let Some(chunk) = chunks.message().await? {
+        let Some(pb::snapshot_chunk::Part::Data(data)) = chunk.part else {
+            return Err(invalid("no data"));
+        };
+        if (body.len() + data.len()) as u64 > head.size {
+            return Err(invalid("longer than it said"));
+        }
+        body.extend_from_slice(&data);
+    }
+    if body.len() as u64 != head.size || crc32c::crc32c(&body) != head.crc32c {
+        return Err(Status::data_loss("the snapshot was damaged on its way"));
+    }
+    tracing::info!(group = head.group, bytes = body.len(), "installing a snapshot");
+    let snapshot = openraft::storage::Snapshot {
+        meta,
+        snapshot: SnapshotBytes(body.freeze()),
+    };
+    let response = raft.install_full_snapshot(vote, snapshot).await;
+    let response = response.map_err(|fatal| Status::unavailable(fatal.to_string()))?;
+    Ok(pb::SnapshotReply {
+        vote: Some(wire::vote_to(&response.vote)),
+    })
+}

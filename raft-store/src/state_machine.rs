@@ -1,0 +1,252 @@
+//! Applying: the committed log becomes state, events and answers.
+//!
+//! ```text
+//!   openraft --entries--> apply: write lock { State::apply, Feed::publish } --> answer to the proposer, if it is here
+//!                           '--> heard_top, applied index, cluster map: watched by readers and the host
+//! ```
+//!
+//! `Replica` is what the rest of the node may see of a group between two entries: it is shared with the proposer (through
+//! `port::Log`), with readers and with followers. Only this file writes to it.
+//!
+//! Deliberately absent: rules (`State`, `auction`), and any decision of when to make a snapshot (`janitor`).
+
+use crate::{
+    feed::Feed,
+    log_store::LogStore,
+    snapshot::{self, Image, SnapshotFile},
+    state::State,
+    types::{
+        Answer, LogEntry, LogId, LogPayload, Payload, SnapshotBytes, SnapshotMeta, StoredMembership, TraceContext,
+        TypeConfig,
+    },
+};
+use auction::{Applied, Limits};
+use futures_util::{Stream, StreamExt};
+use openraft::{
+    OptionalSend, RaftSnapshotBuilder,
+    storage::{EntryResponder, RaftStateMachine, Snapshot},
+};
+use parking_lot::{Mutex, RwLock};
+use placement::ClusterMap;
+use std::{io, sync::Arc, time::Instant};
+use tokio::sync::watch;
+
+/// A group's state and what hangs on it.
+pub(crate) struct Replica {
+    pub(crate) state: RwLock<State>,
+    pub(crate) feed: Feed,
+    /// Index of the newest applied entry; changes wake readers that wait for a version.
+    pub(crate) applied: watch::Sender<u64>,
+    /// The cluster map, if this is shard 0.
+    pub(crate) map: watch::Sender<Option<Arc<ClusterMap>>>,
+    pub(crate) heard_top: Mutex<Instant>,
+}
+
+impl Replica {
+    fn new(state: State) -> Replica {
+        Replica {
+            feed: Feed::default(),
+            applied: watch::channel(state.applied).0,
+            map: watch::channel(state.map.clone()).0,
+            heard_top: Mutex::new(Instant::now()),
+            state: RwLock::new(state),
+        }
+    }
+}
+
+/// openraft's state machine over a `Replica`.
+pub(crate) struct StateMachine {
+    replica: Arc<Replica>,
+    log: LogStore,
+    file: SnapshotFile,
+    limits: Limits,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+}
+
+impl StateMachine {
+    /// The state machine as of the group's snapshot file. Blocks for the disk.
+    pub(crate) fn open(log: LogStore, file: SnapshotFile, limits: Limits) -> io::Result<StateMachine> {
+        let (state, applied, membership) = match file.read()? {
+            Some((meta, body)) => (
+                snapshot::decode(body.0, limits)?,
+                meta.last_log_id,
+                meta.last_membership,
+            ),
+            None => (State::new(limits), None, StoredMembership::default()),
+        };
+        Ok(StateMachine {
+            replica: Arc::new(Replica::new(state)),
+            log,
+            file,
+            limits,
+            applied,
+            membership,
+        })
+    }
+
+    pub(crate) fn replica(&self) -> Arc<Replica> {
+        self.replica.clone()
+    }
+
+    fn apply_one(&mut self, entry: LogEntry) -> Answer {
+        let LogEntry { log_id, payload } = entry;
+        self.applied = Some(log_id);
+        let answer = match payload {
+            LogPayload::Blank => self.touch(log_id.index),
+            LogPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(log_id), membership);
+                self.touch(log_id.index)
+            }
+            LogPayload::Normal(logged) => self.apply_payload(log_id.index, logged.payload()),
+        };
+        self.replica.applied.send_replace(log_id.index);
+        answer
+    }
+
+    fn touch(&self, index: u64) -> Answer {
+        self.replica.state.write().applied = index;
+        Answer::Nothing
+    }
+
+    fn apply_payload(&self, index: u64, payload: &Payload) -> Answer {
+        let mut state = self.replica.state.write();
+        let top = state.shard.top();
+        let answer = state.apply(payload);
+        state.applied = index;
+        if state.shard.top() != top {
+            // An entry that is gone from memory was covered by a snapshot: then nobody waits for this moment.
+            let heard = self.log.heard(index).unwrap_or_else(Instant::now);
+            *self.replica.heard_top.lock() = heard;
+        }
+        match (&answer, payload) {
+            (Answer::Entry(applied), Payload::Entry { traces, .. }) => {
+                let _spans: Vec<_> = traces.iter().map(|(_, trace)| publish_span(*trace)).collect();
+                if let Applied::Done(done) = &**applied {
+                    self.replica.feed.publish(done, &state.shard);
+                }
+            }
+            (Answer::Meta { stored: true, .. }, _) => {
+                self.replica.map.send_replace(state.map.clone());
+            }
+            _ => {}
+        }
+        answer
+    }
+}
+
+/// A span under the trace of whoever sent a command: it goes on here, whatever replica this is.
+fn publish_span(trace: TraceContext) -> tracing::Span {
+    use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+    use tracing_opentelemetry::OpenTelemetrySpanExt;
+    let parent = SpanContext::new(
+        TraceId::from_bytes(trace.trace.to_be_bytes()),
+        SpanId::from_bytes(trace.span.to_be_bytes()),
+        TraceFlags::new(trace.flags),
+        true,
+        TraceState::default(),
+    );
+    let span = tracing::info_span!("feed.publish");
+    // Fails only where no exporter listens: then there is no trace to go on with.
+    let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(parent));
+    span
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotBytes;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            let answer = self.apply_one(entry);
+            if let Some(responder) = responder {
+                responder.send(answer);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            image: Some(Image::of(&self.replica.state.read())),
+            meta: SnapshotMeta {
+                last_log_id: self.applied,
+                last_membership: self.membership.clone(),
+            },
+            file: self.file.clone(),
+        }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotBytes) -> Result<(), io::Error> {
+        let (file, limits, meta) = (self.file.clone(), self.limits, meta.clone());
+        let (applied, membership) = (meta.last_log_id, meta.last_membership.clone());
+        let state = blocking(move || {
+            let state = snapshot::decode(snapshot.0.clone(), limits)?;
+            file.write(&meta, &snapshot)?;
+            Ok(state)
+        })
+        .await?;
+        self.applied = applied;
+        self.membership = membership;
+        let index = state.applied;
+        let mut present = self.replica.state.write();
+        *present = state;
+        *self.replica.heard_top.lock() = Instant::now();
+        self.replica.map.send_replace(present.map.clone());
+        self.replica.feed.reset();
+        drop(present);
+        self.replica.applied.send_replace(index);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot1>, io::Error> {
+        let file = self.file.clone();
+        let found = blocking(move || file.read()).await?;
+        Ok(found.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+    }
+}
+
+type Snapshot1 = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotBytes>;
+
+/// Encodes and stores an image that was taken between two entries.
+pub(crate) struct Builder {
+    image: Option<Image>,
+    meta: SnapshotMeta,
+    file: SnapshotFile,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotBytes;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot1, io::Error> {
+        let Some(image) = self.image.take() else {
+            return Err(io::Error::other("an image is built once"));
+        };
+        let (meta, file) = (self.meta.clone(), self.file.clone());
+        let snapshot = blocking(move || {
+            let body = image.encode();
+            file.write(&meta, &body)?;
+            Ok(body)
+        })
+        .await?;
+        Ok(Snapshot {
+            meta: self.meta.clone(),
+            snapshot,
+        })
+    }
+}
+
+/// Runs what waits for the disk where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(f)
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+}
