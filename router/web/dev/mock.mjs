@@ -23,7 +23,7 @@ const sfu = process.env.RUSHROOM_MOCK_VIDEO === '1' ? await (await import('./moc
 function make(over) {
   const id = over.id ?? `lot${(ids += 1)}`;
   const a = {
-    id, version: 1, seller: 'guest-Sun-a1b2', title: 'Item', description: '', currency: 'KRW', start_price: 10_000, increments: [[0, 1_000], [100_000, 5_000]],
+    id, version: 1, seller: 'guest-sun-a1b2', title: 'Item', description: '', currency: 'KRW', start_price: 10_000, increments: [[0, 1_000], [100_000, 5_000]],
     duration_ms: 120_000, guests: true, pause_without_stream: false, phase: 'draft', seq: 0, price: 0, bids: 0, ct: 0, h: '0'.repeat(64), shard: 1 + (id.length % 15),
     events: [], chat: [], ...over,
   };
@@ -105,7 +105,7 @@ setInterval(() => {
 
 const problem = (code, status) => ({ type: `/problems/${code}`, title: code, status, code, ko: code });
 function sign(name, role) {
-  const user = { id: `guest-${name.replace(/[^A-Za-z0-9]/g, '') || 'x'}-${Math.random().toString(36).slice(2, 6)}`, name, roles: [role] };
+  const user = { id: `guest-${name.replace(/[^A-Za-z0-9]/g, '').toLowerCase() || 'anon'}-${Math.random().toString(36).slice(2, 10)}`, name, roles: [role] };
   const token = `mock-${Math.random().toString(36).slice(2)}`;
   users.set(token, user);
   return { token, user, expires_at_ms: Date.now() + 3_600_000 };
@@ -135,7 +135,10 @@ async function handle(me, request, response) {
   }
   if (url.pathname === '/api/v1/auctions' && request.method === 'GET') {
     const states = (url.searchParams.get('state') ?? '').split(',');
-    return send(200, { items: [...auctions.values()].filter((a) => states.includes(a.phase)).map(view), next: null });
+    if (states.some((s) => !['live', 'scheduled', 'draft', 'closed'].includes(s))) return refuse('bad_request', 400);
+    const seller = url.searchParams.get('seller');
+    const shown = (a) => states.includes(a.phase === 'paused' ? 'live' : a.phase) && (a.phase !== 'draft' || a.seller === user?.id) && (!seller || a.seller === seller);
+    return send(200, { items: [...auctions.values()].filter(shown).map(view), next: null, missing: [] });
   }
   if (url.pathname === '/api/v1/auctions') {
     if (!user) return refuse('auth', 401);
@@ -222,14 +225,14 @@ function talk(a, from, name, text, id = `c${Math.random()}`) {
 const rush = { cut_ppm_max: 500_000, cut_per_raise_ppm: 1_000_000, floor_ms: 10_000 };
 const seeds = [
   { id: 'celadon', title: '청자 상감 매병 · Celadon vase, 1970s', description: 'Hand-thrown in Icheon. Height 32 cm, no chips or cracks.\n이천에서 빚은 청자입니다. 높이 32 cm, 상태 좋음.', duration_ms: 900_000, rush, crowd: 128 },
-  { id: 'lens50', title: 'Leica Summicron 50 mm f/2, 1969', currency: 'USD', start_price: 25_000, increments: [[0, 500]], duration_ms: 540_000, rush, seller: 'guest-Jonas-k2p9', crowd: 43, reserve_met: false },
-  { id: 'sneaker', title: '한정판 스니커즈 270 mm 미착용', start_price: 120_000, increments: [[0, 2_000]], duration_ms: 240_000, soft_close: { window_ms: 10_000, reset_to_ms: 15_000, extensions_max: 50 }, seller: 'guest-Haneul-77ab', crowd: 12 },
+  { id: 'lens50', title: 'Leica Summicron 50 mm f/2, 1969', currency: 'USD', start_price: 25_000, increments: [[0, 500]], duration_ms: 540_000, rush, seller: 'guest-jonas-k2p9', crowd: 43, reserve_met: false },
+  { id: 'sneaker', title: '한정판 스니커즈 270 mm 미착용', start_price: 120_000, increments: [[0, 2_000]], duration_ms: 240_000, soft_close: { window_ms: 10_000, reset_to_ms: 15_000, extensions_max: 50 }, seller: 'guest-haneul-77ab', crowd: 12 },
 ];
 for (const seed of seeds) start(make(seed));
 make({ id: 'teaset', title: '백자 다기 세트 5인용', phase: 'scheduled', start_at_ms: Date.now() + 1_500_000, start_price: 45_000 });
-Object.assign(make({ id: 'watch', title: 'Seiko 5 Sports, 1983', currency: 'USD', start_price: 8_000 }), { phase: 'closed', outcome: 'sold', bids: 17, price: 21_500, leader: 'guest-Ivo-1a2b', seq: 19 });
+Object.assign(make({ id: 'watch', title: 'Seiko 5 Sports, 1983', currency: 'USD', start_price: 8_000 }), { phase: 'closed', outcome: 'sold', bids: 17, price: 21_500, leader: 'guest-ivo-1a2b', seq: 19 });
 Object.assign(make({ id: 'book', title: '초판본 시집, 1948', start_price: 30_000 }), { phase: 'closed', outcome: 'unsold' });
-const bots = ['guest-Minji-q1w2', 'guest-Ivo-1a2b', 'guest-Dohyun-z9x8', 'guest-Ana-m3n4'];
+const bots = ['guest-minji-q1w2', 'guest-ivo-1a2b', 'guest-dohyun-z9x8', 'guest-ana-m3n4'];
 const lines = ['와 색이 정말 곱네요', 'Is the base signed?', '배송은 언제 되나요?', 'going fast!', '바닥도 보여 주세요', 'Lovely glaze.'];
 setInterval(() => {
   for (const { id } of seeds) {
@@ -238,7 +241,7 @@ setInterval(() => {
     if (Math.random() < 0.25) bid(a, bots[Math.floor(Math.random() * bots.length)], `b${Math.random()}`, least(a) + step(a) * Math.floor(Math.random() * 2));
     if (Math.random() < 0.3) {
       const from = bots[Math.floor(Math.random() * bots.length)];
-      talk(a, from, from.split('-')[1], lines[Math.floor(Math.random() * lines.length)]);
+      talk(a, from, from.split('-')[1].replace(/^./, (c) => c.toUpperCase()), lines[Math.floor(Math.random() * lines.length)]);
     }
   }
 }, 2_000);

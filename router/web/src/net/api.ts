@@ -90,18 +90,24 @@ export interface Draft {
   pause_without_stream?: boolean;
 }
 
-/** Every page of a list, bounded: a page of cards is not an archive. */
-export async function listAuctions(states: string, signal?: AbortSignal): Promise<Auction[]> {
+/**
+ * Every page of a list, bounded: a page of cards is not an archive. Live comes first, so what is cut off is old. `missing`:
+ * some shards didn't answer. Drafts are listed for their seller only.
+ */
+export async function listAuctions(wish: { states: string; seller?: string; hat?: Hat; signal: AbortSignal }): Promise<{ items: Auction[]; missing: boolean }> {
   const items: Auction[] = [];
+  let missing = false;
   let cursor: string | undefined;
   for (let page = 0; page < 4; page += 1) {
-    const query = new URLSearchParams({ state: states, limit: '50', ...(cursor && { cursor }) });
-    const answer = await json<{ items: Auction[]; next?: string | null }>(call(`/api/v1/auctions?${query}`, signal ? { signal } : {}));
+    const query = new URLSearchParams({ state: wish.states, limit: '100', ...(wish.seller && { seller: wish.seller }), ...(cursor && { cursor }) });
+    const path = `/api/v1/auctions?${query}`;
+    const answer = await json<{ items: Auction[]; next?: string | null; missing?: number[] }>(call(path, { signal: wish.signal, ...(wish.hat && { hat: wish.hat }) }));
     items.push(...answer.items);
+    missing ||= (answer.missing?.length ?? 0) > 0;
     cursor = answer.next ?? undefined;
     if (!cursor) break;
   }
-  return items;
+  return { items, missing };
 }
 
 export const getAuction = (id: string) => json<Auction>(call(at(id)));

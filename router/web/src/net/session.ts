@@ -3,6 +3,7 @@
  * two people). Kept in localStorage so that a reload or a second tab stays signed in; an expired one is dropped.
  */
 import { computed, signal } from '@preact/signals';
+import { learnName } from '../core/names';
 import type { User } from '../core/types';
 
 export type Hat = 'bidder' | 'seller';
@@ -30,6 +31,7 @@ function watch(hat: Hat): void {
   window.clearTimeout(timers[hat]);
   const session = sessions[hat].value;
   if (!session) return;
+  learnName(session.user.id, session.user.name);
   const left = session.expires_at_ms - Date.now() - MARGIN_MS;
   // Timers take 31 bits; a longer life is looked at again then.
   timers[hat] = window.setTimeout(() => (left > 2 ** 31 - 1 ? watch(hat) : signOut(hat)), Math.min(Math.max(0, left), 2 ** 31 - 1));

@@ -3,7 +3,6 @@ import { signal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import { formatLeft } from '../core/countdown';
 import { formatMoney } from '../core/money';
-import { displayName } from '../core/names';
 import { href } from '../core/routes';
 import type { Auction } from '../core/types';
 import { locale, t, tn, when } from '../i18n';
@@ -11,6 +10,7 @@ import { listAuctions } from '../net/api';
 import { Cover } from '../ui/cover';
 import { useFrames } from '../ui/frame';
 import { Camera } from '../ui/icons';
+import { sellerName } from '../ui/log';
 import '../styles/list.css';
 
 /** Viewers of the list don't join rooms (they would count as watching), so they ask now and then. */
@@ -20,11 +20,13 @@ const ENDED_SHOWN = 12;
 interface Seen { auction: Auction; at: number }
 const seen = signal<Seen[] | undefined>(undefined);
 const failed = signal(false);
+const missing = signal(false);
 
 async function refresh(signal: AbortSignal): Promise<void> {
   try {
-    const items = await listAuctions('live,paused,scheduled,closed', signal);
+    const { items, missing: some } = await listAuctions({ states: 'live,scheduled,closed', signal });
     const at = performance.now();
+    missing.value = some;
     seen.value = items.map((auction) => ({ auction, at }));
     failed.value = false;
   } catch {
@@ -62,6 +64,7 @@ export default function List() {
         <p>{t('list.intro')}</p>
       </section>
       {failed.value && <p class="banner warn" role="status">{t('list.error')}</p>}
+      {missing.value && !failed.value && <p class="banner warn" role="status">{t('list.missing')}</p>}
       {seen.value === undefined && !failed.value && <p class="loading" role="status">{t('list.loading')}…</p>}
       {seen.value !== undefined && (
         <>
@@ -106,7 +109,7 @@ function Card({ auction, at }: Seen) {
       </div>
       <div class="card-body">
         <h3><a href={href({ page: 'room', id: auction.id })} aria-label={t('card.enter', { title: auction.title })}>{auction.title}</a></h3>
-        <p class="card-seller">{displayName(auction.seller)}</p>
+        <p class="card-seller">{sellerName(auction.seller)}</p>
         <dl class="card-price">
           <dt>{label}</dt>
           <dd class="money">{money(auction.bids > 0 ? auction.price : auction.start_price)}</dd>

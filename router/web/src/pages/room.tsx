@@ -1,6 +1,5 @@
 /** The room: one auction, live. */
 import { useEffect, useMemo } from 'preact/hooks';
-import { displayName } from '../core/names';
 import { rushWords } from '../core/terms';
 import type { Auction } from '../core/types';
 import { reason, t, tn } from '../i18n';
@@ -11,7 +10,7 @@ import { Chat } from '../ui/chat';
 import { CountdownView } from '../ui/countdown';
 import { Back, Eye } from '../ui/icons';
 import { LinkState } from '../ui/link';
-import { BidLog } from '../ui/log';
+import { BidLog, sellerName } from '../ui/log';
 import { Video } from '../ui/video';
 import Missing from './missing';
 import '../styles/room.css';
@@ -57,7 +56,7 @@ export default function RoomPage({ id = '' }: { id?: string }) {
         <div class="title-line">
           <h1 tabIndex={-1}>{auction.title}</h1>
           <p class="sub">
-            <span>{t('room.seller')} <strong>{displayName(auction.seller)}</strong></span>
+            <span>{t('room.seller')} <strong>{sellerName(auction.seller)}</strong></span>
             <span class="watching"><Eye />{tn('room.viewers', viewers)}</span>
           </p>
         </div>

@@ -137,7 +137,7 @@ function Field({ id, label, hint, error, children }: { id: string; label: Key; h
   );
 }
 
-/** Drafts are not in the public list; what is live, scheduled or over is. */
+/** One's own, drafts too: those no one else can list. */
 function Mine({ me }: { me: string }) {
   const [items, setItems] = useState<Auction[] | undefined>(undefined);
   useEffect(() => {
@@ -145,8 +145,8 @@ function Mine({ me }: { me: string }) {
     let timer = 0;
     const loop = async () => {
       try {
-        const all = await listAuctions('draft,scheduled,live,paused,closed', abort.signal);
-        setItems(all.filter((a) => a.seller === me));
+        const { items: own } = await listAuctions({ states: 'draft,scheduled,live,closed', seller: me, hat: 'seller', signal: abort.signal });
+        setItems(own);
       } catch {
         // The next round tries again; the form beside it works without the list.
       }

@@ -6,7 +6,7 @@ import { batch, computed, signal } from '@preact/signals';
 import * as bids from '../core/bids';
 import { Countdown } from '../core/countdown';
 import * as feed from '../core/feed';
-import { freshId } from '../core/names';
+import { freshId, learnName } from '../core/names';
 import type { AuctionEvent, Problem, ServerMessage } from '../core/types';
 import { getAuction } from '../net/api';
 import { Connection } from '../net/socket';
@@ -178,6 +178,7 @@ export class Room {
       const next = bids.answer(this.bids.value, message.id, { ...(verdict && { verdict }), ...(problem && { problem }) }, performance.now());
       this.#keep({ bids: next, send: [] });
     } else if (message.t === 'chat') {
+      learnName(message.chat.from, message.chat.name);
       this.#chatWaiting.delete(message.chat.id);
     } else if (message.t === 'problem') {
       this.#problem(message);

@@ -38,8 +38,13 @@ function Row({ auction, event, me }: { auction: Auction; event: AuctionEvent; me
 export function personName(id: string | null | undefined, me: string | undefined): string {
   if (!id) return '–';
   if (id === me) return t('log.you');
-  const tail = nameTail(id);
-  return tail ? `${displayName(id)}·${tail.slice(-2)}` : displayName(id);
+  const [name, tail] = [sellerName(id), nameTail(id)];
+  return tail ? `${name}·${tail}` : name;
+}
+
+/** A seller's name stands alone: there is only one in a room. */
+export function sellerName(id: string): string {
+  return displayName(id) ?? t('person.guest');
 }
 
 function words(auction: Auction, event: AuctionEvent, me: string | undefined): string {

@@ -3,7 +3,7 @@ import { comeBack } from '../backoff';
 import { BLOCKS, decodeBlocks, encodeBlocks } from '../blocks';
 import { checkForm, type Form } from '../draft';
 import { formatMoney, MAX_MINOR, parseMoney, plainMoney } from '../money';
-import { displayName, freshId, nameTail } from '../names';
+import { displayName, freshId, learnName, nameTail } from '../names';
 import { href, parseRoute } from '../routes';
 import { increment, leastNext, rushCut, rushWords } from '../terms';
 
@@ -121,8 +121,12 @@ describe('the form of a new auction', () => {
 });
 
 describe('names and addresses', () => {
-  it.each([['guest-Mina-x7k2', 'Mina', 'x7k2'], ['guest-a-b-1', 'a-b', '1'], ['member42', 'member42', '']])('%s', (id, name, tail) => {
+  it.each([['guest-mina-x7k2abcd', 'Mina', 'cd'], ['guest-a-b-1', 'A-b', '1'], ['guest-anon-0000zz11', undefined, '11'], ['member42', 'member42', '']])('%s', (id, name, tail) => {
     expect([displayName(id), nameTail(id)]).toEqual([name, tail]);
+  });
+  it('a name that was told is used as it is written', () => {
+    learnName('guest-anon-abcd1234', '민지');
+    expect(displayName('guest-anon-abcd1234')).toBe('민지');
   });
   it('ids fit the protocol', () => {
     expect(freshId()).toMatch(/^[A-Za-z0-9_-]{1,64}$/);
