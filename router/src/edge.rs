@@ -8,7 +8,7 @@ use crate::{
     options::Options,
     ports::{Admin, ChatLine, Chats, ClusterMapSource, PortError, Shards, Streams},
     problem::{EdgeCode, Problem},
-    room::Rooms,
+    room::{RoomStats, Rooms},
     route::{GiveUp, Routes},
 };
 use auction::{AuctionId, AuctionView, Command, Id, Reason, Verdict};
@@ -330,6 +330,12 @@ impl Edge {
     #[must_use]
     pub fn sockets(&self) -> usize {
         self.state.sockets.load(Ordering::Relaxed)
+    }
+
+    /// The rooms that are open here.
+    #[must_use]
+    pub fn rooms(&self) -> Vec<RoomStats> {
+        self.state.rooms.stats()
     }
 
     /// Drains: no new sockets, open ones are told to go elsewhere (4503, spread over `drain_ms`), then rooms close.

@@ -33,3 +33,4 @@ mod wire;
 pub use edge::{Edge, Ports};
 pub use http::openapi;
 pub use options::{Options, Secret};
+pub use room::RoomStats;

@@ -90,6 +90,8 @@ pub struct Options {
     pub verdict_bytes_max: usize,
     /// WebSocket: events that a viewer may be behind before it falls to the newest state and a snapshot.
     pub viewer_lag_max: u64,
+    /// WebSocket: frames of one client per second (a burst is four times as many); above it the socket is closed 4429.
+    pub frames_per_s: u32,
     /// WebSocket: frames that were not understood before the socket is closed 4400.
     pub strikes_max: u32,
     /// WebSocket: a ping is sent when nothing was heard for this long, ms.
@@ -156,6 +158,7 @@ impl Default for Options {
             socket_chats_max: 8,
             verdict_bytes_max: 256 * 1024,
             viewer_lag_max: 256,
+            frames_per_s: 250,
             strikes_max: 8,
             ping_ms: 20_000,
             silence_ms: 50_000,

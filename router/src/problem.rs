@@ -75,26 +75,38 @@ impl EdgeCode {
     }
 }
 
+/// A problem's type: a path made of its code.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind(&'static str);
+
+impl Serialize for Kind {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("/problems/{}", self.0))
+    }
+}
+
 /// An RFC 9457 problem.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Problem {
     /// `/problems/{code}`.
     #[serde(rename = "type")]
-    pub(crate) kind: String,
+    #[schema(value_type = String)]
+    pub(crate) kind: Kind,
     /// One line, English.
-    pub(crate) title: String,
+    pub(crate) title: &'static str,
     /// The HTTP status.
     pub(crate) status: u16,
     /// What exactly, for a developer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) detail: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub(crate) detail: Option<Box<str>>,
     /// From the one table.
     pub(crate) code: &'static str,
     /// One line, Korean.
     pub(crate) ko: &'static str,
     /// The refusal, if a shard judged it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) verdict: Option<VerdictBody>,
+    pub(crate) verdict: Option<Box<VerdictBody>>,
     #[serde(skip)]
     pub(crate) retry_after_s: Option<u32>,
 }
@@ -103,8 +115,8 @@ impl Problem {
     pub(crate) fn edge(code: EdgeCode) -> Problem {
         let (status, code, title, ko) = code.row();
         Problem {
-            kind: format!("/problems/{code}"),
-            title: title.into(),
+            kind: Kind(code),
+            title,
             status: status.as_u16(),
             detail: None,
             code,
@@ -123,8 +135,8 @@ impl Problem {
             _ => StatusCode::CONFLICT,
         };
         Problem {
-            kind: format!("/problems/{}", reason.code()),
-            title: reason.english().into(),
+            kind: Kind(reason.code()),
+            title: reason.english(),
             status: status.as_u16(),
             detail: None,
             code: reason.code(),
@@ -150,7 +162,7 @@ impl Problem {
     }
 
     pub(crate) fn because(mut self, detail: impl Into<String>) -> Problem {
-        self.detail = Some(detail.into());
+        self.detail = Some(detail.into().into());
         self
     }
 
@@ -168,7 +180,7 @@ impl From<&Verdict> for Problem {
     fn from(verdict: &Verdict) -> Problem {
         let reason = verdict.outcome.err().unwrap_or(Reason::Invalid);
         Problem {
-            verdict: Some(verdict.into()),
+            verdict: Some(Box::new(verdict.into())),
             ..Problem::reason(reason)
         }
     }

@@ -137,11 +137,6 @@ impl Room {
         encode(say)
     }
 
-    /// Frames encoded since the room opened.
-    pub(crate) fn encoded(&self) -> u64 {
-        self.encoded.load(Ordering::Relaxed)
-    }
-
     /// Sockets that watch.
     pub(crate) fn viewers(&self) -> usize {
         self.wakes.read().len()
@@ -260,7 +255,7 @@ impl Room {
             {
                 Ok(view) => self.viewed(view),
                 // An older view with all events since is as good, if the ring still has them.
-                Err(why) if !known.is_some_and(|(seq, _)| seq >= base.max(at_least)) => return Err(why.into()),
+                Err(why) if known.is_none_or(|(seq, _)| seq < base.max(at_least)) => return Err(why.into()),
                 Err(_) => {}
             }
         }
@@ -361,6 +356,19 @@ impl Drop for Seat {
     }
 }
 
+/// What a room is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomStats {
+    /// The auction.
+    pub auction: AuctionId,
+    /// Viewers at this edge.
+    pub viewers: usize,
+    /// The newest event.
+    pub seq: u64,
+    /// Frames encoded since it opened, each shared by all viewers.
+    pub encoded: u64,
+}
+
 /// All rooms of an edge.
 #[derive(Default)]
 pub(crate) struct Rooms {
@@ -389,6 +397,17 @@ impl Rooms {
     /// The room of an auction, if it is open.
     pub(crate) fn get(&self, id: &AuctionId) -> Option<Arc<Room>> {
         self.rooms.lock().get(id).cloned()
+    }
+
+    pub(crate) fn stats(&self) -> Vec<RoomStats> {
+        let rooms: Vec<Arc<Room>> = self.rooms.lock().values().cloned().collect();
+        let stats = |room: &Arc<Room>| RoomStats {
+            auction: room.id.clone(),
+            viewers: room.viewers(),
+            seq: *room.head.borrow(),
+            encoded: room.encoded.load(Ordering::Relaxed),
+        };
+        rooms.iter().map(stats).collect()
     }
 
     fn interest(&self, state: &Arc<State>, id: &AuctionId) -> Option<Interest> {

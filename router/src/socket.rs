@@ -20,6 +20,7 @@ mod inbox;
 use crate::{
     auth::{User, wall_ms},
     edge::State,
+    limits::Buckets,
     metrics,
     ports::ChatLine,
     problem::{EdgeCode, Problem},
@@ -144,6 +145,9 @@ struct Session {
     /// To the task that says this session's chat lines, once there was one.
     speaker: Option<mpsc::Sender<(AuctionId, ChatLine)>>,
     strikes: u32,
+    /// How fast this client may speak, whatever it says.
+    pace: Buckets<()>,
+    begun: Instant,
     heard: Instant,
     pinged: bool,
     leave_at: Option<Instant>,
@@ -152,6 +156,8 @@ struct Session {
 impl Session {
     fn new(state: Arc<State>) -> Session {
         let inbox = Arc::new(Inbox::new(state.options.verdict_bytes_max));
+        let per_s = u64::from(state.options.frames_per_s);
+        let pace = Buckets::new(per_s * 60, per_s * 4, 1);
         Session {
             state,
             user: None,
@@ -160,6 +166,8 @@ impl Session {
             joins: 0,
             speaker: None,
             strikes: 0,
+            pace,
+            begun: Instant::now(),
             heard: Instant::now(),
             pinged: false,
             leave_at: None,
@@ -215,6 +223,9 @@ impl Session {
         };
         self.heard = Instant::now();
         self.pinged = false;
+        if self.pace.take(&(), self.begun.elapsed().as_millis() as u64).is_err() {
+            return Flow::Close(Close::TooMany);
+        }
         match message {
             Message::Text(text) => self.hear(&text),
             Message::Binary(_) => self.strike("frames are text"),

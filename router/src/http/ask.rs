@@ -148,6 +148,14 @@ impl<T: DeserializeOwned> FromRequest<Arc<State>> for Json<T> {
             return Err(Problem::edge(EdgeCode::Unsupported).because("send application/json"));
         }
         let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        // Serde would also read a struct from an array, field by field: nobody means that.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(bytes);
+            return Err(parsed.map_or_else(
+                |error| Problem::json(&error),
+                |_| Problem::edge(EdgeCode::BadRequest).because("the body is a JSON object"),
+            ));
+        }
         serde_json::from_slice(bytes)
             .map(Json)
             .map_err(|error| Problem::json(&error))

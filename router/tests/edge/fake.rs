@@ -1,0 +1,475 @@
+//! A cluster in memory: three nodes, one of them leads, the real `auction::Shard` judges. Time moves only when a test moves
+//! it. Faults are said, not dealt: a node is down, a reply is scripted, a feed is cut.
+
+use async_trait::async_trait;
+use auction::{
+    Action, Actor, AuctionId, AuctionView, Command, Entry, Event, FeedItem, Id, Office, Position, Reply, Rights, Shard,
+    Stamp, Stamped, shard::Applied, shard::Limits,
+};
+use futures_util::{StreamExt, stream, stream::BoxStream};
+use parking_lot::Mutex;
+use placement::{ClusterMap, Node, NodeId, Placement, ReplicaId, ShardId};
+use router::{
+    chat::{DeskLimits, Hall},
+    ports::{
+        Admin, ChatLine, Chats, ClockEstimate, ClusterMapSource, Freshness, MediaAnswer, PortError, Shards, Streams,
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+pub(crate) const NODES: [u64; 3] = [1, 2, 3];
+
+struct Inner {
+    shard: Shard,
+    now: Stamp,
+    leader: u64,
+    /// What `Shards::leader` says, if not the truth.
+    rumour: Option<u64>,
+    down: BTreeSet<u64>,
+    epoch: u64,
+    /// Replies given instead of the judge's; `true`: after judging (the answer was lost).
+    scripted: VecDeque<(Reply, bool)>,
+    asked: Vec<(u64, Option<Id>)>,
+    followers: BTreeMap<AuctionId, Vec<(u64, mpsc::UnboundedSender<FeedItem>)>>,
+    /// Followers of these nodes hear nothing, though their streams stay open.
+    mute: BTreeSet<u64>,
+    held: bool,
+    chat_epoch: u64,
+    stopped: Vec<u64>,
+}
+
+/// The cluster.
+#[derive(Clone)]
+pub(crate) struct Fake {
+    inner: Arc<Mutex<Inner>>,
+    map: watch::Sender<Arc<ClusterMap>>,
+    hall: Hall,
+}
+
+fn id(text: &str) -> Id {
+    Id::parse(text).unwrap()
+}
+
+impl Fake {
+    pub(crate) fn new() -> Fake {
+        let node = |n: u64| Node {
+            id: NodeId(n),
+            zone: format!("z{n}"),
+            region: "seoul".into(),
+            weight: 1,
+            grpc: String::new(),
+            http: format!("http://10.0.0.{n}:8080"),
+            trunk: String::new(),
+        };
+        let replicas = NODES.map(|n| (NodeId(n), ReplicaId(n))).to_vec();
+        let map = ClusterMap {
+            epoch: 1,
+            shards: 2,
+            nodes: NODES.map(|n| (NodeId(n), node(n))).into(),
+            placement: (0..=2)
+                .map(|s| {
+                    (
+                        ShardId(s),
+                        Placement {
+                            replicas: replicas.clone(),
+                        },
+                    )
+                })
+                .collect(),
+            ..ClusterMap::default()
+        };
+        let mut shard = Shard::new(Limits::default());
+        let office = Office { term: 1, turn: 0 };
+        shard.apply(&Entry {
+            office,
+            ..Entry::default()
+        });
+        let inner = Inner {
+            shard,
+            now: Stamp(1_000),
+            leader: 2,
+            rumour: None,
+            down: BTreeSet::new(),
+            epoch: 7,
+            scripted: VecDeque::new(),
+            asked: Vec::new(),
+            followers: BTreeMap::new(),
+            mute: BTreeSet::new(),
+            held: false,
+            chat_epoch: 1,
+            stopped: Vec::new(),
+        };
+        Fake {
+            inner: Arc::new(Mutex::new(inner)),
+            map: watch::channel(Arc::new(map)).0,
+            hall: Hall::new(DeskLimits::default()),
+        }
+    }
+
+    // ---- what tests do to it
+
+    pub(crate) fn script(&self, reply: Reply, after_judging: bool) {
+        self.inner.lock().scripted.push_back((reply, after_judging));
+    }
+
+    pub(crate) fn down(&self, node: u64) {
+        let mut inner = self.inner.lock();
+        inner.down.insert(node);
+        for followers in inner.followers.values_mut() {
+            followers.retain(|(n, _)| *n != node);
+        }
+    }
+
+    pub(crate) fn up(&self, node: u64) {
+        self.inner.lock().down.remove(&node);
+    }
+
+    pub(crate) fn lead(&self, node: u64) {
+        self.inner.lock().leader = node;
+    }
+
+    pub(crate) fn rumour(&self, node: Option<u64>) {
+        self.inner.lock().rumour = node;
+    }
+
+    pub(crate) fn mute(&self, node: u64) {
+        self.inner.lock().mute.insert(node);
+    }
+
+    pub(crate) fn hold(&self, held: bool) {
+        self.inner.lock().held = held;
+    }
+
+    /// A restore: the same auctions, another epoch; every feed ends.
+    pub(crate) fn restore(&self) {
+        let mut inner = self.inner.lock();
+        inner.epoch += 1;
+        inner.followers.clear();
+    }
+
+    /// Ends every feed, as when nodes restart.
+    pub(crate) fn cut_feeds(&self) {
+        self.inner.lock().followers.clear();
+    }
+
+    pub(crate) fn followers(&self, auction: &str) -> Vec<u64> {
+        let inner = self.inner.lock();
+        inner
+            .followers
+            .get(&id(auction))
+            .map(|all| all.iter().map(|(n, _)| *n).collect())
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn new_chat_epoch(&self) {
+        self.inner.lock().chat_epoch += 1;
+        self.hall.retain(|_| false);
+    }
+
+    pub(crate) fn asked(&self) -> Vec<u64> {
+        self.inner.lock().asked.iter().map(|(n, _)| *n).collect()
+    }
+
+    pub(crate) fn stopped(&self) -> Vec<u64> {
+        self.inner.lock().stopped.clone()
+    }
+
+    /// Moves the clock: what is due happens.
+    pub(crate) fn advance(&self, ms: u64) {
+        let mut inner = self.inner.lock();
+        inner.now = inner.now.plus(ms);
+        inner.apply(Vec::new());
+    }
+
+    /// A command as from nowhere (a bot on another edge).
+    pub(crate) fn act(&self, auction: &str, who: &str, action: Action) -> auction::Verdict {
+        let mut inner = self.inner.lock();
+        let rights = Rights::BIDDER
+            .and(Rights::SELLER)
+            .and(Rights::MEMBER)
+            .and(Rights::OPERATOR);
+        let n = inner.shard.next_n();
+        let actor = Actor { id: id(who), rights };
+        inner.judge(Command {
+            auction: id(auction),
+            actor,
+            id: Some(id(&format!("auto-{n}"))),
+            action,
+        })
+    }
+
+    pub(crate) fn view(&self, auction: &str) -> Option<AuctionView> {
+        self.inner.lock().shard.view(&id(auction))
+    }
+}
+
+impl Inner {
+    fn apply(&mut self, commands: Vec<Stamped>) -> Vec<auction::Verdict> {
+        let entry = Entry {
+            office: self.shard.office(),
+            n: self.shard.next_n(),
+            at: self.now,
+            commands,
+            ..Entry::default()
+        };
+        let Applied::Done(done) = self.shard.apply(&entry) else {
+            panic!("the fake's entries follow each other")
+        };
+        for event in done.events {
+            let auction = event.auction.clone();
+            self.tell(&auction, FeedItem::Event(event));
+        }
+        for auction in done.changed {
+            if let Some(view) = self.shard.view(&auction) {
+                self.tell(&auction, FeedItem::Changed(Box::new(view)));
+            }
+        }
+        done.verdicts
+    }
+
+    fn tell(&mut self, auction: &AuctionId, item: FeedItem) {
+        let mute = &self.mute;
+        if let Some(followers) = self.followers.get_mut(auction) {
+            followers.retain(|(node, f)| mute.contains(node) || f.send(item.clone()).is_ok());
+        }
+    }
+
+    fn judge(&mut self, command: Command) -> auction::Verdict {
+        self.apply(vec![Stamped {
+            arrived: self.now,
+            command,
+        }])
+        .pop()
+        .unwrap()
+    }
+
+    fn reach(&self, node: NodeId) -> Result<(), PortError> {
+        if self.down.contains(&node.0) {
+            Err(PortError::Unreachable(node.0))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn hint(&self) -> Option<NodeId> {
+        NODES.contains(&self.leader).then_some(NodeId(self.leader))
+    }
+
+    fn leads(&self, node: NodeId) -> Result<(), PortError> {
+        self.reach(node)?;
+        let hint = self.hint();
+        if node.0 == self.leader {
+            Ok(())
+        } else {
+            Err(PortError::NotLeader { hint })
+        }
+    }
+}
+
+#[async_trait]
+impl Shards for Fake {
+    async fn submit(&self, node: NodeId, _: ShardId, _: u64, command: Command) -> Reply {
+        let mut inner = self.inner.lock();
+        inner.asked.push((node.0, command.id.clone()));
+        if inner.down.contains(&node.0) {
+            return Reply::Unknown;
+        }
+        if let Some((reply, after)) = inner.scripted.pop_front() {
+            if after {
+                inner.judge(command);
+            }
+            return reply;
+        }
+        if node.0 != inner.leader {
+            let hint = inner.hint().map(|n| n.0);
+            return Reply::NotLeader { hint, term: 1 };
+        }
+        Reply::Verdict(inner.judge(command))
+    }
+
+    async fn read(
+        &self,
+        node: NodeId,
+        _: ShardId,
+        auction: &AuctionId,
+        fresh: Freshness,
+    ) -> Result<AuctionView, PortError> {
+        let inner = self.inner.lock();
+        match fresh {
+            Freshness::Linear => inner.leads(node)?,
+            Freshness::AtLeast(_) => inner.reach(node)?,
+        }
+        inner.shard.view(auction).ok_or(PortError::NotFound)
+    }
+
+    async fn list(&self, node: NodeId, shard: ShardId) -> Result<Vec<AuctionView>, PortError> {
+        let inner = self.inner.lock();
+        inner.reach(node)?;
+        let map = self.map.borrow().clone();
+        Ok(inner
+            .shard
+            .views()
+            .filter(|v| map.shard_of(v.id.as_str()) == shard)
+            .collect())
+    }
+
+    async fn follow(
+        &self,
+        node: NodeId,
+        _: ShardId,
+        auction: &AuctionId,
+        from: Option<Position>,
+    ) -> Result<BoxStream<'static, FeedItem>, PortError> {
+        let mut inner = self.inner.lock();
+        inner.reach(node)?;
+        let view = inner.shard.view(auction).ok_or(PortError::NotFound)?;
+        let epoch = inner.epoch;
+        let first: Vec<FeedItem> = match from {
+            Some(from) if from.epoch == epoch && from.offset <= view.seq => {
+                let events = inner.shard.events(auction, from.offset, usize::MAX).unwrap_or_default();
+                events.iter().cloned().map(FeedItem::Event).collect()
+            }
+            _ => vec![FeedItem::Snapshot {
+                position: Position {
+                    epoch,
+                    offset: view.seq,
+                },
+                view: Box::new(view),
+            }],
+        };
+        let (tx, rx) = mpsc::unbounded_channel();
+        inner.followers.entry(auction.clone()).or_default().push((node.0, tx));
+        Ok(stream::iter(first).chain(UnboundedReceiverStream::new(rx)).boxed())
+    }
+
+    async fn events(
+        &self,
+        node: NodeId,
+        _: ShardId,
+        auction: &AuctionId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Arc<Event>>, PortError> {
+        let inner = self.inner.lock();
+        inner.reach(node)?;
+        inner
+            .shard
+            .events(auction, after, limit)
+            .map(<[_]>::to_vec)
+            .ok_or(PortError::NotFound)
+    }
+
+    fn clock(&self, _: ShardId) -> Option<ClockEstimate> {
+        let inner = self.inner.lock();
+        Some(ClockEstimate {
+            now: inner.now,
+            err_ms: 3,
+            held: inner.held,
+        })
+    }
+
+    fn leader(&self, _: ShardId) -> Option<NodeId> {
+        let inner = self.inner.lock();
+        inner.rumour.map(NodeId).or(inner.hint())
+    }
+}
+
+impl ClusterMapSource for Fake {
+    fn map(&self) -> watch::Receiver<Arc<ClusterMap>> {
+        self.map.subscribe()
+    }
+
+    fn me(&self) -> NodeId {
+        NodeId(1)
+    }
+}
+
+#[async_trait]
+impl Chats for Fake {
+    async fn say(&self, node: NodeId, auction: &AuctionId, line: ChatLine) -> Result<ChatLine, PortError> {
+        let epoch = {
+            let inner = self.inner.lock();
+            inner.leads(node)?;
+            inner.chat_epoch
+        };
+        Ok(self.hall.say(auction, epoch, line)?)
+    }
+
+    async fn follow(
+        &self,
+        node: NodeId,
+        auction: &AuctionId,
+        after: Option<(u64, u64)>,
+    ) -> Result<BoxStream<'static, ChatLine>, PortError> {
+        let epoch = {
+            let inner = self.inner.lock();
+            inner.leads(node)?;
+            inner.chat_epoch
+        };
+        Ok(self.hall.follow(auction, epoch, after))
+    }
+}
+
+#[async_trait]
+impl Streams for Fake {
+    async fn publish(&self, auction: &AuctionId, offer: String) -> Result<MediaAnswer, PortError> {
+        if offer.starts_with("v=0") {
+            Ok(MediaAnswer {
+                session: format!("pub-{auction}"),
+                sdp: "v=0 answer".into(),
+            })
+        } else {
+            Err(PortError::Refused("not an offer".into()))
+        }
+    }
+
+    async fn watch(&self, auction: &AuctionId, _: Option<NodeId>, offer: String) -> Result<MediaAnswer, PortError> {
+        if offer.starts_with("v=0") {
+            Ok(MediaAnswer {
+                session: format!("view-{auction}"),
+                sdp: "v=0 answer".into(),
+            })
+        } else {
+            Err(PortError::Refused("not an offer".into()))
+        }
+    }
+
+    async fn patch(&self, session: &str, _: String) -> Result<Option<String>, PortError> {
+        if session.starts_with("pub-") {
+            Ok(None)
+        } else {
+            Err(PortError::NotFound)
+        }
+    }
+
+    async fn end(&self, session: &str) -> Result<(), PortError> {
+        if session.starts_with("pub-") {
+            Ok(())
+        } else {
+            Err(PortError::NotFound)
+        }
+    }
+}
+
+#[async_trait]
+impl Admin for Fake {
+    async fn status(&self) -> serde_json::Value {
+        let shards: Vec<_> = (1..=2)
+            .map(|s| serde_json::json!({"id": s, "term": 5, "applied": 99}))
+            .collect();
+        serde_json::json!({"me": 1, "shards": shards})
+    }
+
+    async fn stop_node(&self, node: NodeId) -> Result<(), PortError> {
+        if !NODES.contains(&node.0) {
+            return Err(PortError::NotFound);
+        }
+        self.inner.lock().stopped.push(node.0);
+        Ok(())
+    }
+}

@@ -1,0 +1,464 @@
+//! Each row of the protocol's HTTP table, once the way it should go, and who may not.
+
+use crate::kit::{Kit, answer, item, options};
+use auction::Rights;
+use reqwest::Method;
+use router::Options;
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn an_auction_from_draft_to_sold() {
+    let kit = Kit::new().await;
+    let (seller, bidder) = (kit.guest("seller").await, kit.guest("bidder").await);
+    kit.draft(&seller, "tea").await;
+    let path = |verb: &str| format!("/api/v1/auctions/tea/{verb}");
+    let mut edit = item("tea");
+    edit["version"] = json!(1);
+    edit["title"] = json!("A better teapot");
+    let (_, body) = kit.call(Method::PUT, "/api/v1/auctions/tea", Some(&seller), edit).await;
+    assert_eq!(
+        (&body["title"], &body["version"]),
+        (&json!("A better teapot"), &json!(2)),
+        "{body}"
+    );
+    // verb | body | phase after it
+    let steps = [
+        ("schedule", json!({"start_at_ms": 4_000_000_000_000u64}), "scheduled"),
+        ("start", json!({}), "live"),
+        ("pause", json!({}), "paused"),
+        ("resume", json!({}), "live"),
+        ("extend", json!({"ms": 5_000}), "live"),
+    ];
+    for (verb, body, phase) in steps {
+        let (status, body) = kit.call(Method::POST, &path(verb), Some(&seller), body).await;
+        assert_eq!(
+            (status.as_u16(), body["phase"].as_str()),
+            (200, Some(phase)),
+            "{verb}: {body}"
+        );
+    }
+    let (status, verdict) = kit.bid("tea", &bidder, "k1", 1_000).await;
+    assert_eq!(
+        (status.as_u16(), &verdict["ok"], &verdict["dup"]),
+        (200, &json!(true), &json!(false)),
+        "{verdict}"
+    );
+    let (_, again) = kit.bid("tea", &bidder, "k1", 1_000).await;
+    assert_eq!(
+        (&again["ok"], &again["dup"], &again["seq"]),
+        (&json!(true), &json!(true), &verdict["seq"])
+    );
+    kit.fake.advance(70_000);
+    let (_, body) = kit.get("/api/v1/auctions/tea").await;
+    assert_eq!(
+        (&body["phase"], &body["outcome"], &body["leader"]),
+        (&json!("closed"), &json!("sold"), &json!(bidder.id))
+    );
+    let (_, events) = kit.get("/api/v1/auctions/tea/events?after=1&limit=2").await;
+    assert_eq!(events["items"].as_array().unwrap().len(), 2);
+    assert_eq!((&events["items"][0]["seq"], &events["next"]), (&json!(2), &json!(3)));
+    let (_, all) = kit.get("/api/v1/auctions/tea/events").await;
+    let types: Vec<_> = all["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["ty"].as_str().unwrap())
+        .collect();
+    assert_eq!(types, ["open", "pause", "resume", "extend", "bid", "close"]);
+}
+
+#[tokio::test]
+async fn an_export_is_the_auction_and_each_event_of_it() {
+    let kit = Kit::new().await;
+    let (seller, bidder) = (kit.guest("seller").await, kit.guest("bidder").await);
+    kit.live(&seller, "tea").await;
+    for n in 0..600u64 {
+        let who = if n % 2 == 0 { "ann" } else { "bob" };
+        kit.fake.act(
+            "tea",
+            who,
+            auction::Action::Bid {
+                amount: 1_000 + 100 * n,
+            },
+        );
+    }
+    kit.bid("tea", &bidder, "last", 1_000_000).await;
+    for (query, end) in [("", 0), ("?replica=local", 1)] {
+        let text = kit
+            .http
+            .get(kit.url(&format!("/api/v1/auctions/tea/export{query}")))
+            .send()
+            .await
+            .unwrap();
+        let text = text.text().await.unwrap();
+        let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(lines.len(), 1 + 602 + end, "{query}");
+        assert_eq!(
+            (&lines[0]["format"], &lines[0]["auction"]["seq"]),
+            (&json!("rushroom-export/1"), &json!(602))
+        );
+        let seqs: Vec<u64> = lines[1..603].iter().map(|l| l["seq"].as_u64().unwrap()).collect();
+        assert_eq!(seqs, (1..=602).collect::<Vec<_>>());
+        if end == 1 {
+            assert_eq!(
+                (&lines[603]["node"], &lines[603]["term"], &lines[603]["index"]),
+                (&json!(1), &json!(5), &json!(99))
+            );
+        }
+    }
+    kit.fake.down(1);
+    let (status, body) = kit.get("/api/v1/auctions/tea/export?replica=local").await;
+    assert_eq!((status.as_u16(), &body["code"]), (404, &json!("not_found")));
+}
+
+#[tokio::test]
+async fn a_key_names_one_auction_however_often_it_is_sent() {
+    let kit = Kit::new().await;
+    let seller = kit.guest("seller").await;
+    let mut body = item("x");
+    body.as_object_mut().unwrap().remove("id");
+    let create = |key: Option<&'static str>| {
+        let mut request = kit
+            .http
+            .post(kit.url("/api/v1/auctions"))
+            .bearer_auth(&seller.token)
+            .json(&body);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        answer(request)
+    };
+    let (first, second, other, none) = (
+        create(Some("k")).await,
+        create(Some("k")).await,
+        create(Some("l")).await,
+        create(None).await,
+    );
+    assert_eq!(
+        (first.0.as_u16(), second.0.as_u16(), other.0.as_u16(), none.0.as_u16()),
+        (201, 201, 201, 201)
+    );
+    assert_eq!(first.1["id"], second.1["id"]);
+    assert_ne!(first.1["id"], other.1["id"]);
+    assert_eq!(none.1["id"].as_str().unwrap().len(), 10);
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_and_keep_drafts_to_their_seller() {
+    let kit = Kit::with(Options {
+        list_cache_ms: 0,
+        ..options()
+    })
+    .await;
+    let (seller, other) = (kit.guest("seller").await, kit.guest("seller").await);
+    for n in 0..5 {
+        kit.live(&seller, &format!("live{n}")).await;
+    }
+    kit.draft(&seller, "draft1").await;
+    kit.draft(&other, "draft2").await;
+    kit.fake.act(
+        "live4",
+        "op",
+        auction::Action::Cancel {
+            reason: "broken".into(),
+        },
+    );
+    let ids = |body: &Value| -> Vec<String> {
+        body["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|a| a["id"].as_str().unwrap().into())
+            .collect()
+    };
+    let (_, page) = kit.get("/api/v1/auctions?limit=3").await;
+    assert_eq!(ids(&page), ["live0", "live1", "live2"]);
+    let next = page["next"].as_str().unwrap();
+    let (_, page) = kit.get(&format!("/api/v1/auctions?limit=3&cursor={next}")).await;
+    assert_eq!(
+        (ids(&page), &page["next"]),
+        (vec!["live3".into(), "live4".into()], &Value::Null)
+    );
+    let (_, page) = kit.get("/api/v1/auctions?state=closed").await;
+    assert_eq!(ids(&page), ["live4"]);
+    let (_, page) = kit.get("/api/v1/auctions?state=draft").await;
+    assert_eq!(ids(&page), [""; 0]);
+    let (_, page) = kit
+        .call(Method::GET, "/api/v1/auctions?state=draft", Some(&other), json!({}))
+        .await;
+    assert_eq!(ids(&page), ["draft2"]);
+    let (_, page) = kit.get(&format!("/api/v1/auctions?seller={}", other.id)).await;
+    assert_eq!(ids(&page), [""; 0]);
+    for bad in ["state=sold", "cursor=!!", "limit=x"] {
+        let (status, body) = kit.get(&format!("/api/v1/auctions?{bad}")).await;
+        assert_eq!((status.as_u16(), &body["code"]), (400, &json!("bad_request")), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn chat_is_read_over_http_too() {
+    let kit = Kit::new().await;
+    let (seller, bidder) = (kit.guest("seller").await, kit.guest("bidder").await);
+    kit.live(&seller, "tea").await;
+    let mut ws = kit.signed(&bidder).await;
+    ws.join("tea").await;
+    for n in 0..3 {
+        ws.send(json!({"t": "chat", "a": "tea", "id": format!("c{n}"), "text": format!("hi {n}")}))
+            .await;
+        let line = ws.until(&["chat"]).await;
+        assert_eq!(
+            (&line["chat"]["cseq"], &line["chat"]["from"]),
+            (&json!(n + 1), &json!(bidder.id))
+        );
+    }
+    let (_, body) = kit.get("/api/v1/auctions/tea/chat").await;
+    let texts: Vec<_> = body["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|l| l["text"].as_str().unwrap())
+        .collect();
+    assert_eq!(texts, ["hi 0", "hi 1", "hi 2"]);
+}
+
+#[tokio::test]
+async fn video_is_published_by_the_seller_and_watched_while_open() {
+    let kit = Kit::new().await;
+    let (seller, viewer) = (kit.guest("seller").await, kit.guest("bidder").await);
+    kit.live(&seller, "live").await;
+    kit.draft(&seller, "draft").await;
+    kit.live(&seller, "over").await;
+    kit.fake.act(
+        "over",
+        "op",
+        auction::Action::Cancel {
+            reason: "broken".into(),
+        },
+    );
+    let sdp = "application/sdp";
+    let big = "v=0".repeat(30_000);
+    // path | who | type | body | status, code
+    let table = [
+        ("/whip/live", Some(&seller), sdp, "v=0", 201, ""),
+        ("/whip/draft", Some(&seller), sdp, "v=0", 201, ""),
+        ("/whip/live", None, sdp, "v=0", 401, "auth"),
+        ("/whip/live", Some(&viewer), sdp, "v=0", 403, "auth"),
+        ("/whip/over", Some(&seller), sdp, "v=0", 409, "closed"),
+        ("/whip/none", Some(&seller), sdp, "v=0", 404, "not_found"),
+        (
+            "/whip/live",
+            Some(&seller),
+            "application/json",
+            "v=0",
+            415,
+            "unsupported",
+        ),
+        ("/whip/live", Some(&seller), sdp, "", 400, "bad_request"),
+        ("/whip/live", Some(&seller), sdp, "nonsense", 400, "bad_request"),
+        ("/whip/live", Some(&seller), sdp, &big, 413, "too_large"),
+        ("/whep/live", None, sdp, "v=0", 201, ""),
+        ("/whep/draft", None, sdp, "v=0", 409, "not_open"),
+        ("/whep/draft", Some(&viewer), sdp, "v=0", 409, "not_open"),
+        ("/whep/draft", Some(&seller), sdp, "v=0", 201, ""),
+        ("/whep/over", None, sdp, "v=0", 409, "closed"),
+        ("/whep/a%20b", None, sdp, "v=0", 404, "not_found"),
+    ];
+    for (path, who, kind, body, status, code) in table {
+        let mut request = kit
+            .http
+            .post(kit.url(path))
+            .header("content-type", kind)
+            .body(body.to_owned());
+        if let Some(who) = who {
+            request = request.bearer_auth(&who.token);
+        }
+        let (got, body) = answer(request).await;
+        let got_code = body["code"].as_str().unwrap_or_default();
+        assert_eq!((got.as_u16(), got_code), (status, code), "{path} {kind}: {body}");
+    }
+    let call = |method: Method, path: &str, kind: &str| {
+        answer(
+            kit.http
+                .request(method, kit.url(path))
+                .header("content-type", kind)
+                .body("a=x"),
+        )
+    };
+    let fragment = "application/trickle-ice-sdpfrag";
+    assert_eq!(call(Method::PATCH, "/media/pub-live", fragment).await.0, 204);
+    assert_eq!(call(Method::PATCH, "/media/pub-live", "text/plain").await.0, 415);
+    assert_eq!(call(Method::PATCH, "/media/other", fragment).await.0, 404);
+    assert_eq!(call(Method::DELETE, "/media/pub-live", "").await.0, 200);
+    assert_eq!(call(Method::DELETE, "/media/a%2Fb", "").await.0, 404);
+}
+
+#[tokio::test]
+async fn the_cluster_is_for_operators_outside_a_demo() {
+    let kit = Kit::new().await;
+    let guest = kit.guest("bidder").await;
+    let operator = kit
+        .edge
+        .tokens()
+        .mint(&auction::Id::parse("op").unwrap(), "Op", Rights::OPERATOR)
+        .unwrap()
+        .0;
+    let status = async |token: Option<&str>| {
+        let mut request = kit.http.get(kit.url("/api/v1/cluster"));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        answer(request).await.0.as_u16()
+    };
+    assert_eq!(
+        (
+            status(None).await,
+            status(Some(&guest.token)).await,
+            status(Some(&operator)).await
+        ),
+        (401, 403, 200)
+    );
+    let stop = |kit: &Kit, node: &str| answer(kit.http.post(kit.url(&format!("/api/v1/admin/nodes/{node}/stop"))));
+    assert_eq!(stop(&kit, "2").await.0, 403);
+    assert!(kit.fake.stopped().is_empty());
+    let demo = Kit::with(Options {
+        demo: true,
+        ..options()
+    })
+    .await;
+    assert_eq!(answer(demo.http.get(demo.url("/api/v1/cluster"))).await.0, 200);
+    let statuses = (
+        stop(&demo, "2").await.0.as_u16(),
+        stop(&demo, "9").await.0.as_u16(),
+        stop(&demo, "x").await.0.as_u16(),
+    );
+    assert_eq!((statuses, demo.fake.stopped()), ((202, 404, 404), vec![2]));
+}
+
+#[tokio::test]
+async fn every_answer_carries_the_headers_that_keep_a_page_safe() {
+    let kit = Kit::new().await;
+    for path in ["/", "/room/tea", "/api/v1/auctions", "/api/v1/none", "/nothing.js"] {
+        let response = kit.http.get(kit.url(path)).send().await.unwrap();
+        let header = |name: &str| {
+            response
+                .headers()
+                .get(name)
+                .map(|v| v.to_str().unwrap().to_owned())
+                .unwrap_or_default()
+        };
+        assert_eq!(header("x-content-type-options"), "nosniff", "{path}");
+        assert!(
+            header("content-security-policy").contains("ws://10.0.0.2:8080"),
+            "{path}"
+        );
+        assert!(!header("content-security-policy").contains("unsafe"), "{path}");
+        assert_eq!(header("access-control-allow-origin"), "*", "{path}");
+        assert!(!header("cache-control").is_empty(), "{path}");
+    }
+    let preflight = kit.http.request(Method::OPTIONS, kit.url("/api/v1/auctions"));
+    let response = preflight
+        .header("access-control-request-method", "POST")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 204);
+}
+
+#[tokio::test]
+async fn paths_of_the_page_get_the_page_and_paths_of_the_api_get_problems() {
+    let kit = Kit::new().await;
+    // method | path | status | code
+    let table = [
+        (Method::GET, "/", 200, ""),
+        (Method::GET, "/room/tea", 200, ""),
+        (Method::GET, "/assets/none.js", 404, ""),
+        (Method::GET, "/../Cargo.toml", 404, ""),
+        (Method::GET, "/api/v1/none", 404, "no_such_path"),
+        (Method::DELETE, "/api/v1/auctions", 405, "method"),
+        (Method::POST, "/room/tea", 405, "method"),
+        (Method::GET, "/ws", 400, "bad_request"),
+        (Method::GET, "/api/v1/openapi.json", 200, ""),
+    ];
+    for (method, path, status, code) in table {
+        let (got, body) = answer(kit.http.request(method.clone(), kit.url(path))).await;
+        assert_eq!(
+            (got.as_u16(), body["code"].as_str().unwrap_or_default()),
+            (status, code),
+            "{method} {path}"
+        );
+    }
+    let page = kit.http.get(kit.url("/")).send().await.unwrap();
+    let etag = page.headers()["etag"].clone();
+    assert_eq!(
+        kit.http
+            .get(kit.url("/"))
+            .header("if-none-match", etag)
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        304
+    );
+}
+
+#[test]
+fn the_description_names_every_route() {
+    let api: Value = serde_json::from_str(&router::openapi()).unwrap();
+    let paths: Vec<_> = api["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+    for path in [
+        "/api/v1/auth/guest",
+        "/api/v1/auctions",
+        "/api/v1/auctions/{id}",
+        "/api/v1/auctions/{id}/bids",
+        "/api/v1/auctions/{id}/cancel",
+        "/api/v1/auctions/{id}/chat",
+        "/api/v1/auctions/{id}/events",
+        "/api/v1/auctions/{id}/export",
+        "/api/v1/auctions/{id}/extend",
+        "/api/v1/auctions/{id}/pause",
+        "/api/v1/auctions/{id}/resume",
+        "/api/v1/auctions/{id}/schedule",
+        "/api/v1/auctions/{id}/start",
+        "/api/v1/cluster",
+        "/api/v1/admin/nodes/{id}/stop",
+        "/whip/{id}",
+        "/whep/{id}",
+        "/media/{session}",
+    ] {
+        assert!(paths.contains(&path), "{path} is missing");
+    }
+}
+
+#[tokio::test]
+async fn limits_answer_429_with_a_time_to_wait() {
+    let limited = Options {
+        bids_per_s: 1,
+        guests_per_min: 1,
+        loopback_unlimited: false,
+        ..options()
+    };
+    let kit = Kit::with(limited).await;
+    let bidder = kit.guest("bidder").await;
+    let (status, body) = kit.call(Method::POST, "/api/v1/auth/guest", None, json!({})).await;
+    assert_eq!((status.as_u16(), &body["code"]), (429, &json!("rate")));
+    for n in 0..4 {
+        assert_eq!(kit.bid("none", &bidder, &format!("k{n}"), 1).await.0, 404);
+    }
+    let request = kit
+        .http
+        .post(kit.url("/api/v1/auctions/none/bids"))
+        .bearer_auth(&bidder.token);
+    let response = request
+        .header("idempotency-key", "k")
+        .json(&json!({"amount": 1}))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            response.status().as_u16(),
+            response.headers()["retry-after"].to_str().unwrap()
+        ),
+        (429, "1")
+    );
+}

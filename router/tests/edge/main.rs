@@ -1,0 +1,10 @@
+//! The edge over real sockets, with the real auction rules behind fake ports.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod bad_input;
+mod fake;
+mod http;
+mod kit;
+mod rooms;
+mod routing;
