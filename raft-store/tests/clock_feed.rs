@@ -55,7 +55,7 @@ impl Replica {
     fn bids(&mut self, count: u64) {
         for _ in 0..count {
             self.price += 1;
-            let who = if self.price % 2 == 0 { "ann" } else { "bob" };
+            let who = if self.price.is_multiple_of(2) { "ann" } else { "bob" };
             self.apply(vec![bid(&id("lamp"), who, &format!("b{}", self.price), self.price)]);
         }
     }
