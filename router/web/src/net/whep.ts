@@ -34,6 +34,8 @@ export class Watcher {
   #timer = 0;
   #failures = 0;
   #frames = 0;
+  /** Frames that had come when the stream was last announced: only more than these count as seeing it. */
+  #before = 0;
   #grewAt = 0;
   #bytes = 0;
   #heardAt = 0;
@@ -48,8 +50,11 @@ export class Watcher {
   expect(up: boolean): void {
     if (this.#ended || up === this.#expected) return;
     this.#expected = up;
-    if (up && !this.#pc) this.#connect();
-    if (up) this.#grewAt = performance.now();
+    if (up) {
+      this.#before = this.#frames;
+      this.#grewAt = performance.now();
+      if (!this.#pc) this.#connect();
+    }
     if (!up && this.picture.value !== 'idle') this.picture.value = 'waiting';
   }
 
@@ -76,6 +81,7 @@ export class Watcher {
     const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
     this.#pc = pc;
     this.#frames = 0;
+    this.#before = 0;
     this.#bytes = 0;
     this.#grewAt = performance.now();
     this.#heardAt = this.#grewAt;
@@ -144,16 +150,17 @@ export class Watcher {
         delayMs: emitted > 0 ? Math.round(((row.jitterBufferDelay ?? 0) / emitted) * 1000) : undefined,
       };
     }
+    const seen = this.#frames > this.#before;
     const still = now - this.#grewAt;
-    const dead = this.#frames > 0 && now - this.#heardAt > DEAD_MS;
-    if (this.#frames > 0 && still < STALL_MS && !dead) {
+    const dead = seen && now - this.#heardAt > DEAD_MS;
+    if (seen && still < STALL_MS && !dead) {
       this.#failures = 0;
       this.picture.value = 'playing';
     } else if (!this.#expected) {
       this.picture.value = 'waiting';
     } else {
       if (this.#frames > 0) this.picture.value = 'stalled';
-      if (dead || still > (this.#frames > 0 ? STILL_MS : FIRST_MS)) this.#again();
+      if (dead || still > (seen ? STILL_MS : FIRST_MS)) this.#again();
     }
   }
 }
