@@ -91,7 +91,7 @@ keys! {
     clock_beat_ms: u64 = "clock.beat_ms", "100", "ms", "Longest time without an entry while a timer pends.";
     lanes_lane_ms: u64 = "lanes.lane_ms", "40", "ms", "Work that the lanes of a shard may hold, in time to drain it.";
     demo_enabled: bool = "demo.enabled", "false", "", "Opens the cluster page and its `stop this node` to everyone. Loopback only.";
-    telemetry_log: String = "telemetry.log", "info", "", "What is logged, as in `info,raft_store=debug`.";
+    telemetry_log: String = "telemetry.log", "info,openraft=error,rtc=error,rtc_ice=error,rtc_dtls=error,webrtc=error", "", "What is logged; the libraries below us speak of every retry.";
     telemetry_format: LogFormat = "telemetry.format", "text", "", "How log lines are written, to stderr.";
     telemetry_otlp: String = "telemetry.otlp", "", "", "OTLP/gRPC endpoint for traces, as in http://127.0.0.1:4317; empty: none.";
     telemetry_sample_ppm: u32 = "telemetry.sample_ppm", "10000", "ppm", "Share of traces begun here that are kept; a caller's own choice is followed.";
