@@ -130,15 +130,16 @@ impl Desk {
     }
 
     fn admit(&mut self, from: &Id, now_ms: u64) -> Result<(), ChatRefusal> {
-        let since = now_ms.saturating_sub(self.limits.window_ms);
+        let window_ms = self.limits.window_ms;
+        let over = |spoke: &u64| now_ms.saturating_sub(*spoke) >= window_ms;
         if !self.spoke.contains_key(from) && self.spoke.len() >= self.limits.senders {
-            self.spoke.retain(|_, times| times.back().is_some_and(|t| *t > since));
+            self.spoke.retain(|_, times| times.back().is_some_and(|t| !over(t)));
             if self.spoke.len() >= self.limits.senders {
                 return Err(ChatRefusal::Rate);
             }
         }
         let times = self.spoke.entry(from.clone()).or_default();
-        while times.front().is_some_and(|t| *t <= since) {
+        while times.front().is_some_and(over) {
             times.pop_front();
         }
         if times.len() >= self.limits.per_window {
@@ -246,5 +247,112 @@ impl Hall {
             desk: Desk::new(epoch, limits),
             lines: broadcast::channel(limits.follower_lag).0,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    fn line(from: &str, id: &str, text: &str) -> ChatLine {
+        let id_of = |text: &str| Id::parse(text).unwrap();
+        ChatLine {
+            chat_epoch: 0,
+            cseq: 0,
+            from: id_of(from),
+            name: from.to_owned(),
+            id: id_of(id),
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn lines_get_their_place_once() {
+        let limits = DeskLimits {
+            history: 3,
+            per_window: 3,
+            window_ms: 100,
+            ..DeskLimits::default()
+        };
+        let mut desk = Desk::new(5, limits);
+        // at_ms | from | id | text | expected: cseq and whether it is new
+        let table = [
+            (0, "ann", "1", "hi", Ok((1, true))),
+            (0, "bob", "1", "hi", Ok((2, true))),
+            (1, "ann", "1", "hi", Ok((1, false))),
+            (1, "ann", "1", " hi ", Ok((1, false))),
+            (1, "ann", "1", "ho", Err(ChatRefusal::DupBody)),
+            (2, "ann", "2", "", Err(ChatRefusal::Invalid)),
+            (2, "ann", "2", "a\u{7}b", Err(ChatRefusal::Invalid)),
+            (3, "ann", "2", "two", Ok((3, true))),
+            (4, "ann", "3", "three", Ok((4, true))),
+            (5, "ann", "4", "four", Err(ChatRefusal::Rate)),
+            (5, "bob", "2", "mine", Ok((5, true))),
+            (100, "ann", "4", "four", Ok((6, true))),
+        ];
+        for (n, (at, from, id, text, expected)) in table.into_iter().enumerate() {
+            let got = desk.say(line(from, id, text), at).map(|(l, new)| (l.cseq, new));
+            assert_eq!(got, expected, "row {n}");
+        }
+        let after = |after| desk.after(after).iter().map(|l| l.cseq).collect::<Vec<_>>();
+        assert_eq!(after(None), [4, 5, 6], "only so many are remembered");
+        assert_eq!(after(Some((5, 5))), [6]);
+        assert_eq!(after(Some((4, 5))), [4, 5, 6], "of another epoch: all");
+        assert!(desk.after(None).iter().all(|l| l.chat_epoch == 5));
+    }
+
+    #[test]
+    fn senders_beyond_the_bound_wait_until_others_fell_silent() {
+        let limits = DeskLimits {
+            senders: 2,
+            window_ms: 100,
+            ..DeskLimits::default()
+        };
+        let mut desk = Desk::new(1, limits);
+        assert!(desk.say(line("a", "1", "x"), 0).is_ok());
+        assert!(desk.say(line("b", "1", "x"), 50).is_ok());
+        assert_eq!(desk.say(line("c", "1", "x"), 60), Err(ChatRefusal::Rate));
+        assert!(desk.say(line("c", "1", "x"), 101).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_follower_gets_history_then_what_follows_and_ends_with_the_epoch() {
+        let hall = Hall::new(DeskLimits::default());
+        let tea = Id::parse("tea").unwrap();
+        hall.say(&tea, 1, line("ann", "1", "before")).unwrap();
+        let mut follower = hall.follow(&tea, 1, None);
+        hall.say(&tea, 1, line("ann", "2", "after")).unwrap();
+        hall.say(&tea, 1, line("ann", "2", "after")).unwrap();
+        hall.say(&tea, 2, line("ann", "3", "new leader")).unwrap();
+        let mut texts = Vec::new();
+        while let Some(line) = follower.next().await {
+            texts.push(line.text);
+        }
+        assert_eq!(texts, ["before", "after"]);
+        assert_eq!(
+            hall.recent(&tea, 5)
+                .iter()
+                .map(|l| (l.chat_epoch, l.cseq))
+                .collect::<Vec<_>>(),
+            [(2, 1)]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_follower_too_far_behind_ends_and_comes_back_for_the_rest() {
+        let hall = Hall::new(DeskLimits {
+            follower_lag: 4,
+            per_window: 1_000,
+            ..DeskLimits::default()
+        });
+        let tea = Id::parse("tea").unwrap();
+        let mut follower = hall.follow(&tea, 1, None);
+        for n in 1..=20 {
+            hall.say(&tea, 1, line("ann", &format!("{n}"), "x")).unwrap();
+        }
+        assert!(follower.next().await.is_none(), "never a gap");
+        let mut again = hall.follow(&tea, 1, Some((1, 0)));
+        assert_eq!(again.next().await.unwrap().cseq, 1);
     }
 }

@@ -10,14 +10,13 @@ use crate::{
     problem::{EdgeCode, Problem},
     room::{RoomStats, Rooms},
     route::{GiveUp, Routes},
+    serve,
 };
 use auction::{AuctionId, AuctionView, Command, Id, Reason, Verdict};
-use axum::serve::ListenerExt;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
-    future::IntoFuture,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -299,25 +298,7 @@ impl Edge {
 
     /// Serves `app(extra)` on a listener until `shutdown`, then lets requests under way finish.
     pub async fn serve(&self, listener: tokio::net::TcpListener, extra: axum::Router) -> std::io::Result<()> {
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY was not set");
-            }
-        });
-        let mut draining = self.state.draining.subscribe();
-        let app = self.app(extra).into_make_service_with_connect_info::<SocketAddr>();
-        let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
-            let _ = draining.wait_for(|d| *d).await;
-        });
-        let mut draining = self.state.draining.subscribe();
-        tokio::select! {
-            served = serving.into_future() => served,
-            // A client that keeps its connection busy must not keep the process.
-            () = async {
-                let _ = draining.wait_for(|d| *d).await;
-                time::sleep(Duration::from_millis(self.state.options.drain_ms + self.state.options.deadline_ms)).await;
-            } => Ok(()),
-        }
+        serve::serve(&self.state, listener, self.app(extra)).await
     }
 
     /// Who signs and verifies tokens here (operators' tokens are minted with it).

@@ -23,6 +23,7 @@ pub(crate) use ask::{AuctionPath, Caller, Json, Key, Peer, Signed};
 use axum::{
     Router,
     extract::{Request, State as FromState, ws::WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
+    handler::Handler,
     http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -30,6 +31,7 @@ use axum::{
 };
 pub use openapi::openapi;
 use std::{sync::Arc, time::Duration};
+use tower_http::compression::CompressionLayer;
 
 /// The whole edge as one router.
 pub(crate) fn app(state: Arc<State>, extra: Router) -> Router {
@@ -57,7 +59,7 @@ pub(crate) fn app(state: Arc<State>, extra: Router) -> Router {
         .method_not_allowed_fallback(async || Problem::edge(EdgeCode::Method))
         .with_state(state.clone())
         .merge(extra)
-        .fallback(fallback)
+        .fallback(fallback.layer(CompressionLayer::new()))
         .layer(middleware::from_fn_with_state(state.clone(), within_time))
         .layer(middleware::from_fn_with_state(state, headers))
 }
@@ -74,6 +76,7 @@ async fn ws(
     }
 }
 
+/// Pages, packed for those who can unpack them. (Answers of the API are small, and packing costs where it hurts.)
 async fn fallback(method: Method, uri: Uri, request: Request) -> Response {
     let ours = ["/api/", "/whip/", "/whep/", "/media/"];
     if ours.iter().any(|p| uri.path().starts_with(p)) {

@@ -27,6 +27,7 @@ pub mod ports;
 mod problem;
 mod room;
 mod route;
+mod serve;
 mod socket;
 mod wire;
 

@@ -4,6 +4,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 use std::time::Duration;
 
 const SOCKETS: &str = "rushroom_edge_sockets";
+const CONNECTIONS: &str = "rushroom_edge_connections_total";
 const CLOSES: &str = "rushroom_edge_closes_total";
 const ROOMS: &str = "rushroom_edge_rooms";
 const REFOLLOWS: &str = "rushroom_edge_refollows_total";
@@ -20,6 +21,11 @@ const LIMITED: &str = "rushroom_edge_limited_total";
 /// Tells the recorder what the names mean. Called once by `node`.
 pub fn describe() {
     describe_gauge!(SOCKETS, Unit::Count, "WebSockets open at this edge");
+    describe_counter!(
+        CONNECTIONS,
+        Unit::Count,
+        "connections by fate: accepted, or turned away because the edge is full"
+    );
     describe_counter!(CLOSES, Unit::Count, "WebSockets closed by the edge, by close code");
     describe_gauge!(ROOMS, Unit::Count, "auctions with a feed at this edge");
     describe_counter!(
@@ -56,6 +62,10 @@ pub fn describe() {
 
 pub(crate) fn sockets(n: usize) {
     gauge!(SOCKETS).set(n as f64);
+}
+
+pub(crate) fn connection(fate: &'static str) {
+    counter!(CONNECTIONS, "fate" => fate).increment(1);
 }
 
 pub(crate) fn closed(code: u16) {

@@ -65,6 +65,10 @@ pub struct Options {
     /// Commands of one auction that wait for a verdict at this edge; more are `unavailable`.
     pub commands_inflight_max: usize,
 
+    /// HTTP: connections at this edge that are no WebSockets (yet); more are closed at once.
+    pub connections_max: usize,
+    /// HTTP: how long a client may take to send a request's head, ms.
+    pub head_ms: u64,
     /// HTTP: a JSON body, bytes.
     pub body_max: usize,
     /// HTTP: an SDP body, bytes.
@@ -146,6 +150,8 @@ impl Default for Options {
             deadline_ms: 5_000,
             ask_ms: 1_000,
             commands_inflight_max: 4_096,
+            connections_max: 4_000,
+            head_ms: 10_000,
             body_max: 32 * 1024,
             sdp_max: 64 * 1024,
             request_ms: 15_000,

@@ -54,6 +54,8 @@ pub(crate) enum GiveUp {
 const PAUSE_MS: u64 = 20;
 /// Pause once every replica was asked in vain, ms.
 const ROUND_MS: u64 = 50;
+/// How long a node may be silent while another is said to lead.
+const QUIET: Duration = Duration::from_millis(250);
 /// Longest pause that a busy node can ask of us, ms.
 const BUSY_MS_MAX: u64 = 250;
 
@@ -157,8 +159,14 @@ pub(crate) struct Routes {
     me: NodeId,
     ask: Duration,
     deadline: Duration,
-    /// Who last gave a verdict of a shard.
-    led: RwLock<BTreeMap<ShardId, NodeId>>,
+    led: RwLock<BTreeMap<ShardId, Led>>,
+}
+
+/// Who last gave a verdict of a shard, and who was said to lead it then: once that word changes, it is newer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Led {
+    node: NodeId,
+    rumour: Option<NodeId>,
 }
 
 impl Routes {
@@ -188,9 +196,22 @@ impl Routes {
 
     /// Who leads a shard, as far as this edge knows; else who should.
     pub(crate) fn leader(&self, shard: ShardId) -> Option<NodeId> {
-        let led = self.led.read().get(&shard).copied();
-        led.or_else(|| self.shards.leader(shard))
-            .or_else(|| self.map.borrow().preferred_leader(shard))
+        let rumour = self.shards.leader(shard);
+        match self.led.read().get(&shard) {
+            Some(led) if led.rumour == rumour || rumour.is_none() => Some(led.node),
+            _ => rumour.or_else(|| self.map.borrow().preferred_leader(shard)),
+        }
+    }
+
+    /// Remembers who answered for a shard. Written only when it changes: verdicts come by the thousand.
+    fn answered(&self, shard: ShardId, node: NodeId) {
+        let led = Led {
+            node,
+            rumour: self.shards.leader(shard),
+        };
+        if self.led.read().get(&shard) != Some(&led) {
+            self.led.write().insert(shard, led);
+        }
     }
 
     /// The nodes that hold a replica, in the order in which to ask for what any of them can answer: this one, the
@@ -300,19 +321,14 @@ impl Routes {
         loop {
             let reply = match self.once(shard, node, ask(node, epoch)).await {
                 Answer::Final(answer) => {
-                    self.led.write().insert(shard, node);
+                    self.answered(shard, node);
                     return Ok(Got::Other(answer));
                 }
                 Answer::Reply(reply) => reply,
             };
             metrics::asked(word(&reply));
             match &reply {
-                Reply::Verdict(_) => {
-                    // Written only when it changes: verdicts come by the thousand.
-                    if self.led.read().get(&shard) != Some(&node) {
-                        self.led.write().insert(shard, node);
-                    }
-                }
+                Reply::Verdict(_) => self.answered(shard, node),
                 Reply::NotLeader { .. } | Reply::Unknown => {
                     self.led.write().remove(&shard);
                 }
@@ -348,7 +364,9 @@ impl Routes {
                 Ok(answer) => return answer,
                 Err(_) => {
                     let now = self.shards.leader(shard);
-                    let moved = now != before && now.is_some_and(|l| l != node);
+                    // At once if the word changed meanwhile; if it was another's name all along, this node had its time.
+                    let other = now.is_some_and(|l| l != node);
+                    let moved = other && (now != before || began.elapsed() >= QUIET);
                     if moved || began.elapsed() >= self.ask {
                         return Answer::Reply(Reply::Unknown);
                     }

@@ -506,4 +506,59 @@ mod tests {
         assert_eq!(turn.skipped, 2);
         assert!(read(&board, &mut at).0.is_empty());
     }
+
+    /// What happens to a board with one viewer.
+    #[derive(Clone, Debug)]
+    enum Happens {
+        Events(u64),
+        /// The feed starts again this far beyond what is known (0: right there), in another epoch or not.
+        Restart(u64, bool),
+        Read,
+    }
+
+    fn happens() -> impl proptest::strategy::Strategy<Value = Happens> {
+        use proptest::prelude::*;
+        prop_oneof![
+            5 => (1u64..20).prop_map(Happens::Events),
+            1 => (0u64..5, any::<bool>()).prop_map(|(by, epoch)| Happens::Restart(by, epoch)),
+            4 => Just(Happens::Read),
+        ]
+    }
+
+    proptest::proptest! {
+        /// Whatever happens, a viewer is given every event once and in order, or told to start again.
+        #[test]
+        fn no_gap_is_ever_unseen(story in proptest::collection::vec(happens(), 1..80), cap in 1usize..40) {
+            let mut board = board(cap, 0, 0);
+            let mut at = board.cursor(0);
+            let mut seen = 0;
+            for step in story.into_iter().chain(std::iter::repeat_n(Happens::Read, 4)) {
+                match step {
+                    Happens::Events(n) => {
+                        let last = board.journal.last;
+                        push(&mut board, last + 1, last + n);
+                    }
+                    Happens::Restart(by, other) => {
+                        let epoch = board.journal.epoch + u64::from(other);
+                        let offset = board.journal.last + by;
+                        board.journal.restart(Position { epoch, offset });
+                    }
+                    Happens::Read => {
+                        let (frames, turn) = read(&board, &mut at);
+                        for frame in frames.iter().filter(|f| f.starts_with('e')) {
+                            seen += 1;
+                            proptest::prop_assert_eq!(frame, &format!("e{seen}"));
+                        }
+                        if turn.snapshot {
+                            // Started again, from a snapshot of this moment.
+                            seen = board.journal.last;
+                            at = board.moved(&at, seen);
+                        }
+                    }
+                }
+            }
+            while read(&board, &mut at).1.more {}
+            proptest::prop_assert_eq!(at.seq, board.journal.last, "a viewer that reads gets to the end");
+        }
+    }
 }

@@ -462,3 +462,36 @@ async fn limits_answer_429_with_a_time_to_wait() {
         (429, "1")
     );
 }
+
+#[tokio::test]
+async fn a_client_that_dribbles_its_request_is_let_go() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let kit = Kit::with(Options {
+        head_ms: 50,
+        ..options()
+    })
+    .await;
+    let mut stream = tokio::net::TcpStream::connect(kit.addr).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    let rest = String::from_utf8_lossy(&rest);
+    assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408"), "{rest}");
+}
+
+#[tokio::test]
+async fn a_full_edge_turns_away_and_takes_again() {
+    let kit = Kit::with(Options {
+        sockets_max: 1,
+        ..options()
+    })
+    .await;
+    let one = kit.socket().await;
+    let url = format!("ws://{}/ws", kit.addr);
+    assert!(tokio_tungstenite::connect_async(&url).await.is_err(), "503");
+    drop(one);
+    while kit.edge.sockets() > 0 {
+        tokio::task::yield_now().await;
+    }
+    kit.socket().await;
+}
