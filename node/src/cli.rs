@@ -34,6 +34,8 @@ enum Command {
         /// What `GET /api/v1/auctions/{id}/export` gave.
         file: PathBuf,
     },
+    /// Print the description of the HTTP API (OpenAPI, JSON).
+    Openapi,
     /// Work with settings.
     Config {
         #[command(subcommand)]
@@ -71,6 +73,7 @@ pub(crate) fn run() -> Result<ExitCode> {
             runtime()?.block_on(demo::run(*demo))
         }
         Command::Verify { file } => run_verify(&file),
+        Command::Openapi => say(&(router::openapi() + "\n")),
         Command::Config { what } => match what {
             ConfigCommand::Check(settings) => Ok(match read(&settings)? {
                 Some(_) => say("settings are good\n")?,

@@ -18,6 +18,8 @@ pub(super) const NODES: [(u64, &str, &str); 3] = [(1, "a", "seoul"), (2, "b", "s
 pub(super) const SHARDS: u32 = 16;
 /// Longest wait for a node to be ready.
 const READY: Duration = Duration::from_secs(30);
+/// Lines of a node's log that an error shows.
+const LAST_WORDS: usize = 12;
 /// Between two looks at a node that starts.
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest wait for a child that drains.
@@ -44,6 +46,13 @@ impl Node {
     /// Where its log lies.
     pub(super) fn log(&self) -> PathBuf {
         self.dir.join("node.log")
+    }
+
+    /// The end of its log: the folder may be gone when someone reads the error.
+    fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n")
     }
 
     fn pid(&self) -> Option<u32> {
@@ -139,9 +148,9 @@ impl Cluster {
                 let Some(child) = &mut node.child else { break };
                 if let Some(status) = child.try_wait()? {
                     bail!(
-                        "node {} ended while starting ({status}); its log: {}",
+                        "node {} ended while starting ({status})\n{}",
                         node.id,
-                        node.log().display()
+                        node.last_words()
                     );
                 }
                 let answer = self.http.get(format!("{}/readyz", node.http())).send().await;
@@ -149,11 +158,7 @@ impl Cluster {
                     break;
                 }
                 if tokio::time::Instant::now() >= until {
-                    bail!(
-                        "node {} is not ready after {READY:?}; its log: {}",
-                        node.id,
-                        node.log().display()
-                    );
+                    bail!("node {} is not ready after {READY:?}\n{}", node.id, node.last_words());
                 }
                 tokio::time::sleep(LOOK).await;
             }

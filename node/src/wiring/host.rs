@@ -103,8 +103,11 @@ impl Roles {
         let mut look = tokio::time::interval(LOOK);
         loop {
             look.tick().await;
-            let newest: BTreeMap<_, _> =
-                host.leaders().into_iter().map(|(shard, term, leader)| (shard, Role { term, leader })).collect();
+            let newest: BTreeMap<_, _> = host
+                .leaders()
+                .into_iter()
+                .map(|(shard, term, leader)| (shard, Role { term, leader }))
+                .collect();
             if **self.0.load() != newest {
                 self.0.store(Arc::new(newest));
                 changed();
