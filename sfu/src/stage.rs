@@ -328,3 +328,95 @@ impl Stage {
         !news.local && !news.wanted && news.live.is_none() && self.pins.load(Ordering::Acquire) == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Counts what reaches the seller, and the copies that go down.
+    #[derive(Default)]
+    struct Counts {
+        asks: AtomicU64,
+        copies: AtomicU64,
+    }
+
+    struct CountedSource(Arc<Counts>);
+
+    impl Source for CountedSource {
+        fn keyframe(&self, _: u8) {
+            self.0.asks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Children for Counts {
+        fn media(&self, nodes: &[u64], _: &Live, _: u8, _: u64, _: &Arc<Stored>) {
+            self.copies.fetch_add(nodes.len() as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn packet(sequence: u16, keyframe: bool) -> Bytes {
+        let mut raw = vec![0x80, 96, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0x10, u8::from(!keyframe)];
+        raw[2..4].copy_from_slice(&sequence.to_be_bytes());
+        Bytes::from(raw)
+    }
+
+    fn stage() -> (Arc<Stage>, Arc<Live>, Arc<Track>, Arc<Counts>) {
+        let counts = Arc::new(Counts::default());
+        let clock = Clock(Instant::now());
+        let stage = Stage::new(
+            "lamp",
+            Arc::new(Vec::new()),
+            counts.clone(),
+            clock,
+            Duration::from_secs(2),
+        );
+        let track = Arc::new(Track::new(0, Codec::Vp8, String::new(), 64, 1_000_000));
+        let live = Arc::new(Live {
+            id: "s".into(),
+            number: 1,
+            epoch: 1,
+            origin: true,
+            tracks: ArcSwap::default(),
+            source: Box::new(CountedSource(counts.clone())),
+        });
+        live.add(track.clone());
+        stage.set_live(Some(live.clone()));
+        (stage, live, track, counts)
+    }
+
+    #[test]
+    fn a_crowds_keyframe_asks_are_one_ask() {
+        let (stage, live, track, counts) = stage();
+        for _ in 0..1_000 {
+            stage.ask_keyframe(&live, &track);
+        }
+        assert_eq!(counts.asks.load(Ordering::Relaxed), 1);
+        stage.push(&live, &track, 1, packet(1, true));
+        stage.push(&live, &track, 2, packet(2, false));
+        assert_eq!(counts.asks.load(Ordering::Relaxed), 1, "within the gap, and served");
+    }
+
+    #[test]
+    fn one_copy_per_node_below_and_none_of_what_came_twice() {
+        let (stage, live, track, counts) = stage();
+        stage.push(&live, &track, 1, packet(1, true));
+        assert_eq!(counts.copies.load(Ordering::Relaxed), 0);
+        stage.demand(|demand| demand.lease(7, 1_000));
+        stage.demand(|demand| demand.lease(8, 1_000));
+        for sequence in [2, 3, 3, 2] {
+            stage.push(&live, &track, sequence, packet(sequence as u16, false));
+        }
+        stage.push(&live, &track, 4, Bytes::from_static(b"no RTP"));
+        assert_eq!(counts.copies.load(Ordering::Relaxed), 4);
+        assert_eq!(track.packets.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn an_older_streams_end_changes_nothing() {
+        let (stage, _, _, _) = stage();
+        assert!(!stage.clear_live("another"));
+        assert!(stage.live.load().is_some());
+        assert!(stage.clear_live("s") && stage.is_idle());
+    }
+}

@@ -36,9 +36,17 @@ async fn three_viewers_behind_a_relay_are_one_copy() {
         more_frames(viewer, 40).await;
     }
     let (carried, stats) = (wire.carried.load(Ordering::Relaxed), relay.media.stats());
-    assert_eq!((stats[0].origin, stats[0].viewers, stats[0].lost), (false, 3, 0), "{stats:?}");
+    assert_eq!(
+        (stats[0].origin, stats[0].viewers, stats[0].lost),
+        (false, 3, 0),
+        "{stats:?}"
+    );
     // Silence is small: what is counted on the wire is video, and at most a few packets are on their way.
-    assert!(carried <= stats[0].packets + 20, "one copy: {carried} datagrams, {} packets", stats[0].packets);
+    assert!(
+        carried <= stats[0].packets + 20,
+        "one copy: {carried} datagrams, {} packets",
+        stats[0].packets
+    );
     for viewer in viewers {
         let seen = viewer.seen().borrow().clone();
         assert_eq!(seen.missing, 0, "{seen:?}");
@@ -94,12 +102,16 @@ async fn viewers_follow_a_seller_who_moves_to_another_node() {
     let mut nodes = nodes(&["east", "west", "west"]).await;
     let first = nodes[0].publish("lamp");
     nodes[0].up().await;
-    let viewers = [nodes[0].view("lamp", 1), nodes[1].view("lamp", 1), nodes[2].view("lamp", 1)];
+    let viewers = [
+        nodes[0].view("lamp", 1),
+        nodes[1].view("lamp", 1),
+        nodes[2].view("lamp", 1),
+    ];
     for viewer in &viewers {
         more_frames(viewer, 10).await;
     }
     nodes.iter().for_each(|node| node.media.set_origin("lamp", Some(1)));
-    first.vanish();
+    first.leave().await;
     let second = nodes[1].publish("lamp");
     nodes[1].up().await;
     nodes.iter().for_each(|node| node.media.set_origin("lamp", Some(2)));
@@ -122,7 +134,11 @@ async fn a_relay_of_a_relay_carries_on() {
     let mut nodes = nodes(&["east", "west", "west", "west"]).await;
     let publisher = nodes[0].publish("lamp");
     nodes[0].up().await;
-    let viewers = [nodes[1].view("lamp", 1), nodes[2].view("lamp", 1), nodes[3].view("lamp", 1)];
+    let viewers = [
+        nodes[1].view("lamp", 1),
+        nodes[2].view("lamp", 1),
+        nodes[3].view("lamp", 1),
+    ];
     for viewer in &viewers {
         let seen = more_frames(viewer, 30).await;
         assert_eq!(seen.missing, 0, "{seen:?}");

@@ -19,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
+    tokio::time::timeout(PATIENCE, wait)
+        .await
+        .unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }
 
 /// Waits until what a viewer has seen fulfils a condition.
@@ -32,7 +34,10 @@ pub async fn until(viewer: &Viewer, what: &str, met: impl Fn(&Seen) -> bool) -> 
 /// Waits until a viewer has seen `more` pictures than now.
 pub async fn more_frames(viewer: &Viewer, more: u64) -> Seen {
     let now = viewer.seen().borrow().frames;
-    until(viewer, &format!("{more} more frames than {now}"), |seen| seen.frames >= now + more).await
+    until(viewer, &format!("{more} more frames than {now}"), |seen| {
+        seen.frames >= now + more
+    })
+    .await
 }
 
 /// Straight into a node's media plane.
@@ -58,7 +63,10 @@ impl Signal for Direct {
             true => self.media.publish(&self.auction, &sdp).await,
             false => self.media.watch(&self.auction, self.origin, &sdp).await,
         };
-        let answer = answer.map_err(|e| MediaClientError::Refused { status: 400, body: e.to_string() })?;
+        let answer = answer.map_err(|e| MediaClientError::Refused {
+            status: 400,
+            body: e.to_string(),
+        })?;
         let port = self.media.udp_addr().port().to_string();
         let sdp = match self.via {
             Some(via) => answer.sdp.replace(&port, &via.port().to_string()),
@@ -104,22 +112,45 @@ impl RelayControl for Rewired {
 
 impl Node {
     pub async fn start(id: u64, region: &str, trunk: watch::Receiver<Option<SocketAddr>>) -> Node {
-        let options =
-            Options { node: id, region: region.into(), publisher_grace: Duration::from_millis(500), ..Options::default() };
+        let options = Options {
+            node: id,
+            region: region.into(),
+            publisher_grace: Duration::from_millis(500),
+            ..Options::default()
+        };
         let (peers, peers_in) = watch::channel(Vec::new());
         let (events, events_in) = mpsc::channel(64);
-        let control = Arc::new(Rewired { inner: TonicControl::plain(), trunk });
-        let media = Media::start(options, peers_in, events, control).await.expect("media starts");
+        let control = Arc::new(Rewired {
+            inner: TonicControl::plain(),
+            trunk,
+        });
+        let media = Media::start(options, peers_in, events, control)
+            .await
+            .expect("media starts");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let grpc = listener.local_addr().expect("an address").to_string();
         let stop = CancellationToken::new();
-        let server = tonic::transport::Server::builder().add_service(media.relay_service()).serve_with_incoming_shutdown(
-            tokio_stream::wrappers::TcpListenerStream::new(listener),
-            stop.clone().cancelled_owned(),
-        );
+        let server = tonic::transport::Server::builder()
+            .add_service(media.relay_service())
+            .serve_with_incoming_shutdown(
+                tokio_stream::wrappers::TcpListenerStream::new(listener),
+                stop.clone().cancelled_owned(),
+            );
         tokio::spawn(server);
-        let peer = Peer { node: id, region: region.into(), trunk: media.trunk_addr(), grpc };
-        Node { id, media, events: events_in, peer, peers, stop }
+        let peer = Peer {
+            node: id,
+            region: region.into(),
+            trunk: media.trunk_addr(),
+            grpc,
+        };
+        Node {
+            id,
+            media,
+            events: events_in,
+            peer,
+            peers,
+            stop,
+        }
     }
 
     pub fn whip(&self, auction: &str) -> Direct {
@@ -135,7 +166,11 @@ impl Node {
     }
 
     pub fn whep(&self, auction: &str, origin: u64) -> Direct {
-        Direct { publish: false, origin: Some(origin), ..self.whip(auction) }
+        Direct {
+            publish: false,
+            origin: Some(origin),
+            ..self.whip(auction)
+        }
     }
 
     pub fn publish(&self, auction: &str) -> Publisher {
@@ -214,7 +249,11 @@ impl Wire {
         let front = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a port"));
         let address = front.local_addr().expect("an address");
         let (carried, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let loss = Arc::new(Loss { every, carried: carried.clone(), lost: lost.clone() });
+        let loss = Arc::new(Loss {
+            every,
+            carried: carried.clone(),
+            lost: lost.clone(),
+        });
         tokio::spawn(async move {
             let mut backs: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
             let mut buffer = vec![0; 2048];
@@ -235,7 +274,13 @@ impl Wire {
     }
 }
 
-async fn carry_back(back: Arc<UdpSocket>, front: Arc<UdpSocket>, to: SocketAddr, loss: Arc<Loss>, counts: fn(&[u8]) -> bool) {
+async fn carry_back(
+    back: Arc<UdpSocket>,
+    front: Arc<UdpSocket>,
+    to: SocketAddr,
+    loss: Arc<Loss>,
+    counts: fn(&[u8]) -> bool,
+) {
     let mut buffer = vec![0; 2048];
     while let Ok(length) = back.recv(&mut buffer).await {
         if counts(&buffer[..length]) && loss.takes() {

@@ -193,9 +193,9 @@ impl Connection {
         }
     }
 
-    /// Ends the session at the node, and the connection.
-    pub(super) async fn close(self, signal: &dyn Signal) {
-        if let Some(session) = &self.session {
+    /// Ends the connection, and the session at the node if there is a way to tell it.
+    pub(super) async fn close(self, signal: Option<&dyn Signal>) {
+        if let (Some(session), Some(signal)) = (&self.session, signal) {
             signal.end(session).await;
         }
         let _ = self.peer.close().await;

@@ -11,6 +11,7 @@ use rtc::rtp_transceiver::PayloadType;
 use rtc::rtp_transceiver::rtp_sender::{RTCRtpCodec, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,7 @@ impl Default for PublisherOptions {
 /// A running synthetic seller.
 pub struct Publisher {
     stop: CancellationToken,
+    quiet: Arc<AtomicBool>,
     sent: watch::Receiver<u64>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -57,15 +59,18 @@ impl Publisher {
         let clip = Clip::parse(&options.clip)?;
         let stop = CancellationToken::new();
         let (counter, sent) = watch::channel(0);
+        let quiet = Arc::new(AtomicBool::new(false));
         let run = Run {
             options,
             clip,
             signal,
             counter,
+            quiet: quiet.clone(),
             stop: stop.clone(),
         };
         Ok(Publisher {
             stop,
+            quiet,
             sent,
             task: tokio::spawn(run.keep_at_it()),
         })
@@ -82,9 +87,10 @@ impl Publisher {
         let _ = self.task.await;
     }
 
-    /// Vanishes without a word, as a seller whose phone dies.
-    pub fn vanish(self) {
-        self.task.abort();
+    /// Leaves without ending the session at the node: its connection closes, and no DELETE is sent.
+    pub async fn leave(self) {
+        self.quiet.store(true, Ordering::Relaxed);
+        self.stop().await;
     }
 }
 
@@ -93,6 +99,7 @@ struct Run {
     clip: Clip,
     signal: Arc<dyn Signal>,
     counter: watch::Sender<u64>,
+    quiet: Arc<AtomicBool>,
     stop: CancellationToken,
 }
 
@@ -178,7 +185,8 @@ impl Run {
     async fn once(&self) -> Result<(), MediaClientError> {
         let mut connection = Connection::build(self.options.bind).await?;
         let result = self.publish(&mut connection).await;
-        connection.close(self.signal.as_ref()).await;
+        let signal = (!self.quiet.load(Ordering::Relaxed)).then_some(self.signal.as_ref());
+        connection.close(signal).await;
         result
     }
 

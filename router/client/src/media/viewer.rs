@@ -121,7 +121,7 @@ impl Run {
     async fn once(&self) -> Result<(), MediaClientError> {
         let mut connection = Connection::build(self.options.bind).await?;
         let result = self.watch(&mut connection).await;
-        connection.close(self.signal.as_ref()).await;
+        connection.close(Some(self.signal.as_ref())).await;
         result
     }
 
