@@ -14,7 +14,10 @@ before(async () => { chrome = await b.launch(); });
 after(() => chrome?.close());
 // Each test kills a node, so each has a cluster of its own.
 beforeEach(async () => { cluster = await startCluster(); }, { timeout: 90_000 });
-afterEach(() => cluster?.stop());
+afterEach(async (t) => {
+  await b.wreckage(t.name.split(' ')[1] ?? 'test');
+  await cluster?.stop();
+});
 
 const node = (id) => cluster.nodes().find((n) => n.id === id);
 const leaderOf = async (shard) => (await cluster.api(node(1), '/api/v1/cluster')).shards.find((s) => s.id === shard)?.leader;
@@ -134,11 +137,14 @@ test('a show from the first frame to the winner, through the death of the leader
   await Promise.all([b.recordCountdown(mina.page), b.recordCountdown(tom.page)]);
   const first = await tap(mina);
   assert.equal(first, 10_000);
+  await Promise.all(all.map((p) => p.page.waitForSelector('[data-bids="1"]')));
   await everyoneSees(all, first);
+  // The chip stays for seconds only, so it is awaited from before the bid.
+  const chip = (p) => p.page.waitForSelector(`${b.at('cut-chip')}.cut`);
+  const chips = Promise.all([chip(tom), chip(mina).then(() => b.shot(mina.page, 'show-room-cut-ko-1280'))]);
   const second = await custom(tom, 13_000);
   await everyoneSees(all, second);
-  await Promise.all([mina, tom].map((p) => p.page.waitForSelector(`${b.at('cut-chip')}.cut`)));
-  await b.shot(mina.page, 'show-room-cut-ko-1280');
+  await chips;
   assert.equal(await b.price(mina.page), await b.price(tom.page));
   // A raise of 30 % cuts 30 % of about two minutes.
   for (const viewer of [mina, tom]) {

@@ -55,6 +55,13 @@ export function join(feed: Feed): Step {
   return { feed: { ...feed, joining: true }, effects: [effect] };
 }
 
+/** History for display (older events, fetched aside): never beyond where the feed is, never over what it has. */
+export function prefill(feed: Feed, older: readonly AuctionEvent[]): Feed {
+  const first = feed.events[0]?.seq ?? feed.offset + 1;
+  const fresh = older.filter((event) => event.seq < first);
+  return fresh.length === 0 ? feed : { ...feed, events: [...fresh, ...feed.events].slice(-EVENTS_KEPT) };
+}
+
 const same = (feed: Feed): Step => ({ feed, effects: [] });
 
 export function reduce(feed: Feed, message: ServerMessage): Step {

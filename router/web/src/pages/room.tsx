@@ -46,7 +46,7 @@ export default function RoomPage({ id = '' }: { id?: string }) {
   const { events, viewers } = room.feed.value;
   const own = users.seller.value?.id === auction.seller;
   return (
-    <div class="room" data-testid="room" data-phase={auction.phase} data-seq={auction.seq}>
+    <div class="room" data-testid="room" data-phase={auction.phase} data-seq={auction.seq} data-bids={auction.bids}>
       <div class="room-head">
         <a class="back" href="/"><Back />{t('room.back')}</a>
         <LinkState room={room} />

@@ -8,13 +8,15 @@ import { Countdown } from '../core/countdown';
 import * as feed from '../core/feed';
 import { freshId, learnName } from '../core/names';
 import type { AuctionEvent, Problem, ServerMessage } from '../core/types';
-import { getAuction } from '../net/api';
+import { getAuction, listEvents } from '../net/api';
 import { Connection } from '../net/socket';
 import { type Hat, session } from '../net/session';
 
 export interface Shown { event: AuctionEvent; key: number; leftBefore: number | undefined; fromLeader: string | undefined }
 
 const TICK_MS = 250;
+/** Events of history that a page wants to show. */
+const HISTORY = 50;
 /** A join that was refused (a draft is not open yet; its shard may be electing) is tried again. */
 const REJOIN_MS = 1_500;
 
@@ -103,6 +105,16 @@ export class Room {
     }
   }
 
+  /** An edge that has just begun to follow may have a snapshot but no history yet: it is fetched for the log. */
+  async #history(epoch: number, offset: number): Promise<void> {
+    try {
+      const { items } = await listEvents(this.id, Math.max(0, offset - HISTORY));
+      if (this.feed.value.epoch === epoch) this.feed.value = feed.prefill(this.feed.value, items);
+    } catch {
+      // The log then begins with what comes next.
+    }
+  }
+
   #closed(): void {
     window.clearTimeout(this.#rejoin);
     this.countdown.disconnected();
@@ -168,7 +180,10 @@ export class Room {
         this.countdown.rule(auction.phase, auction.ends_at ?? undefined, auction.left_ms ?? undefined);
       }
     }
-    if (message.t === 'snap' && message.a === this.id) this.countdown.held();
+    if (message.t === 'snap' && message.a === this.id) {
+      this.countdown.held();
+      if (message.offset > 0 && (message.recent ?? []).length === 0) void this.#history(message.epoch, message.offset);
+    }
     if (message.t === 'clock' && message.a === this.id) {
       this.countdown.clock({ now: message.now, s: message.s, held: message.held, errMs: message.err_ms });
       this.held.value = message.held;

@@ -25,7 +25,7 @@ export function Console({ id }: { id: string }) {
   if (!auction) return <p class="loading" role="status"><span class="spinner" aria-hidden="true" />{t('room.loading')}…</p>;
   if (me?.id !== auction.seller) return <p class="banner warn" role="status">{t('studio.notYours')}</p>;
   return (
-    <div class="console" data-testid="console" data-phase={auction.phase} data-stream={auction.stream ? 'up' : 'down'}>
+    <div class="console" data-testid="console" data-phase={auction.phase} data-stream={auction.stream ? 'up' : 'down'} data-bids={auction.bids}>
       <h1 tabIndex={-1} class="console-title">{auction.title}</h1>
       <div class="console-air"><OnAir auction={auction} /></div>
       <div class="console-log"><BidLog auction={auction} events={room.feed.value.events} me={me.id} /></div>

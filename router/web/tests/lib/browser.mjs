@@ -13,10 +13,25 @@ export async function launch() {
   });
 }
 
+const people = new Set();
+
+/** After a failure: what everybody's page showed, as pictures and words. */
+export async function wreckage(name) {
+  for (const [i, page] of [...people].entries()) {
+    if (page.isClosed()) continue;
+    await page.screenshot({ path: join(ARTIFACTS, `failed-${name}-${i}.png`) }).catch(() => undefined);
+    const words = await page.evaluate(() => ({ at: location.pathname, room: { ...document.querySelector('[data-testid=room],[data-testid=console]')?.dataset }, link: { ...document.querySelector('[data-testid=link]')?.dataset },
+      status: document.querySelector('[data-testid=bid-status]')?.textContent, log: document.querySelector('[data-testid=log]')?.innerText })).catch(() => undefined);
+    console.error(`page ${i}:`, JSON.stringify(words));
+  }
+}
+
 /** A person: a context of their own (storage, language), one page; its errors are collected. */
 export async function person(browser, { lang = 'en', width = 1280, height = 800 } = {}) {
   const context = await browser.newContext({ locale: lang === 'ko' ? 'ko-KR' : 'en-US', viewport: { width, height } });
   const page = await context.newPage();
+  people.add(page);
+  page.on('close', () => people.delete(page));
   const errors = [];
   page.on('pageerror', (error) => errors.push(error.message));
   let loads = 0;

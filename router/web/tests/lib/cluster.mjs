@@ -74,10 +74,15 @@ function handle(nodes, child, dir) {
   return {
     nodes,
     base,
+    /** A call as any client makes it: what is not available right now (an election) is asked again, under the same key. */
     async api(node, path, options = {}) {
-      const response = await fetch(base(node) + path, options);
-      if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
-      return response.json();
+      for (let attempt = 1; ; attempt += 1) {
+        const response = await fetch(base(node) + path, options);
+        if (response.ok) return response.json();
+        const text = await response.text();
+        if (![503, 504].includes(response.status) || attempt >= 40) throw new Error(`${path}: ${response.status} ${text}`);
+        await new Promise((done) => setTimeout(done, 250));
+      }
     },
     /** As a crash: nothing is flushed, nothing said. */
     async kill(node) {

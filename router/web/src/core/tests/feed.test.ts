@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { applyEvent, type Effect, EVENTS_KEPT, type Feed, join, newFeed, reduce } from '../feed';
+import { applyEvent, type Effect, EVENTS_KEPT, type Feed, join, newFeed, prefill, reduce } from '../feed';
 import type { Auction, AuctionEvent, ServerMessage } from '../types';
 
 const auction = (over: Partial<Auction> = {}): Auction => ({
@@ -80,6 +80,13 @@ describe('feed', () => {
   it('is deaf to other auctions', () => {
     const { feed } = run([snap(1), { t: 'event', a: 'other', event: event(2) }]);
     expect(feed.offset).toBe(1);
+  });
+
+  it('takes older events for display only', () => {
+    const { feed } = run([snap(5), ev(6)]);
+    expect(prefill(feed, [event(4), event(5), event(6), event(9)]).events.map((e) => e.seq)).toEqual([4, 5, 6]);
+    expect(prefill(feed, [event(4)]).offset).toBe(6);
+    expect(prefill(newFeed('a1'), [event(1)]).events).toEqual([]);
   });
 
   it('keeps a bounded history', () => {
