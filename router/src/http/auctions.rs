@@ -143,9 +143,11 @@ async fn act(
     }
 }
 
-/// The auction as it is now, after a command.
+/// The auction as it is now, after a command. The command was accepted: what fails here is no refusal of it, and asking
+/// again with the same key shows the auction.
 async fn shown(state: &Arc<State>, auction: &AuctionId) -> Result<AuctionBody, Problem> {
-    let view = state.routes.read(auction, Freshness::Linear).await?;
+    let read = state.routes.read(auction, Freshness::Linear).await;
+    let view = read.map_err(|_| Problem::edge(EdgeCode::Timeout))?;
     let shard = state.routes.shard_of(auction);
     Ok(AuctionBody::of(
         &view,

@@ -114,14 +114,17 @@ impl Session {
             _ => return self.strike("epoch and offset are whole numbers"),
         };
         self.seats.retain(|s| s.auction != a);
-        if self.seats.len() >= self.state.options.joins_max {
+        let joins_max = self.state.options.joins_max;
+        // Those under way count too, also for auctions left meanwhile: each holds a task.
+        let on_its_way = OnItsWay::begin(&self.inbox.joins, joins_max).filter(|_| self.seats.len() < joins_max);
+        let Some(on_its_way) = on_its_way else {
             self.refuse(
                 Some(&a),
                 None,
                 Problem::reason(Reason::Rate).because("too many auctions on one socket"),
             );
             return Flow::On;
-        }
+        };
         self.joins += 1;
         self.seats.push(Seated {
             auction: a.clone(),
@@ -143,6 +146,7 @@ impl Session {
                     inbox.put(Item::Refused { join });
                 }
             }
+            drop(on_its_way);
         });
         Flow::On
     }
@@ -195,7 +199,7 @@ impl Session {
             .ok_or_else(|| Problem::unsigned("say hello with a token first"))?;
         self.state.limit_bid(user)?;
         let max = self.state.options.socket_bids_max;
-        let on_its_way = OnItsWay::begin(&self.inbox, max).ok_or_else(|| Problem::rate(1_000))?;
+        let on_its_way = OnItsWay::begin(&self.inbox.bids, max).ok_or_else(|| Problem::rate(1_000))?;
         Ok((user.actor(), amount, on_its_way))
     }
 

@@ -47,7 +47,9 @@ pub(super) struct Inbox {
     waiting: Mutex<Waiting>,
     bytes_max: usize,
     /// Bids on their way.
-    pub(super) bids: AtomicUsize,
+    pub(super) bids: Arc<AtomicUsize>,
+    /// Joins on their way.
+    pub(super) joins: Arc<AtomicUsize>,
 }
 
 impl Inbox {
@@ -56,7 +58,8 @@ impl Inbox {
             wake: Arc::default(),
             waiting: Mutex::default(),
             bytes_max,
-            bids: AtomicUsize::new(0),
+            bids: Arc::default(),
+            joins: Arc::default(),
         }
     }
 
@@ -93,25 +96,20 @@ impl Inbox {
     }
 }
 
-/// One more bid on its way, if the bound allows; counted down when dropped.
-pub(super) struct OnItsWay {
-    inbox: Arc<Inbox>,
-}
+/// One more of something on its way, if the bound allows; counted down when dropped.
+pub(super) struct OnItsWay(Arc<AtomicUsize>);
 
 impl OnItsWay {
-    pub(super) fn begin(inbox: &Arc<Inbox>, max: usize) -> Option<OnItsWay> {
+    pub(super) fn begin(count: &Arc<AtomicUsize>, max: usize) -> Option<OnItsWay> {
         let room = |n: usize| (n < max).then_some(n + 1);
-        inbox
-            .bids
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
-            .ok()?;
-        Some(OnItsWay { inbox: inbox.clone() })
+        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
+        Some(OnItsWay(count.clone()))
     }
 }
 
 impl Drop for OnItsWay {
     fn drop(&mut self) {
-        self.inbox.bids.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -135,11 +133,11 @@ mod tests {
 
     #[test]
     fn what_is_on_its_way_is_bounded_and_counted_down() {
-        let inbox = Arc::new(Inbox::new(10));
-        let one = OnItsWay::begin(&inbox, 2).unwrap();
-        let _two = OnItsWay::begin(&inbox, 2).unwrap();
-        assert!(OnItsWay::begin(&inbox, 2).is_none());
+        let count = Arc::default();
+        let one = OnItsWay::begin(&count, 2).unwrap();
+        let _two = OnItsWay::begin(&count, 2).unwrap();
+        assert!(OnItsWay::begin(&count, 2).is_none());
         drop(one);
-        assert!(OnItsWay::begin(&inbox, 2).is_some());
+        assert!(OnItsWay::begin(&count, 2).is_some());
     }
 }

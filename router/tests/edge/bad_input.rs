@@ -487,3 +487,77 @@ async fn chat_lines_that_are_none() {
     let texts = s.kit.get("/api/v1/auctions/live/chat").await.1;
     assert_eq!(texts["items"], json!([]));
 }
+
+/// Frames made of pieces of frames: none may end a socket otherwise than by a code of ours, and the edge goes on.
+#[tokio::test]
+async fn noise_is_never_more_than_noise() {
+    const PIECES: [&str; 24] = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "\"t\"",
+        "\"bid\"",
+        "\"join\"",
+        "\"hello\"",
+        "\"chat\"",
+        "\"ping\"",
+        "\"a\"",
+        "\"live\"",
+        "\"id\"",
+        "\"amount\"",
+        "\"offset\"",
+        "\"epoch\"",
+        "1e99",
+        "-0",
+        "18446744073709551616",
+        "null",
+        "\"\\ud800\"",
+        "\u{feff}",
+    ];
+    let s = scene().await;
+    let before = seqs(&s.kit);
+    for seed in 0u64..60 {
+        let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut roll = |n: usize| {
+            dice ^= dice << 13;
+            dice ^= dice >> 7;
+            dice ^= dice << 17;
+            (dice % n as u64) as usize
+        };
+        let mut ws = s.kit.socket().await;
+        for _ in 0..6 {
+            let frame: String = (0..roll(20)).map(|_| PIECES[roll(PIECES.len())]).collect();
+            ws.raw(frame).await;
+        }
+        // Half made well, so that it gets past the parser.
+        let fields = ["t", "a", "id", "amount", "epoch", "offset", "token", "c", "text"];
+        let values = [
+            json!("bid"),
+            json!("join"),
+            json!("chat"),
+            json!("live"),
+            json!(-1),
+            json!(1e300),
+            json!([]),
+            json!({}),
+            json!(null),
+        ];
+        let frame: serde_json::Map<String, Value> = (0..4)
+            .map(|_| {
+                (
+                    fields[roll(fields.len())].to_owned(),
+                    values[roll(values.len())].clone(),
+                )
+            })
+            .collect();
+        ws.send(Value::Object(frame)).await;
+        ws.send(json!({"t": "ping", "c": seed})).await;
+        let end = ws.until(&["pong", "closed"]).await;
+        let known = end["c"] == json!(seed) || [4400, 4401].map(|c| json!(c)).contains(&end["closed"]);
+        assert!(known, "seed {seed}: {end}");
+    }
+    unchanged(&s.kit, &before);
+}
