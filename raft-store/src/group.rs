@@ -30,7 +30,7 @@ use crate::{
     snapshot::SnapshotFile,
     state::State,
     state_machine::{Replica, StateMachine, blocking},
-    types::{Answer, Home, LeaderId, Logged, Payload, TypeConfig},
+    types::{Answer, Home, LeaderId, LogId, Logged, Payload, TypeConfig},
     wal::Wal,
 };
 use auction::{Applied, Limits};
@@ -70,7 +70,6 @@ struct Proposal {
 /// What every group of a node shares.
 #[derive(Clone)]
 pub(crate) struct Ground {
-    pub(crate) node: NodeId,
     pub(crate) wal: Wal,
     pub(crate) peers: Arc<Peers>,
     pub(crate) snapshots: PathBuf,
@@ -302,15 +301,23 @@ async fn forward(raft: Handle, id: u64, mut waiting: mpsc::Receiver<Proposal>) {
 
 /// Tells the proposer and the host who leads; and the host, when the group stopped by itself.
 async fn follow_leadership(group: Arc<Group>, failed: watch::Sender<Option<String>>) {
-    let mut metrics = group.raft.server_metrics();
+    let mut server = group.raft.server_metrics();
+    let mut data = group.raft.data_metrics();
     loop {
-        let known = leadership(&metrics.borrow_watched(), group.id);
+        let applied = data.borrow_watched().last_applied;
+        let (known, stands) = leadership(&server.borrow_watched(), applied, group.id);
         group.leadership.send_if_modified(|present| {
             let changed = *present != known;
             *present = known;
             changed
         });
-        if metrics.changed().await.is_err() {
+        // Only a leader that isn't leading yet has to look at what is applied: elsewhere that changes all the time.
+        let waits = stands && !known.leading;
+        let changed = tokio::select! {
+            changed = server.changed() => changed,
+            changed = data.changed(), if waits => changed,
+        };
+        if changed.is_err() {
             break;
         }
     }
@@ -332,12 +339,18 @@ async fn follow_leadership(group: Arc<Group>, failed: watch::Sender<Option<Strin
     }
 }
 
-fn leadership(metrics: &RaftServerMetrics<TypeConfig>, me: u64) -> Leadership {
+/// Who leads, and whether it is this replica, be it that it can't act yet.
+///
+/// A leader's first own entry is a blank one. Until that is applied here, a majority has not answered, and openraft would
+/// refuse proposals; and entries of earlier leaders may still be missing from the state.
+fn leadership(metrics: &RaftServerMetrics<TypeConfig>, applied: Option<LogId>, me: u64) -> (Leadership, bool) {
     let vote = metrics.vote;
     let node = |replica| metrics.membership_config.get_node(&replica).map(|home| home.node());
-    Leadership {
+    let stands = metrics.state == ServerState::Leader && vote.committed && vote.leader_id.node_id == me;
+    let leadership = Leadership {
         term: vote.leader_id.term,
-        leading: metrics.state == ServerState::Leader && vote.committed && vote.leader_id.node_id == me,
+        leading: stands && applied.is_some_and(|id| id.leader_id == vote.leader_id),
         leader: metrics.current_leader.and_then(node),
-    }
+    };
+    (leadership, stands)
 }

@@ -251,7 +251,9 @@ impl Host {
         let leader = |seat: &Arc<Seat>| {
             let metrics = seat.group.raft.metrics();
             let metrics = metrics.borrow_watched();
-            let home = metrics.current_leader.and_then(|id| metrics.membership_config.get_node(&id).map(|h| h.node()));
+            let home = metrics
+                .current_leader
+                .and_then(|id| metrics.membership_config.get_node(&id).map(|h| h.node()));
             (seat.group.shard, metrics.current_term, home)
         };
         self.inner.seats().iter().map(leader).collect()
@@ -273,17 +275,25 @@ impl Host {
 
     /// Hands leaderships over, then stops all groups and the log.
     pub async fn shutdown(&self) {
+        let seats = self.inner.seats();
+        join_all(seats.iter().map(|seat| hand_over(seat))).await;
+        self.halt().await;
+    }
+
+    /// Stops all groups and the log, and hands nothing over: others will notice.
+    pub async fn halt(&self) {
         // Seats are not opened any more, and no snapshot begins.
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
         tasks.shutdown().await;
         let seats = self.inner.seats();
-        join_all(seats.iter().map(|seat| hand_over(seat))).await;
         for seat in &seats {
             if let Some(proposer) = &seat.proposer {
                 proposer.shutdown().await;
             }
         }
         join_all(seats.iter().map(|seat| seat.group.shutdown())).await;
+        // Peers' streams end here, so that the gRPC server can.
+        self.inner.service.close();
         let wal = self.inner.ground.wal.clone();
         // Joining a thread; it fails only if that thread panicked, which the panic hook has told.
         let _ = tokio::task::spawn_blocking(move || wal.close()).await;
@@ -324,6 +334,7 @@ fn status(seat: &Seat) -> GroupStatus {
         applied: state.applied,
         last_log: metrics.last_log_index.unwrap_or(0),
         snapshot: metrics.snapshot.map_or(0, |id| id.index),
+        purged: metrics.purged.map_or(0, |id| id.index),
         digest: state.digest(),
         top: state.shard.top(),
         held_total_ms: seat.proposer.as_ref().map_or(0, ProposerHandle::held_total_ms),

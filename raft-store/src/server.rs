@@ -27,6 +27,7 @@ use std::{
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Longest message between nodes. An append is bounded by `append_bytes_max`, or is one entry.
@@ -47,15 +48,24 @@ pub(crate) type Handle = OpenRaft<TypeConfig, StateMachine>;
 
 /// The groups of this node, as its server finds them.
 #[derive(Clone, Default)]
-pub(crate) struct Groups(Arc<RwLock<HashMap<u32, (u64, Handle)>>>);
+pub(crate) struct Groups {
+    open: Arc<RwLock<HashMap<u32, (u64, Handle)>>>,
+    closed: CancellationToken,
+}
 
 impl Groups {
+    /// Ends all streams of peers, and takes no new ones.
+    pub(crate) fn close(&self) {
+        self.closed.cancel();
+        self.open.write().clear();
+    }
+
     pub(crate) fn insert(&self, group: u32, replica: u64, raft: Handle) {
-        self.0.write().insert(group, (replica, raft));
+        self.open.write().insert(group, (replica, raft));
     }
 
     fn find(&self, group: u32, replica: u64) -> Result<Handle, String> {
-        match self.0.read().get(&group) {
+        match self.open.read().get(&group) {
             Some((here, raft)) if *here == replica => Ok(raft.clone()),
             Some((here, _)) => Err(format!("group {group}: replica {here} is here, not {replica}")),
             None => Err(format!("group {group} is not here")),
@@ -81,13 +91,15 @@ impl Raft for RaftService {
         requests: Request<Streaming<pb::Requests>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
         let (answers, out) = answers();
-        tokio::spawn(control(self.groups.clone(), requests.into_inner(), answers));
+        let work = control(self.groups.clone(), requests.into_inner(), answers);
+        tokio::spawn(self.groups.closed.clone().run_until_cancelled_owned(work));
         Ok(Response::new(out))
     }
 
     async fn append(&self, requests: Request<Streaming<pb::Requests>>) -> Result<Response<Self::AppendStream>, Status> {
         let (answers, out) = answers();
-        tokio::spawn(append(self.groups.clone(), requests.into_inner(), answers));
+        let work = append(self.groups.clone(), requests.into_inner(), answers);
+        tokio::spawn(self.groups.closed.clone().run_until_cancelled_owned(work));
         Ok(Response::new(out))
     }
 

@@ -121,6 +121,8 @@ pub struct GroupStatus {
     pub last_log: u64,
     /// Index up to which a snapshot covers the log.
     pub snapshot: u64,
+    /// Index up to which the log is gone.
+    pub purged: u64,
     /// Fingerprint of the state at `applied`.
     pub digest: [u8; 32],
     /// The shard's newest stamp.

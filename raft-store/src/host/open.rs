@@ -49,7 +49,6 @@ pub(super) async fn open(options: Options) -> Result<Host, OpenError> {
     let peers = Arc::new(Peers::new(options.raft.clone()));
     peers.set_addresses(options.founders.iter().map(|node| (node.id, node.grpc.clone())));
     let ground = Ground {
-        node: options.node,
         wal,
         peers,
         snapshots: options.dir.join("snapshots"),

@@ -1,1 +1,314 @@
-//! Recovery, tested on real files.
+//! The log on real files: what survives, what is cut, and what is refused.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::{Kind, Op, Options, Record, Wal, WalError, record};
+use bytes::Bytes;
+use std::path::{Path, PathBuf};
+
+const SMALL: Options = Options {
+    segment_bytes: 4096,
+    segments_soft: 2,
+    queue: 16,
+    batch_bytes: 1024,
+    preallocate: false,
+};
+
+/// A record as recovery tells it.
+type Told = (u32, Kind, Vec<u8>);
+
+fn entry(group: u32, index: u64, body: &[u8]) -> Record {
+    Record::new(
+        group,
+        Kind::Entry,
+        index.to_le_bytes().to_vec(),
+        Bytes::copy_from_slice(body),
+    )
+}
+
+fn told(record: &Record) -> Told {
+    (
+        record.group,
+        record.kind,
+        [&record.prefix[..], &record.body[..]].concat(),
+    )
+}
+
+fn open(dir: &Path, options: Options) -> Result<(Wal, Vec<Told>), WalError> {
+    let mut all = Vec::new();
+    let mut visit = |group, kind, payload: Bytes| {
+        all.push((group, kind, payload.to_vec()));
+        Ok(())
+    };
+    let wal = Wal::open(dir, options, &mut visit)?;
+    Ok((wal, all))
+}
+
+/// Writes each list of records as a batch of its own.
+async fn fill(dir: &Path, options: Options, batches: &[Vec<Record>]) {
+    let (wal, _) = open(dir, options).unwrap();
+    for batch in batches {
+        wal.write(batch.clone()).await.unwrap();
+    }
+    wal.close();
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.retain(|path| path.extension().is_some_and(|e| e == "seg"));
+    paths.sort();
+    paths
+}
+
+/// Where the last batch of a one-segment log begins and ends.
+fn last_batch(file: &[u8]) -> (usize, usize) {
+    let (_, salt) = record::read_header(file).unwrap();
+    let (mut at, mut from, mut batch) = (record::HEADER, record::HEADER, 0);
+    while let Some(found) = record::read(file, at, salt) {
+        if found.batch != batch {
+            (from, batch) = (at, found.batch);
+        }
+        at = found.next();
+    }
+    (from, at)
+}
+
+/// What a disk may leave of the bytes that were being written.
+#[derive(Clone, Copy, Debug)]
+enum Torn {
+    Shorter,
+    Zeros,
+    Garbage,
+    /// A page in the middle is missing; what follows it arrived.
+    Hole,
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_cut_at_every_byte() {
+    let batches = [
+        vec![entry(1, 0, b"first")],
+        vec![entry(1, 1, b"second"), entry(2, 0, b"third, a bit longer")],
+    ];
+    let whole = tempfile::tempdir().unwrap();
+    fill(whole.path(), SMALL, &batches).await;
+    let path = segments(whole.path()).remove(0);
+    let file = std::fs::read(&path).unwrap();
+    let (from, to) = last_batch(&file);
+    let promised = told(&batches[0][0]);
+    for torn in [Torn::Shorter, Torn::Zeros, Torn::Garbage, Torn::Hole] {
+        for at in from..to {
+            let dir = tempfile::tempdir().unwrap();
+            let mut damaged = file.clone();
+            match torn {
+                Torn::Shorter => damaged.truncate(at),
+                Torn::Zeros => damaged[at..].fill(0),
+                Torn::Garbage => damaged[at..to].iter_mut().for_each(|byte| *byte = byte.wrapping_add(1)),
+                Torn::Hole => damaged[from..at].fill(0),
+            }
+            std::fs::write(dir.path().join(path.file_name().unwrap()), damaged).unwrap();
+            let (wal, found) = open(dir.path(), SMALL).unwrap_or_else(|e| panic!("{torn:?} at {at}: {e}"));
+            assert_eq!(found.first(), Some(&promised), "{torn:?} at {at}");
+            assert!(
+                batches
+                    .concat()
+                    .iter()
+                    .map(told)
+                    .collect::<Vec<_>>()
+                    .starts_with(&found),
+                "{torn:?} at {at}"
+            );
+            // Life goes on behind the cut, and the next recovery finds both.
+            wal.write(vec![entry(3, 0, b"after")]).await.unwrap();
+            wal.close();
+            let (wal, again) = open(dir.path(), SMALL).unwrap_or_else(|e| panic!("{torn:?} at {at}, again: {e}"));
+            wal.close();
+            let expected: Vec<Told> = found.into_iter().chain([told(&entry(3, 0, b"after"))]).collect();
+            assert_eq!(again, expected, "{torn:?} at {at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn damage_to_what_was_promised_is_refused_at_every_byte() {
+    let batches = [
+        vec![entry(1, 0, b"first"), entry(1, 1, b"more")],
+        vec![entry(1, 2, b"x")],
+        vec![entry(1, 3, b"y")],
+    ];
+    let whole = tempfile::tempdir().unwrap();
+    fill(whole.path(), SMALL, &batches).await;
+    let path = segments(whole.path()).remove(0);
+    let file = std::fs::read(&path).unwrap();
+    let (last, _) = last_batch(&file);
+    let (_, salt) = record::read_header(&file).unwrap();
+    let mut at = record::HEADER;
+    // Each byte that a checksum covers, header included; padding means nothing.
+    let mut covered: Vec<usize> = (0..28).collect();
+    while at < last {
+        let found = record::read(&file, at, salt).unwrap();
+        covered.extend(at..found.to);
+        at = found.next();
+    }
+    for at in covered {
+        let dir = tempfile::tempdir().unwrap();
+        let mut damaged = file.clone();
+        damaged[at] ^= 0x10;
+        std::fs::write(dir.path().join(path.file_name().unwrap()), damaged).unwrap();
+        match open(dir.path(), SMALL) {
+            Err(WalError::Damaged { .. }) => {}
+            Err(other) => panic!("byte {at}: {other}"),
+            Ok((_, found)) => panic!("byte {at} was not noticed: {found:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_or_unsealed_segment_is_refused() {
+    let batches: Vec<Vec<Record>> = (0..12).map(|i| vec![entry(1, i, &[7; 900])]).collect();
+    let check = |spoil: fn(&[PathBuf])| {
+        let batches = batches.clone();
+        async move {
+            let dir = tempfile::tempdir().unwrap();
+            fill(dir.path(), SMALL, &batches).await;
+            let paths = segments(dir.path());
+            assert!(paths.len() >= 3, "{paths:?}");
+            spoil(&paths);
+            assert!(matches!(open(dir.path(), SMALL), Err(WalError::Damaged { .. })));
+        }
+    };
+    check(|paths| std::fs::remove_file(&paths[1]).unwrap()).await;
+    check(|paths| {
+        let mut file = std::fs::read(&paths[0]).unwrap();
+        file.truncate(2048);
+        std::fs::write(&paths[0], file).unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_segments_are_read_in_order_and_small_state_goes_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let vote = Record::new(1, Kind::Vote, b"vote".to_vec(), Bytes::new());
+    let mut batches = vec![vec![vote.clone()]];
+    batches.extend((0..40).map(|i| vec![entry(1, i, &[i as u8; 300])]));
+    fill(dir.path(), SMALL, &batches).await;
+    assert!(segments(dir.path()).len() > 2);
+    let (wal, found) = open(dir.path(), SMALL).unwrap();
+    wal.close();
+    let entries: Vec<&Told> = found.iter().filter(|(_, kind, _)| *kind == Kind::Entry).collect();
+    let expected: Vec<Told> = batches[1..].iter().map(|batch| told(&batch[0])).collect();
+    assert_eq!(entries, expected.iter().collect::<Vec<_>>());
+    assert!(
+        found.iter().filter(|t| **t == told(&vote)).count() > 1,
+        "each segment repeats the vote"
+    );
+}
+
+#[tokio::test]
+async fn segments_go_when_nothing_lives_in_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = open(dir.path(), SMALL).unwrap();
+    let vote = Record::new(2, Kind::Vote, b"vote".to_vec(), Bytes::new());
+    wal.write(vec![vote.clone(), entry(2, 0, b"idle group")]).await.unwrap();
+    for i in 0..40 {
+        wal.write(vec![entry(1, i, &[1; 300])]).await.unwrap();
+    }
+    let purge = Record::new(1, Kind::Purge, 39u64.to_le_bytes().to_vec(), Bytes::new());
+    wal.write(vec![purge]).await.unwrap();
+    wal.write(vec![entry(1, 40, b"on")]).await.unwrap();
+    assert_eq!(wal.pinned(), vec![2], "the idle group holds the first segment");
+    let room = wal.room().await.unwrap();
+    wal.push(
+        room,
+        Op {
+            records: vec![entry(2, 0, b"idle group")],
+            rewrite: Some(2),
+            done: None,
+        },
+    );
+    wal.write(vec![entry(1, 41, b"on")]).await.unwrap();
+    wal.write(vec![entry(1, 42, b"on")]).await.unwrap();
+    wal.close();
+    assert_eq!(segments(dir.path()).len(), 1, "only the newest is left");
+    let (wal, found) = open(dir.path(), SMALL).unwrap();
+    wal.close();
+    for kept in [
+        told(&vote),
+        told(&entry(2, 0, b"idle group")),
+        told(&entry(1, 42, b"on")),
+    ] {
+        assert!(found.contains(&kept), "{kept:?} is gone");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_longer_than_a_segment_gets_one_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = entry(1, 0, &[5; 20_000]);
+    fill(dir.path(), SMALL, &[vec![long.clone()], vec![entry(1, 1, b"next")]]).await;
+    let (wal, found) = open(dir.path(), SMALL).unwrap();
+    wal.close();
+    assert_eq!(found, vec![told(&long), told(&entry(1, 1, b"next"))]);
+}
+
+#[tokio::test]
+async fn a_lazy_commit_goes_with_the_next_batch_or_the_close() {
+    let commit = |n: u64| Record::new(1, Kind::Commit, n.to_le_bytes().to_vec(), Bytes::new());
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = open(dir.path(), SMALL).unwrap();
+    wal.push_lazy(commit(1));
+    wal.push_lazy(commit(2));
+    wal.write(vec![entry(1, 0, b"x")]).await.unwrap();
+    wal.push_lazy(commit(3));
+    wal.close();
+    let (wal, found) = open(dir.path(), SMALL).unwrap();
+    wal.close();
+    assert_eq!(
+        found,
+        vec![told(&entry(1, 0, b"x")), told(&commit(2)), told(&commit(3))]
+    );
+}
+
+#[tokio::test]
+async fn after_a_close_writes_fail() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = open(dir.path(), SMALL).unwrap();
+    wal.close();
+    assert!(wal.write(vec![entry(1, 0, b"late")]).await.is_err());
+}
+
+#[tokio::test]
+async fn prepared_segments_hold_the_same_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let batches: Vec<Vec<Record>> = (0..40).map(|i| vec![entry(1, i, &[i as u8; 300])]).collect();
+    fill(
+        dir.path(),
+        Options {
+            preallocate: true,
+            ..SMALL
+        },
+        &batches,
+    )
+    .await;
+    let (wal, found) = open(dir.path(), SMALL).unwrap();
+    wal.close();
+    assert_eq!(found, batches.iter().map(|batch| told(&batch[0])).collect::<Vec<_>>());
+}
+
+/// Disk format 1. If this test must change, the version must, and the old form must still be read.
+#[test]
+fn golden_bytes_of_a_record_and_a_header() {
+    let mut out = Vec::new();
+    entry(7, 0x0102, b"lamp").write(&mut out, 0x1122_3344_5566_7788, 9, true);
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(
+        hex(&out),
+        "0c0000006bb216530900000000000000070000000101000002010000000000006c616d7000000000"
+    );
+    assert_eq!(
+        hex(&record::header(3, 0x1122_3344_5566_7788)),
+        "5255534857414c010300000000000000887766554433221143cffe5f00000000"
+    );
+}

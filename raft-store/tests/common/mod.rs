@@ -1,0 +1,266 @@
+//! A cluster of real hosts in one process: real files in a temporary folder, real sockets on the loopback.
+#![allow(clippy::unwrap_used, clippy::expect_used, dead_code, missing_docs, unreachable_pub)]
+
+use auction::{Action, Actor, AuctionId, Command, Currency, Definition, Id, Reply, Rights, Terms, TimeRule, Verdict};
+use placement::{Node, NodeId, ShardId};
+use raft_store::{GroupStatus, Host, Options, RaftOptions, Role, wal};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::Instant};
+use tokio_stream::wrappers::TcpListenerStream;
+
+/// How long anything that must happen may take before the test fails. Never slept through.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct Running {
+    pub host: Host,
+    server: JoinHandle<()>,
+    end: oneshot::Sender<()>,
+}
+
+impl Running {
+    async fn close(self) {
+        let _ = self.end.send(());
+        self.server.await.unwrap();
+    }
+}
+
+pub struct Cluster {
+    pub dir: tempfile::TempDir,
+    pub founders: Vec<Node>,
+    pub shards: u32,
+    pub raft: RaftOptions,
+    pub running: BTreeMap<u64, Running>,
+    listeners: BTreeMap<u64, std::net::TcpListener>,
+}
+
+impl Cluster {
+    /// Three nodes that have not started.
+    pub fn new(shards: u32, raft: RaftOptions) -> Cluster {
+        let mut listeners = BTreeMap::new();
+        let founders = (1..=3).map(|id| {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let grpc = listener.local_addr().unwrap().to_string();
+            listeners.insert(id, listener);
+            Node {
+                id: NodeId(id),
+                zone: format!("zone-{id}"),
+                region: "here".into(),
+                weight: 1,
+                grpc,
+                http: String::new(),
+                trunk: String::new(),
+            }
+        });
+        let founders = founders.collect();
+        let dir = tempfile::tempdir().unwrap();
+        Cluster {
+            dir,
+            founders,
+            shards,
+            raft,
+            running: BTreeMap::new(),
+            listeners,
+        }
+    }
+
+    /// Three nodes, started, with a map and leaders.
+    pub async fn three(shards: u32) -> Cluster {
+        let mut cluster = Cluster::new(shards, RaftOptions::default());
+        cluster.start_all().await;
+        cluster
+    }
+
+    pub async fn start_all(&mut self) {
+        for id in 1..=3 {
+            self.start(id).await;
+        }
+        self.until("all nodes are ready", |cluster| {
+            cluster.running.values().all(|r| r.host.ready())
+        })
+        .await;
+    }
+
+    pub fn folder(&self, id: u64) -> PathBuf {
+        self.dir.path().join(format!("node-{id}"))
+    }
+
+    pub fn options(&self, id: u64) -> Options {
+        Options {
+            node: NodeId(id),
+            dir: self.folder(id),
+            shards: self.shards,
+            founders: self.founders.clone(),
+            wal: wal::Options {
+                segment_bytes: 1024 * 1024,
+                preallocate: false,
+                ..wal::Options::default()
+            },
+            raft: self.raft.clone(),
+            ..Options::default()
+        }
+    }
+
+    pub async fn start(&mut self, id: u64) {
+        let host = Host::open(self.options(id)).await.unwrap();
+        let address: SocketAddr = self.founders[id as usize - 1].grpc.parse().unwrap();
+        let listener = match self.listeners.remove(&id) {
+            Some(listener) => {
+                listener.set_nonblocking(true).unwrap();
+                TcpListener::from_std(listener).unwrap()
+            }
+            None => TcpListener::bind(address).await.unwrap(),
+        };
+        let service = host.raft_service();
+        let (end, ended) = oneshot::channel();
+        let server = tokio::spawn(async move {
+            let incoming = TcpListenerStream::new(listener);
+            let server = tonic::transport::Server::builder().add_service(service);
+            server
+                .serve_with_incoming_shutdown(incoming, async { drop(ended.await) })
+                .await
+                .unwrap();
+        });
+        self.running.insert(id, Running { host, server, end });
+    }
+
+    /// Stops a node without handing anything over.
+    pub async fn crash(&mut self, id: u64) {
+        let running = self.running.remove(&id).unwrap();
+        running.host.halt().await;
+        running.close().await;
+    }
+
+    /// Stops a node as an operator would.
+    pub async fn stop(&mut self, id: u64) {
+        let running = self.running.remove(&id).unwrap();
+        running.host.shutdown().await;
+        running.close().await;
+    }
+
+    /// Waits until something is so; it is looked at often, and given up loudly.
+    pub async fn until(&self, what: &str, mut so: impl FnMut(&Cluster) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !so(self) {
+            assert!(
+                Instant::now() < deadline,
+                "gave up waiting until {what}: {:#?}",
+                self.statuses()
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub fn statuses(&self) -> Vec<(u64, Vec<GroupStatus>)> {
+        self.running.iter().map(|(id, r)| (*id, r.host.status())).collect()
+    }
+
+    pub fn leader_of(&self, shard: ShardId) -> Option<u64> {
+        let leads = |r: &Running| {
+            r.host
+                .status()
+                .iter()
+                .any(|g| g.shard == shard && g.role == Role::Leader)
+        };
+        self.running.iter().find(|(_, r)| leads(r)).map(|(id, _)| *id)
+    }
+
+    /// Sends a command as an edge would: to whoever leads, again and again with the same id until there is a verdict.
+    pub async fn say(&self, shard: ShardId, command: Command) -> Verdict {
+        let deadline = Instant::now() + PATIENCE;
+        let mut last = None;
+        while Instant::now() < deadline {
+            for running in self.running.values() {
+                let epoch = running.host.map().borrow().epoch;
+                let reply = running.host.submit(shard, epoch, command.clone());
+                match tokio::time::timeout(Duration::from_secs(2), reply).await {
+                    Ok(Reply::Verdict(verdict)) => return verdict,
+                    Ok(other) => last = Some(other),
+                    Err(_) => {}
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!(
+            "no verdict on {command:?}; the last answer was {last:?}; {:#?}",
+            self.statuses()
+        );
+    }
+
+    /// Waits until every running replica of a shard has applied the same log, and compares states.
+    pub async fn agree(&self, shard: ShardId) {
+        self.until("replicas agree", |cluster| {
+            let of = |r: &Running| r.host.status().into_iter().find(|g| g.shard == shard);
+            let states: Vec<_> = cluster
+                .running
+                .values()
+                .map(of)
+                .map(|g| g.map(|g| (g.applied, g.digest)))
+                .collect();
+            states.iter().all(|state| state.is_some() && *state == states[0])
+        })
+        .await;
+    }
+}
+
+pub fn id(text: &str) -> Id {
+    Id::parse(text).unwrap()
+}
+
+pub fn definition(duration_ms: u64) -> Definition {
+    Definition {
+        seller: id("seller"),
+        title: "a lamp".into(),
+        description: String::new(),
+        terms: Terms {
+            currency: Currency::parse("KRW").unwrap(),
+            start_price: 1_000,
+            increments: vec![(0, 100)],
+            reserve: None,
+            duration_ms,
+            time: TimeRule::default(),
+            guests: true,
+            pause_without_stream: false,
+        },
+    }
+}
+
+pub fn command(auction: &AuctionId, who: &str, command: &str, action: Action) -> Command {
+    let rights = Rights::MEMBER.and(Rights::BIDDER).and(Rights::SELLER);
+    Command {
+        auction: auction.clone(),
+        actor: Actor { id: id(who), rights },
+        id: Some(id(command)),
+        action,
+    }
+}
+
+/// Creates an auction and takes it live.
+pub async fn open_auction(cluster: &Cluster, auction: &str, duration_ms: u64) -> (ShardId, AuctionId) {
+    let auction = id(auction);
+    let shard = placement::shard_of(auction.as_str(), cluster.shards);
+    let create = command(
+        &auction,
+        "seller",
+        "create",
+        Action::Create(Box::new(definition(duration_ms))),
+    );
+    let verdict = cluster.say(shard, create).await;
+    assert_eq!(verdict.outcome, Ok(()), "create: {verdict:?}");
+    let start = command(&auction, "seller", "start", Action::Start { schedule_version: None });
+    let verdict = cluster.say(shard, start).await;
+    assert_eq!(verdict.outcome, Ok(()), "start: {verdict:?}");
+    (shard, auction)
+}
+
+pub async fn bid(cluster: &Cluster, shard: ShardId, auction: &AuctionId, n: u64) -> Verdict {
+    let who = if n.is_multiple_of(2) { "ann" } else { "bob" };
+    let bid = command(
+        auction,
+        who,
+        &format!("bid-{n}"),
+        Action::Bid {
+            amount: 1_000 + 100 * n,
+        },
+    );
+    cluster.say(shard, bid).await
+}
