@@ -116,6 +116,8 @@ struct Replay<'a> {
     bids: u64,
     outcome: Option<String>,
     hash: Option<Hash>,
+    /// When a stream last came up.
+    streamed: Option<u64>,
 }
 
 type Check = Result<(), String>;
@@ -138,6 +140,7 @@ impl<'a> Replay<'a> {
             bids: 0,
             outcome: None,
             hash: None,
+            streamed: None,
         }
     }
 
@@ -161,7 +164,7 @@ impl<'a> Replay<'a> {
             "resume" => self.resume(line)?,
             "extend" => self.extend(line)?,
             "held" => self.held(line)?,
-            "stream" => self.same(line)?,
+            "stream" => self.stream(line)?,
             "close" => self.close(line)?,
             other => return Err(format!("unknown type {other:?}")),
         }
@@ -290,9 +293,13 @@ impl<'a> Replay<'a> {
     }
 
     fn resume(&mut self, line: &Line) -> Check {
-        let At::Paused { since, .. } = self.at else {
+        let At::Paused { since, until } = self.at else {
             return Err(String::from("it is not paused"));
         };
+        // Nobody's doing: then it is the timer's, or that of a stream that came back.
+        let streamed = self.streamed == Some(line.ct) && until.is_none();
+        let by_itself = until == Some(line.ct) || streamed;
+        holds(line.actor.is_some() || by_itself, || String::from("resumed by nobody"))?;
         let paused = line.ct - since;
         holds(line.dms == Some(paused), || {
             format!("{:?} ms paused instead of {paused}", line.dms)
@@ -314,6 +321,11 @@ impl<'a> Replay<'a> {
 
     fn held(&mut self, line: &Line) -> Check {
         holds(line.dms.is_some(), || String::from("a hold without a length"))?;
+        self.same(line)
+    }
+
+    fn stream(&mut self, line: &Line) -> Check {
+        self.streamed = line.node.map(|_| line.ct);
         self.same(line)
     }
 

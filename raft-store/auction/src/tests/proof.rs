@@ -204,7 +204,7 @@ fn a_tampered_line_breaks_the_chain() {
 #[test]
 fn a_forged_chain_breaks_the_rules() {
     type Change = fn(&mut Line);
-    let table: [(usize, &str, Change); 24] = [
+    let table: [(usize, &str, Change); 25] = [
         (0, "deadline", |l| l.ends_at = 99_000),
         (0, "price", |l| l.price = 50),
         (1, "below the least", |l| (l.amount, l.price) = (Some(99), 99)),
@@ -222,6 +222,7 @@ fn a_forged_chain_breaks_the_rules() {
         (5, "deadline", |l| l.ends_at += 1),
         (6, "left", |l| l.left_ms = Some(1)),
         (7, "length", |l| l.dms = None),
+        (8, "by nobody", |l| l.actor = None),
         (8, "paused instead", |l| l.dms = Some(1_999)),
         (9, "extension of", |l| l.dms = Some(0)),
         (9, "deadline", |l| l.dms = Some(2_000)),
