@@ -1,6 +1,6 @@
 //! Why a command is refused: one table of codes, each with a line for the user (en, ko) and one for the operator.
 //!
-//! The numbers are those of `common/v1/reason.proto` (a test in `raft-store` holds the two together) and lie in logs:
+//! The numbers are those of `common/v1/reason.proto` (`tests/reasons.rs` holds the two together) and lie in logs:
 //! never renumber, never reuse.
 
 macro_rules! reasons {

@@ -2,13 +2,14 @@
 //!
 //! `table` (rules, row by row) · `lifecycle` (every cell of the phase table, who may, every field's bounds) · `once` ·
 //! `watermark` (behind, holds, offices) · `naive` (against a model in `u128`) · `repack` (other entries, same history;
-//! with the mistakes that must be caught) · `proof` (golden chain, export, tampering).
+//! with the mistakes that must be caught) · `proof` (golden chain, export, tampering) · `reasons` (the one table of codes).
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod lifecycle;
 mod naive;
 mod once;
 mod proof;
+mod reasons;
 mod repack;
 mod table;
 mod watermark;
