@@ -290,9 +290,10 @@ impl Routes {
                         }),
                         Err(PortError::Unreachable(_)) => Answer::Reply(Reply::Unknown),
                         Err(PortError::NotFound) => Answer::Final(Err(GiveUp::NotFound)),
+                        // It can't right now (no majority heard of, an index not reached): later it may.
                         Err(PortError::Refused(why)) => {
-                            tracing::warn!(node = node.0, why, "a leader refused a question");
-                            Answer::Final(Err(GiveUp::Unavailable))
+                            tracing::debug!(node = node.0, why, "a leader refused a question");
+                            Answer::Reply(Reply::NotJudged)
                         }
                     }
                 }

@@ -145,8 +145,14 @@ async fn act(
 
 /// The auction as it is now, after a command. The command was accepted: what fails here is no refusal of it, and asking
 /// again with the same key shows the auction.
-async fn shown(state: &Arc<State>, auction: &AuctionId) -> Result<AuctionBody, Problem> {
-    let read = state.routes.read(auction, Freshness::Linear).await;
+async fn shown(state: &Arc<State>, auction: &AuctionId, verdict: &Verdict) -> Result<AuctionBody, Problem> {
+    // Before it is live a version has no number: then only the leader knows the newest.
+    let fresh = if verdict.seq > 0 {
+        Freshness::AtLeast(verdict.seq)
+    } else {
+        Freshness::Linear
+    };
+    let read = state.routes.read(auction, fresh).await;
     let view = read.map_err(|_| Problem::edge(EdgeCode::Timeout))?;
     let shard = state.routes.shard_of(auction);
     Ok(AuctionBody::of(
@@ -163,8 +169,8 @@ async fn act_and_show(
     key: Key,
     action: Action,
 ) -> Result<axum::Json<AuctionBody>, Problem> {
-    act(&state, &user, auction.clone(), key, action).await?;
-    shown(&state, &auction).await.map(axum::Json)
+    let verdict = act(&state, &user, auction.clone(), key, action).await?;
+    shown(&state, &auction, &verdict).await.map(axum::Json)
 }
 
 /// A new draft.
@@ -186,8 +192,8 @@ pub(crate) async fn create(
     };
     let auction = auction.ok_or_else(|| Problem::reason(Reason::Invalid).because("id: 1 to 64 of A-Z a-z 0-9 _ -"))?;
     let definition = Box::new(input.definition(&user)?);
-    act(&state, &user, auction.clone(), key, Action::Create(definition)).await?;
-    let body = shown(&state, &auction).await?;
+    let verdict = act(&state, &user, auction.clone(), key, Action::Create(definition)).await?;
+    let body = shown(&state, &auction, &verdict).await?;
     let location = format!("/api/v1/auctions/{auction}");
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], axum::Json(body)).into_response())
 }
