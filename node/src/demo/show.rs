@@ -110,7 +110,8 @@ pub(super) async fn run(door: Door, seed: u64, bots: bool, stop: CancellationTok
     futures_util::future::join_all(stages).await;
 }
 
-fn wall_ms() -> u64 {
+/// Unix milliseconds.
+pub(super) fn wall_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as u64)

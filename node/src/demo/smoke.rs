@@ -18,6 +18,7 @@ use super::cluster::{Cluster, NODES, SHARDS};
 use super::contender::{Books, Contender};
 use super::crowd::Door;
 use super::report::{Report, Witness, clock_step};
+use super::show::wall_ms;
 use super::video::{Frames, Seller};
 use anyhow::{Context as _, Result, bail};
 use client::bots::{Watcher, WatcherReport};
@@ -67,6 +68,10 @@ pub(super) async fn run(cluster: &mut Cluster, door: &Door, seed: u64, seconds: 
             .await
             .with_context(|| format!("creating {id}"))?;
     }
+    // A draft can't be watched: the hottest is scheduled while its video comes up, and started with the others.
+    api.schedule(&hot, wall_ms() + 600_000)
+        .await
+        .context("scheduling the hottest auction")?;
     let video = Seller::publish(door, publish_at, &hot, &seller.token)?;
     let viewer = door.sign_in("Viewer", Role::Bidder).await?;
     let frames = Frames::watch(door, VIEWER, &hot, &viewer.token)?;

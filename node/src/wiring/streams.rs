@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 /// Stream events that are being told at once; beyond it the media plane's own queue waits.
 const TELLING_MAX: usize = 256;
@@ -116,7 +117,7 @@ impl StreamPort {
             action,
         };
         let span = tracing::info_span!("node.stream_event", auction = %command.auction, up);
-        let told = tokio::time::timeout(PATIENCE, self.until_judged(&command)).await;
+        let told = tokio::time::timeout(PATIENCE, self.until_judged(&command).instrument(span.clone())).await;
         let result = match told {
             Ok(Ok(())) => "accepted",
             Ok(Err(reason)) => reason.code(),
