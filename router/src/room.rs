@@ -21,7 +21,7 @@ use crate::{
     route::GiveUp,
     wire::{AuctionBody, EventBody, Say},
 };
-use auction::{AuctionId, AuctionView, Position};
+use auction::{AuctionId, AuctionView, Phase, Position};
 use axum::extract::ws::Utf8Bytes;
 use journal::{Board, Cell, ChatRing, Journal};
 pub(crate) use journal::{Cursor, Turn};
@@ -153,9 +153,13 @@ impl Room {
         self.expected.fetch_max(seq, Ordering::Relaxed);
     }
 
-    /// The auction as the room knows it.
-    pub(crate) fn view(&self) -> Option<AuctionView> {
-        self.viewed.lock().as_ref().map(|v| v.view.clone())
+    /// The auction, if it still is a draft. The view may be from before it opened (its seller sat here all along), but a
+    /// draft has no events: one that came since tells.
+    pub(crate) fn draft(&self) -> Option<AuctionView> {
+        let viewed = self.viewed.lock();
+        let view = &viewed.as_ref()?.view;
+        let quiet = *self.head.borrow() <= view.seq;
+        (view.phase == Phase::Draft && quiet).then(|| view.clone())
     }
 
     /// Takes a view if it is no older than the one that is known.

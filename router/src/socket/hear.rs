@@ -14,7 +14,7 @@ use crate::{
     room::{Interest, encode},
     wire::{Amount, Say, VerdictBody},
 };
-use auction::{Action, Actor, AuctionId, Command, Id, Money, Phase, Position, Reason, Rights};
+use auction::{Action, Actor, AuctionId, Command, Id, Money, Position, Reason, Rights};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -269,7 +269,7 @@ async fn enter(
     inbox: &Inbox,
 ) -> Result<(Box<super::Seat>, Vec<axum::extract::ws::Utf8Bytes>), Problem> {
     let interest: Interest = state.rooms.enter(state, a).await?;
-    if let Some(view) = interest.room().view().filter(|v| v.phase == Phase::Draft) {
+    if let Some(view) = interest.room().draft() {
         let may = user.is_some_and(|(id, rights)| id == view.definition.seller || rights.has(Rights::OPERATOR));
         if !may {
             return Err(Problem::reason(Reason::NotOpen));
