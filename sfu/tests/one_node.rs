@@ -7,7 +7,7 @@ mod support;
 use client::media::{Publisher, PublisherOptions, Viewer, ViewerOptions};
 use sfu::StreamEvent;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Direct, Wire, is_media, more_frames, nodes, until, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,24 +105,16 @@ async fn a_second_publisher_takes_over_and_viewers_stay() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_publisher_that_vanishes_is_told_after_its_grace() {
     let mut nodes = nodes(&["east"]).await;
-    // A runtime of its own: when it goes, the seller's sockets and tasks go with it, without a word.
-    let phone = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let signal = Arc::new(nodes[0].whip("lamp"));
-    phone.spawn(async move {
-        let publisher = Publisher::start(PublisherOptions::default(), signal).unwrap();
-        publisher
-            .sent()
-            .wait_for(|sent| *sent == u64::MAX)
-            .await
-            .map(|_| ())
-            .unwrap_or_default();
-    });
+    let cut = Arc::new(AtomicBool::new(false));
+    // Once: a seller who finds the wire cut doesn't come back by another.
+    let by_wire = Direct {
+        cut: Some(cut.clone()),
+        once: true,
+        ..nodes[0].whip("lamp")
+    };
+    let publisher = Publisher::start(PublisherOptions::default(), Arc::new(by_wire)).unwrap();
     let stream = nodes[0].up().await;
-    phone.shutdown_background();
+    cut.store(true, Ordering::Relaxed);
     assert_eq!(
         nodes[0].event().await,
         StreamEvent::Down {
@@ -130,6 +122,7 @@ async fn a_publisher_that_vanishes_is_told_after_its_grace() {
             stream
         }
     );
+    publisher.stop().await;
     nodes[0].stop().await;
 }
 
@@ -138,7 +131,7 @@ async fn what_a_viewer_loses_it_gets_again() {
     let mut nodes = nodes(&["east"]).await;
     let publisher = nodes[0].publish("lamp");
     nodes[0].up().await;
-    let wire = Wire::to(nodes[0].media.udp_addr(), 10, is_media).await;
+    let wire = Wire::to(nodes[0].media.udp_addr(), 10, is_media, Arc::default()).await;
     let lossy = Direct {
         via: Some(wire.address),
         ..nodes[0].whep("lamp", 1)

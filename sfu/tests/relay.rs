@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use support::{Node, Wire, acquaint, more_frames, nodes, until, within};
 use tokio::sync::watch;
@@ -18,7 +19,7 @@ async fn pair(every: u64) -> (Node, Node, Wire) {
     let (rewire, wired) = watch::channel(None);
     let origin = Node::start(1, "east", watch::channel(None).1).await;
     let relay = Node::start(2, "west", wired).await;
-    let wire = Wire::to(relay.media.trunk_addr(), every, is_trunk_media).await;
+    let wire = Wire::to(relay.media.trunk_addr(), every, is_trunk_media, Arc::default()).await;
     rewire.send_replace(Some(wire.address));
     let mut both = vec![origin, relay];
     acquaint(&both);

@@ -51,6 +51,8 @@ pub struct Direct {
     /// Take one offer only: a publisher that is taken over doesn't come back.
     pub once: bool,
     pub used: AtomicBool,
+    /// A publisher's only way to its node is a wire, which is cut when this is set.
+    pub cut: Option<Arc<AtomicBool>>,
 }
 
 #[async_trait]
@@ -59,6 +61,15 @@ impl Signal for Direct {
         if self.once && self.used.swap(true, Ordering::Relaxed) {
             return Err(MediaClientError::NoAnswer("once".into()));
         }
+        // Without candidates in the offer the node can't find a way around the wire.
+        let sdp = match self.cut {
+            Some(_) => sdp
+                .lines()
+                .filter(|l| !l.starts_with("a=candidate"))
+                .map(|l| format!("{l}\r\n"))
+                .collect(),
+            None => sdp,
+        };
         let answer = match self.publish {
             true => self.media.publish(&self.auction, &sdp).await,
             false => self.media.watch(&self.auction, self.origin, &sdp).await,
@@ -68,6 +79,20 @@ impl Signal for Direct {
             body: e.to_string(),
         })?;
         let port = self.media.udp_addr().port().to_string();
+        if let Some(cut) = &self.cut {
+            let own = port_of(&answer.sdp);
+            let wire = Wire::to(
+                SocketAddr::new(self.media.udp_addr().ip(), own),
+                0,
+                |_| false,
+                cut.clone(),
+            )
+            .await;
+            return Ok((
+                answer.sdp.replace(&own.to_string(), &wire.address.port().to_string()),
+                answer.session,
+            ));
+        }
         let sdp = match self.via {
             Some(via) => answer.sdp.replace(&port, &via.port().to_string()),
             None => answer.sdp,
@@ -78,6 +103,16 @@ impl Signal for Direct {
     async fn end(&self, session: &str) {
         let _ = self.media.end(session).await;
     }
+}
+
+/// The port of an answer's host candidate.
+fn port_of(sdp: &str) -> u16 {
+    let candidate = sdp.lines().find(|l| l.starts_with("a=candidate")).expect("a candidate");
+    candidate
+        .split(' ')
+        .nth(5)
+        .and_then(|port| port.parse().ok())
+        .expect("a port")
 }
 
 /// A node: its media plane, its gRPC server, its stream events.
@@ -162,6 +197,7 @@ impl Node {
             via: None,
             once: false,
             used: AtomicBool::new(false),
+            cut: None,
         }
     }
 
@@ -217,7 +253,7 @@ pub fn acquaint(nodes: &[Node]) {
 }
 
 /// A UDP wire towards `target` that loses every `every`-th datagram of those that `counts` picks (0: none). What the
-/// target sends back goes to whoever sent first.
+/// target sends back goes to whoever sent first. `cut`: from then on it loses everything.
 pub struct Wire {
     pub address: SocketAddr,
     pub carried: Arc<AtomicU64>,
@@ -231,12 +267,20 @@ pub fn is_media(bytes: &[u8]) -> bool {
 
 struct Loss {
     every: u64,
+    counts: fn(&[u8]) -> bool,
+    cut: Arc<AtomicBool>,
     carried: Arc<AtomicU64>,
     lost: Arc<AtomicU64>,
 }
 
 impl Loss {
-    fn takes(&self) -> bool {
+    fn takes(&self, bytes: &[u8]) -> bool {
+        if self.cut.load(Ordering::Relaxed) {
+            return true;
+        }
+        if !(self.counts)(bytes) {
+            return false;
+        }
         let count = self.carried.fetch_add(1, Ordering::Relaxed) + 1;
         let lost = self.every != 0 && count.is_multiple_of(self.every);
         self.lost.fetch_add(u64::from(lost), Ordering::Relaxed);
@@ -245,12 +289,14 @@ impl Loss {
 }
 
 impl Wire {
-    pub async fn to(target: SocketAddr, every: u64, counts: fn(&[u8]) -> bool) -> Wire {
+    pub async fn to(target: SocketAddr, every: u64, counts: fn(&[u8]) -> bool, cut: Arc<AtomicBool>) -> Wire {
         let front = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a port"));
         let address = front.local_addr().expect("an address");
         let (carried, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let loss = Arc::new(Loss {
             every,
+            counts,
+            cut,
             carried: carried.clone(),
             lost: lost.clone(),
         });
@@ -262,10 +308,9 @@ impl Wire {
                     let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a port"));
                     back.connect(target).await.expect("connected");
                     backs.insert(from, back.clone());
-                    tokio::spawn(carry_back(back, front.clone(), from, loss.clone(), counts));
+                    tokio::spawn(carry_back(back, front.clone(), from, loss.clone()));
                 }
-                let dropped = counts(&buffer[..length]) && loss.takes();
-                if !dropped {
+                if !loss.takes(&buffer[..length]) {
                     let _ = backs[&from].send(&buffer[..length]).await;
                 }
             }
@@ -274,18 +319,11 @@ impl Wire {
     }
 }
 
-async fn carry_back(
-    back: Arc<UdpSocket>,
-    front: Arc<UdpSocket>,
-    to: SocketAddr,
-    loss: Arc<Loss>,
-    counts: fn(&[u8]) -> bool,
-) {
+async fn carry_back(back: Arc<UdpSocket>, front: Arc<UdpSocket>, to: SocketAddr, loss: Arc<Loss>) {
     let mut buffer = vec![0; 2048];
     while let Ok(length) = back.recv(&mut buffer).await {
-        if counts(&buffer[..length]) && loss.takes() {
-            continue;
+        if !loss.takes(&buffer[..length]) {
+            let _ = front.send_to(&buffer[..length], to).await;
         }
-        let _ = front.send_to(&buffer[..length], to).await;
     }
 }
