@@ -14,6 +14,8 @@
 //! Deliberately absent: what entries mean, and when to compact (`janitor`).
 
 mod disk;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     options::RaftOptions,
@@ -99,19 +101,22 @@ struct Memory {
     vote: Option<Vote>,
     committed: Option<LogId>,
     purged: Option<LogId>,
-    /// From `first()` on, without gaps.
+    /// Index of the first of `entries`, or of the next entry if there is none.
+    first: u64,
+    /// Without gaps.
     entries: VecDeque<Cached>,
     /// Sum of their sizes.
     bytes: u64,
 }
 
 impl Memory {
-    fn first(&self) -> u64 {
-        self.purged.map_or(0, |id| id.index + 1)
+    fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
     }
 
-    fn end(&self) -> u64 {
-        self.first() + self.entries.len() as u64
+    /// Nothing was ever here. Raft then begins at 0; openraft's suite of tests at 1.
+    fn is_virgin(&self) -> bool {
+        self.entries.is_empty() && self.purged.is_none()
     }
 
     fn last_log_id(&self) -> Option<LogId> {
@@ -119,8 +124,7 @@ impl Memory {
     }
 
     fn at(&self, index: u64) -> Option<&Cached> {
-        self.entries
-            .get(usize::try_from(index.checked_sub(self.first())?).ok()?)
+        self.entries.get(usize::try_from(index.checked_sub(self.first)?).ok()?)
     }
 
     fn push(&mut self, cached: Cached) {
@@ -130,19 +134,20 @@ impl Memory {
 
     /// Drops entries from `index` on.
     fn truncate(&mut self, index: u64) {
-        let keep = usize::try_from(index.saturating_sub(self.first())).unwrap_or(usize::MAX);
+        let keep = usize::try_from(index.saturating_sub(self.first)).unwrap_or(usize::MAX);
         while self.entries.len() > keep {
             self.bytes -= self.entries.pop_back().map_or(0, |cached| cached.bytes as u64);
         }
     }
 
     fn purge(&mut self, id: LogId) {
-        while self.first() <= id.index
+        while self.first <= id.index
             && let Some(cached) = self.entries.pop_front()
         {
             self.bytes -= cached.bytes as u64;
-            self.purged = Some(cached.entry.log_id);
+            self.first += 1;
         }
+        self.first = self.first.max(id.index + 1);
         self.purged = self.purged.max(Some(id));
     }
 }
@@ -185,6 +190,7 @@ impl LogStore {
             vote,
             committed,
             purged,
+            first: purged.map_or(0, |id| id.index + 1),
             entries: VecDeque::new(),
             bytes: 0,
         };
@@ -237,7 +243,7 @@ impl LogStore {
             kept > keep
         })?;
         let index = oldest_kept.entry.log_id.index.min(upto);
-        (index >= memory.first()).then_some(index)
+        (index >= memory.first).then_some(index)
     }
 
     /// Writes all living entries again, so that no old segment is needed for them.
@@ -274,7 +280,7 @@ impl LogStore {
             Bound::Unbounded => u64::MAX,
         };
         let (mut out, mut bytes) = (Vec::new(), 0);
-        for index in start.max(memory.first())..end.min(memory.end()) {
+        for index in start.max(memory.first)..end.min(memory.end()) {
             let Some(cached) = memory.at(index) else { break };
             bytes += cached.bytes;
             if bytes > bytes_max && !out.is_empty() {
@@ -350,6 +356,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let mut records = Vec::new();
         let mut memory = self.memory.lock();
         for entry in entries {
+            if memory.is_virgin() {
+                memory.first = entry.index();
+            }
             if entry.index() != memory.end() {
                 let text = format!("append of {} to a log that ends before {}", entry.index(), memory.end());
                 return Err(io::Error::other(text));

@@ -293,7 +293,9 @@ where
 
     fn send(&mut self, request: &AppendEntriesRequest<TypeConfig>) -> Result<(), CallError> {
         let body = request::Body::Append(wire::append_to(request, self.session));
-        let calling = self.way.start(Class::Append, body, self.way.peers.options().rpc)?;
+        let calling = self
+            .way
+            .start(Class::Append, body, self.way.peers.options().append_rpc)?;
         self.flying.push_back(calling);
         Ok(())
     }

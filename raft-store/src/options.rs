@@ -55,8 +55,11 @@ pub struct RaftOptions {
     pub election_max: Duration,
     /// Ask before standing, so that a node that comes back from a cut doesn't unseat a good leader.
     pub pre_vote: bool,
-    /// A vote, a heartbeat or one answer of a pipelined append that takes longer has failed.
+    /// A connection, a vote or a heartbeat that takes longer has failed.
     pub rpc: Duration,
+    /// One answer of a pipelined append that takes longer has failed. It waits for the follower's disk: longer than `rpc`,
+    /// or a slow fsync makes everything be sent again.
+    pub append_rpc: Duration,
     /// A snapshot transfer that takes longer has failed.
     pub snapshot_rpc: Duration,
     /// Wait before an unreachable peer is tried again.
@@ -87,6 +90,7 @@ impl Default for RaftOptions {
             election_max: Duration::from_millis(300),
             pre_vote: true,
             rpc: Duration::from_millis(300),
+            append_rpc: Duration::from_secs(1),
             snapshot_rpc: Duration::from_secs(60),
             backoff: Duration::from_millis(30),
             snapshot_bytes: 16 * 1024 * 1024,

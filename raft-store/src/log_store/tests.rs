@@ -1,0 +1,214 @@
+//! openraft's own suite for storage over our log and state machine, and what must be there after a reopening.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::{Found, LogStore};
+use crate::{
+    options::RaftOptions,
+    snapshot::SnapshotFile,
+    state_machine::StateMachine,
+    types::{LeaderId, LogEntry, LogId, LogPayload, TypeConfig, Vote},
+    wal::{self, Wal},
+};
+use auction::Limits;
+use openraft::{
+    RaftLogReader, StorageError,
+    storage::{IOFlushed, RaftLogStorage},
+    testing::log::{StoreBuilder, Suite},
+    type_config::TypeConfigExt,
+    vote::RaftLeaderId,
+};
+use std::{collections::HashMap, path::Path};
+
+const GROUP: u32 = 4;
+const REPLICA: u64 = 7;
+
+/// A log that is closed and gone when the test is.
+struct Ground {
+    wal: Wal,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        self.wal.close();
+    }
+}
+
+fn recover(dir: &Path) -> (Wal, HashMap<u32, Found>) {
+    let mut found: HashMap<u32, Found> = HashMap::new();
+    let mut visit = |group, kind, payload| found.entry(group).or_default().take(kind, payload);
+    let options = wal::Options {
+        segment_bytes: 64 * 1024,
+        preallocate: false,
+        ..wal::Options::default()
+    };
+    let wal = Wal::open(dir, options, &mut visit).unwrap();
+    (wal, found)
+}
+
+async fn reopen(dir: &Path, replica: u64) -> LogStore {
+    let (wal, mut found) = recover(dir);
+    LogStore::open(GROUP, replica, wal, found.remove(&GROUP), &RaftOptions::default())
+        .await
+        .unwrap()
+}
+
+struct Builder;
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, Ground> for Builder {
+    async fn build(&self) -> Result<(Ground, LogStore, StateMachine), StorageError<TypeConfig>> {
+        let dir = tempfile::tempdir().unwrap();
+        let (wal, _) = recover(dir.path());
+        let log = LogStore::open(GROUP, 0, wal.clone(), None, &RaftOptions::default())
+            .await
+            .unwrap();
+        let file = SnapshotFile::new(dir.path(), GROUP);
+        let machine = StateMachine::open(log.clone(), file, Limits::default()).unwrap();
+        Ok((Ground { wal, _dir: dir }, log, machine))
+    }
+}
+
+#[test]
+fn openrafts_suite_for_storage_passes() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(Suite::test_all(Builder)).unwrap();
+}
+
+fn log_id(term: u64, index: u64) -> LogId {
+    LogId {
+        leader_id: LeaderId::new(term, 1),
+        index,
+    }
+}
+
+async fn append(log: &mut LogStore, term: u64, indexes: std::ops::Range<u64>) {
+    let entries: Vec<LogEntry> = indexes
+        .map(|index| LogEntry {
+            log_id: log_id(term, index),
+            payload: LogPayload::Blank,
+        })
+        .collect();
+    let (tx, rx) = TypeConfig::oneshot();
+    log.append(entries, IOFlushed::signal(tx)).await.unwrap();
+    rx.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_vote_and_a_log_survive_as_they_were_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let vote = Vote::new_committed(3, 1);
+    let mut log = reopen(dir.path(), REPLICA).await;
+    log.save_vote(&Vote::new(2, 9)).await.unwrap();
+    log.save_vote(&vote).await.unwrap();
+    append(&mut log, 1, 0..10).await;
+    log.truncate_after(Some(log_id(1, 5))).await.unwrap();
+    append(&mut log, 3, 6..9).await;
+    log.purge(log_id(1, 2)).await.unwrap();
+    log.save_committed(Some(log_id(3, 7))).await.unwrap();
+    log.wal.close();
+
+    let mut log = reopen(dir.path(), REPLICA).await;
+    assert_eq!(log.read_vote().await.unwrap(), Some(vote));
+    let state = log.get_log_state().await.unwrap();
+    assert_eq!(
+        (state.last_purged_log_id, state.last_log_id),
+        (Some(log_id(1, 2)), Some(log_id(3, 8)))
+    );
+    assert_eq!(log.read_committed().await.unwrap(), Some(log_id(3, 7)));
+    let entries = log.try_get_log_entries(0..100).await.unwrap();
+    let ids: Vec<_> = entries.iter().map(|entry| entry.log_id).collect();
+    let expected = [(1, 3), (1, 4), (1, 5), (3, 6), (3, 7), (3, 8)].map(|(term, index)| log_id(term, index));
+    assert_eq!(ids, expected);
+    log.wal.close();
+}
+
+#[tokio::test]
+async fn a_rewritten_log_is_the_same_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = reopen(dir.path(), REPLICA).await;
+    append(&mut log, 1, 0..20).await;
+    log.rewrite().await.unwrap();
+    append(&mut log, 1, 20..22).await;
+    log.wal.close();
+    let mut log = reopen(dir.path(), REPLICA).await;
+    let indexes: Vec<u64> = log
+        .try_get_log_entries(..)
+        .await
+        .unwrap()
+        .iter()
+        .map(|entry| entry.log_id.index)
+        .collect();
+    assert_eq!(indexes, (0..22).collect::<Vec<_>>());
+    log.wal.close();
+}
+
+/// A fresh replica id on an old folder: the old log and, above all, the old vote are not its own.
+#[tokio::test]
+async fn another_replicas_log_is_disowned() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = reopen(dir.path(), REPLICA).await;
+    log.save_vote(&Vote::new(5, 5)).await.unwrap();
+    append(&mut log, 1, 0..3).await;
+    log.wal.close();
+    for _ in 0..2 {
+        let mut log = reopen(dir.path(), REPLICA + 1).await;
+        assert_eq!(log.read_vote().await.unwrap(), None);
+        assert_eq!(log.get_log_state().await.unwrap().last_log_id, None);
+        log.wal.close();
+    }
+}
+
+#[tokio::test]
+async fn reads_for_followers_are_bounded_in_bytes_and_never_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = recover(dir.path());
+    let options = RaftOptions {
+        append_bytes_max: 300,
+        ..RaftOptions::default()
+    };
+    let mut log = LogStore::open(GROUP, REPLICA, wal, None, &options).await.unwrap();
+    append(&mut log, 1, 0..10).await;
+    // A blank counts 128 bytes.
+    assert_eq!(log.limited_get_log_entries(0, 10).await.unwrap().len(), 2);
+    log.append_bytes_max = 1;
+    assert_eq!(log.limited_get_log_entries(4, 10).await.unwrap().len(), 1);
+    log.wal.close();
+}
+
+#[tokio::test]
+async fn purging_keeps_the_bytes_it_is_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = reopen(dir.path(), REPLICA).await;
+    append(&mut log, 1, 0..10).await;
+    let check = |upto, keep, expected| assert_eq!(log.purgeable(upto, keep), expected, "upto {upto} keep {keep}");
+    check(9, 0, Some(9));
+    check(5, 0, Some(5));
+    check(9, 128 * 4, Some(5));
+    check(3, 128 * 4, Some(3));
+    check(9, 128 * 100, None);
+    log.wal.close();
+}
+
+/// A snapshot's file is there whole or not at all, and damage to any byte of it is noticed.
+#[tokio::test]
+async fn a_damaged_snapshot_is_refused_at_every_byte() {
+    use openraft::{RaftSnapshotBuilder, storage::RaftStateMachine};
+    let (ground, _, mut machine) = Builder.build().await.unwrap();
+    assert!(machine.get_current_snapshot().await.unwrap().is_none());
+    machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    assert!(machine.get_current_snapshot().await.unwrap().is_some());
+    let path = ground._dir.path().join("shard-0004.snap");
+    let whole = std::fs::read(&path).unwrap();
+    for at in (0..whole.len()).filter(|at| !(28..32).contains(at)) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        std::fs::write(&path, damaged).unwrap();
+        assert!(machine.get_current_snapshot().await.is_err(), "byte {at}");
+    }
+    std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    assert!(machine.get_current_snapshot().await.is_err(), "shorter");
+}
