@@ -249,6 +249,20 @@ fn an_auction_that_opens_at_or_after_a_hold_does_not_declare_it() {
 #[test]
 fn reads() {
     let mut world = two();
+    // after | upto -> is a timer due there? Both auctions end at 60,000.
+    for (after, upto, want) in [
+        (None, 59_999, false),
+        (None, 60_000, true),
+        (Some(59_999), 60_000, true),
+        (Some(60_000), 99_000, false),
+        (Some(u64::MAX), u64::MAX, false),
+    ] {
+        assert_eq!(
+            world.shard.due_within(after.map(Stamp), Stamp(upto)),
+            want,
+            "({after:?}, {upto}]"
+        );
+    }
     assert!(world.shard.has_timers());
     assert_eq!(
         (world.shard.due(&id("a")), world.shard.due(&id("zzz"))),
