@@ -1,6 +1,6 @@
 // A cluster for a test: `rushroom demo` as a process of its own, or (RUSHROOM_MOCK=1) the stand-in of dev/mock.mjs.
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, watch, createWriteStream, mkdirSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, watch, createWriteStream, mkdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 
@@ -95,6 +95,7 @@ function handle(nodes, child, dir) {
       const hard = setTimeout(() => child.kill('SIGKILL'), 10_000);
       if (child.exitCode === null) await gone;
       clearTimeout(hard);
+      for (const { id, log: file } of nodes()) if (file && existsSync(file)) copyFileSync(file, join(ARTIFACTS, `node${id}.log`));
       rmSync(dir, { recursive: true, force: true });
     },
   };
