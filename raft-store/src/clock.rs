@@ -74,6 +74,10 @@ pub struct Options {
     pub look_ms: u64,
     /// Lost time is declared once its sum is over this.
     pub declare_ms: u64,
+    /// Lost time is judged over stretches of this length,
+    pub strain_ms: u64,
+    /// and where more than this share of one was lost, another replica may do better.
+    pub strain_percent: u64,
 }
 
 impl Default for Options {
@@ -87,6 +91,8 @@ impl Default for Options {
             slow_ms: 60,
             look_ms: 5,
             declare_ms: 50,
+            strain_ms: 10_000,
+            strain_percent: 5,
         }
     }
 }
@@ -109,8 +115,29 @@ pub struct Clock {
     holds: Vec<Hold>,
     /// All that was lost in this office, declared or not.
     held_total: u64,
+    strain: Strain,
     #[cfg(test)]
     pub(crate) plant: Option<Plant>,
+}
+
+/// How much was lost lately.
+#[derive(Clone, Copy, Debug)]
+struct Strain {
+    /// When the present stretch began (monotonic), and what had been lost by then.
+    since: u64,
+    held: u64,
+    /// The verdict on the stretch before.
+    over: bool,
+}
+
+impl Strain {
+    fn look(&mut self, options: &Options, mono: u64, held: u64) {
+        let length = mono.saturating_sub(self.since);
+        if length >= options.strain_ms {
+            self.over = (held - self.held) * 100 > length * options.strain_percent;
+            (self.since, self.held) = (mono, held);
+        }
+    }
 }
 
 /// Holds that wait for an entry. An entry goes at least every beat while time counts, so this is never met in practice;
@@ -147,6 +174,11 @@ impl Clock {
             stood: base,
             holds: Vec::new(),
             held_total: lost,
+            strain: Strain {
+                since: mono.saturating_add(options.grace_ms),
+                held: lost,
+                over: false,
+            },
             #[cfg(test)]
             plant: None,
         }
@@ -177,6 +209,7 @@ impl Clock {
         }
         self.reading = self.reading.plus(step);
         self.last = self.last.max(mono);
+        self.strain.look(&self.options, mono, self.held_total);
         if self.lost > self.options.declare_ms && self.reading > self.stood {
             self.declare();
         }
@@ -250,6 +283,12 @@ impl Clock {
         self.reading
     }
 
+    /// Whether too much was lost in the last whole stretch of `strain_ms`: a reason to hand leadership over.
+    #[must_use]
+    pub fn is_strained(&self) -> bool {
+        self.strain.over
+    }
+
     /// Whether the last look was at `mono`.
     #[cfg(test)]
     pub(crate) fn looked_at(&self, mono: u64) -> bool {
@@ -283,6 +322,8 @@ mod tests {
         slow_ms: 60,
         look_ms: 5,
         declare_ms: 50,
+        strain_ms: 10_000,
+        strain_percent: 5,
     };
 
     /// One row a look: `(mono, top, reading after it)`.
@@ -373,6 +414,23 @@ mod tests {
         clock.read(10_000, Stamp(0), false);
         clock.read(10_100, Stamp(0), false);
         assert_eq!((clock.held_total_ms(), clock.take_holds()), (0, vec![]));
+    }
+
+    #[test]
+    fn a_clock_that_loses_much_says_so_until_it_is_better() {
+        let mut clock = Clock::take(O, Stamp(0), 0, None);
+        let mut mono = 150;
+        let mut live = |looks: u64, ms: u64| {
+            for _ in 0..looks {
+                mono += ms;
+                let top = clock.last_reading();
+                clock.read(mono, top, true);
+            }
+            clock.is_strained()
+        };
+        assert!(!live(2_000, 5), "ten seconds without a loss");
+        assert!(live(200, 60), "10 of each 60 ms lost");
+        assert!(!live(4_000, 5));
     }
 
     /// What may happen between two looks: real time passes, and `top` catches up by a share of what is ahead.

@@ -19,6 +19,7 @@ const TRIP: &str = "rushroom_shard_commit_trip_ms";
 const ENTRY: &str = "rushroom_shard_entry_size_commands";
 const BEATS: &str = "rushroom_shard_beats_total";
 const HELD: &str = "rushroom_shard_held_ms_total";
+const STRAINED: &str = "rushroom_shard_strained";
 const CLAMPED: &str = "rushroom_shard_clamped_stamps_total";
 const OFFICES: &str = "rushroom_shard_offices_total";
 const LATE: &str = "rushroom_shard_close_late_ms";
@@ -97,6 +98,7 @@ pub struct OfOffice {
     beats: Counter,
     held: Counter,
     held_told: AtomicU64,
+    strained: Gauge,
     clamped: Counter,
     late: Histogram,
 }
@@ -114,18 +116,24 @@ impl OfOffice {
             beats: counter!(BEATS, "shard" => shard.clone()),
             held: counter!(HELD, "shard" => shard.clone()),
             held_told: AtomicU64::new(0),
+            strained: gauge!(STRAINED, "shard" => shard.clone()),
             clamped: counter!(CLAMPED, "shard" => shard),
             late: histogram!(LATE),
         }
     }
 
-    /// What waits and flies now, all that was held in this office, all that was ever clamped in the shard.
-    pub fn look(&self, waiting: usize, flying: usize, held_ms: u64, clamped: u64) {
+    /// What waits and flies now, and all that was ever clamped in the shard.
+    pub fn look(&self, waiting: usize, flying: usize, clamped: u64) {
         self.lane.set(waiting as f64);
         self.flying.set(flying as f64);
+        self.clamped.absolute(clamped);
+    }
+
+    /// The clock now: all that was held in this office, and whether that is too much.
+    pub fn clock(&self, held_ms: u64, strained: bool) {
         let told = self.held_told.swap(held_ms, Ordering::Relaxed);
         self.held.increment(held_ms.saturating_sub(told));
-        self.clamped.absolute(clamped);
+        self.strained.set(f64::from(u8::from(strained)));
     }
 
     /// An entry was proposed.
@@ -152,6 +160,7 @@ impl Drop for OfOffice {
     fn drop(&mut self) {
         self.lane.set(0.0);
         self.flying.set(0.0);
+        self.strained.set(0.0);
     }
 }
 

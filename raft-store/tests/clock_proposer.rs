@@ -25,9 +25,13 @@ async fn told(proposer: &ProposerHandle, command: Command) -> Verdict {
     panic!("no verdict in 200 tries: {command:?}");
 }
 
-/// A live auction `lamp` of 10 s.
+/// A live auction `lamp` of 10 s, over a log that commits in `LATENCY`.
 async fn live() -> (Arc<FakeLog>, ProposerHandle) {
-    let log = FakeLog::new(LATENCY);
+    live_over(LATENCY).await
+}
+
+async fn live_over(latency: Duration) -> (Arc<FakeLog>, ProposerHandle) {
+    let log = FakeLog::new(latency);
     let proposer = log.proposer();
     // The grace is over: the clock runs.
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -90,6 +94,20 @@ async fn a_live_auction_beats_ten_times_a_second() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     let beats = log.proposed() - before;
     assert!((45..=52).contains(&beats), "{beats} beats in 5 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_loses_much_time_says_so() {
+    for (latency, strained) in [(LATENCY, false), (Duration::from_millis(700), true)] {
+        let (log, proposer) = live_over(latency).await;
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        assert_eq!(proposer.is_strained(), strained, "commits take {latency:?}");
+        assert_eq!(
+            matches!(phase(&log), Phase::Live),
+            strained,
+            "what no majority witnessed did not pass"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

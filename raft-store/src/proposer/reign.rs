@@ -199,12 +199,9 @@ impl<'a> Reign<'a> {
                 ready.push((packed.entry, traces));
             }
             let load = office.load();
-            self.metrics.look(
-                load.waiting,
-                load.flying,
-                office.clock().held_total_ms(),
-                state.shard.clamped(),
-            );
+            self.metrics.look(load.waiting, load.flying, state.shard.clamped());
+            self.metrics
+                .clock(office.clock().held_total_ms(), office.clock().is_strained());
             office.next_look(mono, wall_ms, &state.shard)
         };
         for (entry, traces) in ready {
