@@ -55,6 +55,18 @@ export function join(feed: Feed): Step {
   return { feed: { ...feed, joining: true }, effects: [effect] };
 }
 
+/** Events as the log shows them: holds that follow one another are one line, with all the time that did not count. */
+export function logRows(events: readonly AuctionEvent[], me: string | undefined): AuctionEvent[] {
+  const rows: AuctionEvent[] = [];
+  for (const event of events) {
+    if (event.ty === 'raise' && event.actor !== me) continue;
+    const last = rows.at(-1);
+    if (event.ty === 'held' && last?.ty === 'held') rows[rows.length - 1] = { ...event, dms: (last.dms ?? 0) + (event.dms ?? 0) };
+    else rows.push(event);
+  }
+  return rows;
+}
+
 /** History for display (older events, fetched aside): never beyond where the feed is, never over what it has. */
 export function prefill(feed: Feed, older: readonly AuctionEvent[]): Feed {
   const first = feed.events[0]?.seq ?? feed.offset + 1;

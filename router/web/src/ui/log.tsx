@@ -1,5 +1,6 @@
 /** The bid history: every event of the auction in words, newest first. */
 import { formatLeft } from '../core/countdown';
+import { logRows } from '../core/feed';
 import { formatMoney } from '../core/money';
 import { displayName, nameTail } from '../core/names';
 import type { Auction, AuctionEvent } from '../core/types';
@@ -8,7 +9,7 @@ import { locale, seconds, t } from '../i18n';
 const SHOWN = 60;
 
 export function BidLog({ auction, events, me }: { auction: Auction; events: readonly AuctionEvent[]; me: string | undefined }) {
-  const rows = events.filter((e) => e.ty !== 'raise' || e.actor === me).slice(-SHOWN).reverse();
+  const rows = logRows(events, me).slice(-SHOWN).reverse();
   return (
     <section class="panel log-panel" aria-labelledby="log-title">
       <h2 id="log-title">{t('room.log')}</h2>

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { applyEvent, type Effect, EVENTS_KEPT, type Feed, join, newFeed, prefill, reduce } from '../feed';
+import { applyEvent, type Effect, EVENTS_KEPT, type Feed, join, logRows, newFeed, prefill, reduce } from '../feed';
 import type { Auction, AuctionEvent, ServerMessage } from '../types';
 
 const auction = (over: Partial<Auction> = {}): Auction => ({
@@ -87,6 +87,12 @@ describe('feed', () => {
     expect(prefill(feed, [event(4), event(5), event(6), event(9)]).events.map((e) => e.seq)).toEqual([4, 5, 6]);
     expect(prefill(feed, [event(4)]).offset).toBe(6);
     expect(prefill(newFeed('a1'), [event(1)]).events).toEqual([]);
+  });
+
+  it('shows holds in a row as one, and other people\u2019s hidden raises not at all', () => {
+    const held = (seq: number, dms: number) => event(seq, { ty: 'held', dms });
+    const rows = logRows([event(1), held(2, 100), held(3, 250), event(4), held(5, 50), event(6, { ty: 'raise', actor: 'c' }), event(7, { ty: 'raise', actor: 'me' })], 'me');
+    expect(rows.map((e) => [e.seq, e.ty, e.dms])).toEqual([[1, 'bid', undefined], [3, 'held', 350], [4, 'bid', undefined], [5, 'held', 50], [7, 'raise', undefined]]);
   });
 
   it('keeps a bounded history', () => {
