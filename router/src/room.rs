@@ -247,8 +247,10 @@ impl Room {
             (board.journal.last, board.journal.base())
         };
         let known = self.viewed.lock().as_ref().map(|v| (v.view.seq, v.at.elapsed()));
+        // (From before it was live it has no version: then it isn't shown once there are events.)
         let good = known.is_some_and(|(seq, age)| {
-            seq >= at_least && (seq == last || (seq >= base && age < FRESH && last - seq.min(last) < RESUME_MAX))
+            seq >= at_least
+                && (seq == last || (seq > 0 && seq >= base && age < FRESH && last - seq.min(last) < RESUME_MAX))
         });
         if !good {
             match self

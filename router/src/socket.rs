@@ -352,3 +352,18 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes that an idle viewer's task holds.
+    fn size<F: Future>(_: impl FnOnce(Arc<State>, WebSocket) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_viewer_is_small() {
+        assert!(size(serve) <= 4096, "{} bytes", size(serve));
+    }
+}

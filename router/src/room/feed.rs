@@ -1,8 +1,9 @@
-//! What keeps a room up to date: three tasks, for the feed, the chat and the clock.
+//! What keeps a room up to date: four tasks, for the feed, the chat, the clock, and doubt.
 //!
 //! The feed is followed from the nearest replica; when it ends (its node went), it is followed from the next one, from
 //! the last position seen, so viewers notice nothing. A replica that is cut off keeps its stream open and says nothing:
-//! when verdicts speak of versions that the feed doesn't reach within a second, another replica is followed.
+//! when verdicts, or a look at the leader now and then, speak of versions that the feed doesn't reach within a second,
+//! another replica is followed.
 
 use super::{
     Door, Room,
@@ -26,6 +27,8 @@ use tokio::time;
 const TICK: Duration = Duration::from_millis(100);
 /// How long a feed may stay behind what verdicts say.
 const STUCK: Duration = Duration::from_secs(1);
+/// How often the leader is asked whether the feed is behind it.
+const DOUBT: Duration = Duration::from_secs(2);
 /// Pause between two tries to follow.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -34,6 +37,7 @@ pub(super) fn open(room: &Arc<Room>) {
     spawn(room, follow(room.clone()));
     spawn(room, chat(room.clone()));
     spawn(room, tick(room.clone()));
+    spawn(room, doubt(room.clone()));
 }
 
 fn spawn(room: &Arc<Room>, task: impl Future<Output = ()> + Send + 'static) {
@@ -61,7 +65,9 @@ async fn follow(room: Arc<Room>) {
         if let Some(node) = near.get(turn % near.len().max(1)) {
             let from = room.board.lock().journal.position();
             let shards = &state.ports.shards;
-            let end = match shards.follow(*node, room.shard, &room.id, from).await {
+            let wait = Duration::from_millis(state.options.ask_ms);
+            let followed = time::timeout(wait, shards.follow(*node, room.shard, &room.id, from)).await;
+            let end = match followed.unwrap_or(Err(PortError::Unreachable(node.0))) {
                 Ok(items) => drain(&room, items).await,
                 Err(PortError::NotFound) => End::Missing,
                 Err(error) => {
@@ -294,6 +300,25 @@ fn say(room: &Room, line: &crate::ports::ChatLine) {
     });
     room.board.lock().chat.push(place, frame);
     room.wake_all();
+}
+
+/// Looks at the leader's own state while viewers watch a clock that runs: one cheap read, not a consensus one.
+async fn doubt(room: Arc<Room>) {
+    let state = room.state.clone();
+    loop {
+        time::sleep(DOUBT).await;
+        let watched = room.live.load(Ordering::Relaxed) && room.viewers() > 0;
+        let Some(node) = state.routes.leader(room.shard).filter(|_| watched) else {
+            continue;
+        };
+        let read = state
+            .ports
+            .shards
+            .read(node, room.shard, &room.id, Freshness::AtLeast(0));
+        if let Ok(Ok(view)) = time::timeout(Duration::from_millis(state.options.ask_ms), read).await {
+            room.expect(view.seq);
+        }
+    }
 }
 
 /// Clock, viewer count, and the end of a room that nobody watches.

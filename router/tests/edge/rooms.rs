@@ -166,6 +166,17 @@ async fn a_feed_that_stands_still_is_left() {
 }
 
 #[tokio::test]
+async fn a_feed_that_stands_still_is_noticed_though_nobody_here_bids() {
+    let kit = Kit::new().await;
+    live(&kit).await;
+    let mut ws = kit.socket().await;
+    ws.join("tea").await;
+    kit.fake.mute(1);
+    bids(&kit, 2);
+    events(&mut ws, 1, 3).await;
+}
+
+#[tokio::test]
 async fn a_restore_starts_everyone_anew() {
     let kit = Kit::new().await;
     live(&kit).await;
@@ -299,6 +310,15 @@ async fn an_auction_is_watched_before_it_is_live() {
         (&open["event"]["ty"], &open["event"]["seq"]),
         (&json!("open"), &json!(1))
     );
+    // A room whose seller came while it was a draft is open to all by now.
+    kit.draft(&seller, "cup").await;
+    assert_eq!(own.join("cup").await["auction"]["phase"], "draft");
+    let mut viewer = kit.socket().await;
+    assert_eq!(viewer.join("cup").await["problem"]["code"], "not_open");
+    kit.fake
+        .act("cup", &seller.id, Action::Start { schedule_version: None });
+    own.until(&["event"]).await;
+    assert_eq!(viewer.join("cup").await["auction"]["phase"], "live");
 }
 
 #[tokio::test]
