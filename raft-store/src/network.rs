@@ -316,3 +316,31 @@ fn read(answer: Result<response::Body, CallError>) -> Rpc<StreamAppendResult<Typ
         _ => Err(odd()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+    use crate::options::RaftOptions;
+
+    /// openraft's default grants a pre-vote that nobody was asked for: a node that is cut off would then stand again and
+    /// again, and unseat a good leader when it comes back.
+    #[tokio::test]
+    async fn what_cannot_be_asked_is_not_granted() {
+        let peers = Arc::new(Peers::new(RaftOptions::default()));
+        // A port that was ours a moment ago: nobody listens there.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        peers.set_addresses([(NodeId(2), free.to_string())]);
+        let mut network = Network { peers, group: 1 };
+        let option = || RPCOption::new(Duration::from_millis(50));
+        let request = || VoteRequest::new(Vote::new(2, 1), None);
+        for node in [2, 3] {
+            let mut way = network.new_client(5, &Home(node)).await;
+            let pre_vote = way.pre_vote(request(), option()).await;
+            assert!(matches!(pre_vote, Err(RPCError::Unreachable(_))), "node {node}: {pre_vote:?}");
+            let vote = way.vote(request(), option()).await;
+            assert!(matches!(vote, Err(RPCError::Unreachable(_))), "node {node}: {vote:?}");
+        }
+    }
+}

@@ -279,6 +279,23 @@ async fn after_a_close_writes_fail() {
     assert!(wal.write(vec![entry(1, 0, b"late")]).await.is_err());
 }
 
+/// A disk that fails once is not asked again: nothing more is written, everyone is told, and the host can see why.
+#[tokio::test]
+async fn a_failed_disk_ends_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = open(dir.path(), SMALL).unwrap();
+    wal.write(vec![entry(1, 0, b"kept")]).await.unwrap();
+    let mut failed = wal.failed();
+    assert_eq!(*failed.borrow_and_update(), None);
+    // Without its folder, the log can't make its next segment.
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    assert!(wal.write(vec![entry(1, 1, &[1; 5000])]).await.is_err());
+    failed.changed().await.unwrap();
+    assert!(failed.borrow().is_some());
+    std::fs::create_dir(dir.path()).unwrap();
+    assert!(wal.write(vec![entry(1, 1, b"again")]).await.is_err(), "it must not be tried again");
+}
+
 #[tokio::test]
 async fn prepared_segments_hold_the_same_log() {
     let dir = tempfile::tempdir().unwrap();
