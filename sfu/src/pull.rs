@@ -140,7 +140,7 @@ impl Puller {
                     false => {
                         self.failures += 1;
                         let round = self.failures / list.len();
-                        if self.failures % list.len() == 0 {
+                        if self.failures.is_multiple_of(list.len()) {
                             let wait = BACKOFF_MIN.saturating_mul(1 << round.min(4)).min(BACKOFF_MAX);
                             // Spread, so that all stages of a node don't ask a parent that comes back at once.
                             tokio::time::sleep(wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;

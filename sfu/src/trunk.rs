@@ -253,7 +253,7 @@ mod tests {
     fn what_one_end_seals_the_other_opens_once() {
         let (mut parent, mut child) = pair();
         let frame = Frame::Ping { stamp: 5 };
-        let sealed = parent.seal(&frame).unwrap();
+        let mut sealed = parent.seal(&frame).unwrap();
         let mut first = sealed.clone();
         assert_eq!(
             Frame::decode(child.open(&mut first, Instant::now()).unwrap()),
@@ -261,7 +261,7 @@ mod tests {
         );
         assert!(child.open(&mut sealed.clone(), Instant::now()).is_none(), "a replay");
         assert!(
-            parent.open(&mut sealed.clone(), Instant::now()).is_none(),
+            parent.open(&mut sealed, Instant::now()).is_none(),
             "one's own, reflected"
         );
     }

@@ -7,6 +7,7 @@ use client::media::{MediaClientError, Publisher, PublisherOptions, Seen, Signal,
 use proto::relay::v1::{SubscribeReply, SubscribeRequest, UnsubscribeRequest};
 use sfu::{ControlError, Media, Options, Peer, RelayControl, StreamEvent, TonicControl};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -304,10 +305,10 @@ impl Wire {
             let mut backs: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
             let mut buffer = vec![0; 2048];
             while let Ok((length, from)) = front.recv_from(&mut buffer).await {
-                if !backs.contains_key(&from) {
+                if let Entry::Vacant(new) = backs.entry(from) {
                     let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a port"));
                     back.connect(target).await.expect("connected");
-                    backs.insert(from, back.clone());
+                    new.insert(back.clone());
                     tokio::spawn(carry_back(back, front.clone(), from, loss.clone()));
                 }
                 if !loss.takes(&buffer[..length]) {
