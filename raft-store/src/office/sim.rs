@@ -522,7 +522,7 @@ fn from_env(name: &str) -> Option<u64> {
 #[test]
 fn every_promise_holds_over_every_schedule() {
     let one = from_env("RUSHROOM_SEED");
-    let seeds = one.map_or(0..from_env("RUSHROOM_SEEDS").unwrap_or(400), |seed| seed..seed + 1);
+    let seeds = one.map_or(0..from_env("RUSHROOM_SEEDS").unwrap_or(250), |seed| seed..seed + 1);
     let mut failed = Vec::new();
     for seed in seeds {
         if let Some((name, text)) = broken(seed, None, None).first() {
@@ -563,6 +563,7 @@ fn every_planted_mistake_is_caught() {
                 .iter()
                 .any(|b| caught_by.contains(&b.0))
         });
+        eprintln!("{plant:?}: caught in schedule {caught:?}");
         assert!(caught.is_some(), "{plant:?} went unseen by {caught_by:?}");
     }
 }

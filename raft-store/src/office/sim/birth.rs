@@ -34,59 +34,24 @@ impl Dice {
 /// A shard with its auctions scheduled, by an office before all others. `together`: they all end at once.
 pub(super) fn born(count: usize, seed: u64, together: bool) -> (Shard, Vec<AuctionId>) {
     let mut dice = Dice(seed ^ 0xA0C7);
-    let mut shard = Shard::new(Limits {
+    let limits = Limits {
         refusals_max: 3,
         ..Limits::default()
-    });
+    };
+    let mut shard = Shard::new(limits);
     let auctions: Vec<AuctionId> = (0..count).map(|k| id(&format!("a{k}"))).collect();
     let office = auction::Office { term: 0, turn: 1 };
     let mut commands = Vec::new();
     for auction in &auctions {
-        let rush = Rush {
-            cut_ppm_max: 900_000,
-            cut_per_raise_ppm: dice.pick(&[300_000, 8_000_000]),
-            floor_ms: 3_000,
-        };
-        let window_ms = dice.pick(&[1_000, 1_500]);
-        let soft = SoftClose {
-            window_ms,
-            reset_to_ms: window_ms + 200,
-            extensions_max: dice.range(1, 6) as u32,
-        };
-        let mode = dice.range(0, 4);
-        let time = TimeRule {
-            rush: (mode & 1 == 1).then_some(rush),
-            soft_close: (mode & 2 == 2).then_some(soft),
-        };
-        let duration_ms = if mode & 1 == 1 {
-            dice.range(3_200, 5_000)
-        } else {
-            dice.range(1_000, 3_500)
-        };
-        let start_wall_ms = dice.range(0, 900);
-        let (time, duration_ms, start_wall_ms) = if together {
-            (TimeRule::default(), 2_500, 300)
-        } else {
-            (time, duration_ms, start_wall_ms)
-        };
-        let terms = Terms {
-            currency: Currency::parse("KRW").unwrap(),
-            start_price: dice.range(1, 40),
-            increments: vec![(0, 1), (50, 5), (500, 25)],
-            reserve: dice.pick(&[None, Some(60)]),
-            duration_ms,
-            time,
-            guests: false,
-            pause_without_stream: false,
-        };
+        let terms = terms(&mut dice, together);
+        let start_wall_ms = if together { 300 } else { dice.range(0, 900) };
         let definition = Definition {
             seller: id("sel"),
             title: "lot".into(),
             description: String::new(),
             terms,
         };
-        let start = Action::Schedule { start_wall_ms };
-        for action in [Action::Create(Box::new(definition)), start] {
+        for action in [Action::Create(Box::new(definition)), Action::Schedule { start_wall_ms }] {
             let actor = Actor {
                 id: id("system"),
                 rights: Rights::SYSTEM,
@@ -103,16 +68,17 @@ pub(super) fn born(count: usize, seed: u64, together: bool) -> (Shard, Vec<Aucti
             });
         }
     }
-    shard.apply(&Entry {
+    let marker = Entry {
         office,
         ..Entry::default()
-    });
-    let Applied::Done(done) = shard.apply(&Entry {
-        office,
+    };
+    shard.apply(&marker);
+    let birth = Entry {
         n: 1,
         commands,
-        ..Entry::default()
-    }) else {
+        ..marker
+    };
+    let Applied::Done(done) = shard.apply(&birth) else {
         panic!("void birth")
     };
     assert!(
@@ -121,4 +87,39 @@ pub(super) fn born(count: usize, seed: u64, together: bool) -> (Shard, Vec<Aucti
         done.verdicts
     );
     (shard, auctions)
+}
+
+/// Short terms of every kind; `together`: the same fixed time for all.
+fn terms(dice: &mut Dice, together: bool) -> Terms {
+    let rush = Rush {
+        cut_ppm_max: 900_000,
+        cut_per_raise_ppm: dice.pick(&[300_000, 8_000_000]),
+        floor_ms: 3_000,
+    };
+    let window_ms = dice.pick(&[1_000, 1_500]);
+    let soft = SoftClose {
+        window_ms,
+        reset_to_ms: window_ms + 200,
+        extensions_max: dice.range(1, 6) as u32,
+    };
+    let mode = if together { 0 } else { dice.range(0, 4) };
+    let duration_ms = match mode {
+        _ if together => 2_500,
+        // A cut needs time above its floor.
+        1 | 3 => dice.range(3_200, 5_000),
+        _ => dice.range(1_000, 3_500),
+    };
+    Terms {
+        currency: Currency::parse("KRW").unwrap(),
+        start_price: dice.range(1, 40),
+        increments: vec![(0, 1), (50, 5), (500, 25)],
+        reserve: dice.pick(&[None, Some(60)]),
+        duration_ms,
+        time: TimeRule {
+            rush: (mode & 1 == 1).then_some(rush),
+            soft_close: (mode & 2 == 2).then_some(soft),
+        },
+        guests: false,
+        pause_without_stream: false,
+    }
 }
