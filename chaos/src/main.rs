@@ -8,10 +8,14 @@
 //!
 //! It never links `node`: what it knows of the product it knows through the API, like everyone else.
 
+mod bench;
 mod book;
 mod check;
+mod cluster;
 mod history;
+mod mono;
 mod prove;
+mod run;
 
 use clap::{Parser, Subcommand};
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
@@ -31,11 +35,51 @@ enum What {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Carries out a plan against a real cluster of three processes, then checks what happened.
+    Run {
+        /// A plan, as in chaos/plans.
+        plan: PathBuf,
+        /// Gets history.jsonl, report.json, and the nodes' settings, data and logs.
+        #[arg(long)]
+        out: PathBuf,
+        /// Of people and faults; the plan's own, or 1, if absent.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Measures; ends with one line of flat JSON.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
     /// Proves the checks: each planted bug must be caught by the check that it is for.
     Prove {
         /// Of the simulated runs.
         #[arg(long, default_value_t = 3)]
         seed: u64,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Commands a second of the pure core, on one core.
+    Core {
+        /// Commands to apply.
+        #[arg(long, default_value_t = 1_000_000)]
+        commands: usize,
+        /// Of the mix.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Durable bids a second over three processes and real sockets.
+    Bids(bench::BidsOptions),
+    /// Time without an accepted bid after the leader is killed.
+    Failover {
+        /// Leaders to kill, one after another.
+        #[arg(long, default_value_t = 20)]
+        kills: usize,
+        /// Shards of the cluster.
+        #[arg(long, default_value_t = 16)]
+        shards: u32,
     },
 }
 
@@ -47,6 +91,8 @@ fn main() -> ExitCode {
     let mut text = String::new();
     let status = match Args::parse().what {
         What::Check { files } => check_files(&files, &mut text),
+        What::Run { plan, out, seed } => wait(run::run(&plan, &out, seed, &mut text)),
+        What::Bench { what } => bench(&what, &mut text),
         What::Prove { seed } => prove::prove(seed, &mut text).map(prove::status).map_err(Into::into),
     };
     say(&text);
@@ -57,6 +103,29 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn bench(what: &Bench, out: &mut String) -> anyhow::Result<check::Status> {
+    let figures = match what {
+        Bench::Core { commands, seed } => bench::core(*commands, *seed),
+        Bench::Bids(options) => wait(bench::bids(options)),
+        Bench::Failover { kills, shards } => wait(bench::failover(*kills, *shards)),
+    }?;
+    write!(out, "{figures}")?;
+    let lost = figures["acked_lost"].as_u64().unwrap_or(0);
+    Ok(if lost == 0 {
+        check::Status::Pass
+    } else {
+        check::Status::Fail
+    })
+}
+
+/// Runs to the end on this thread, which is the main one: what it starts as a child dies with it.
+fn wait<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
 }
 
 fn filter() -> tracing_subscriber::EnvFilter {

@@ -67,11 +67,11 @@ fn one(book: &Book<'_>, a: &str, auction: &Auction<'_>, close: &Log, place: Plac
         );
     }
     if close.ct < close.dl {
-        out.fail(format!("{a}: closed {} ms early", close.dl - close.ct), lines.clone());
+        out.fail(format!("{a}: closed {} ms early", close.dl - close.ct), lines);
     } else if close.ct > close.dl {
         out.fail(
             format!("{a}: closed at {}, not at its due stamp {}", close.ct, close.dl),
-            lines.clone(),
+            lines,
         );
     }
     let best = before.iter().rev().find(|(log, _)| log.ty == "bid");

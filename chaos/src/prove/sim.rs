@@ -25,7 +25,7 @@ const EPS_MS: u64 = 350;
 const WINDOW: u64 = 5_000;
 const HOLD_MS: Nanos = 80;
 /// People act until here; what is left closes by itself.
-const QUIET: Nanos = 14_000 * MS;
+const QUIET: Nanos = 12_500 * MS;
 const OVER: Nanos = 34_000 * MS;
 
 /// What happens at a moment.
@@ -175,7 +175,7 @@ impl Sim {
         // Ten faults, and two holds; after 9.6 s all is calm.
         for n in 0..10 {
             self.at((2_000 + n as Nanos * 800) * MS, Step::Fault(n));
-            self.at((2_400 + n as Nanos * 800) * MS, Step::Heal(n));
+            self.at((2_480 + n as Nanos * 800) * MS, Step::Heal(n));
         }
         for (t, shard) in [(1_200, 1), (1_700, 2)] {
             self.at(t * MS, Step::Stand(shard));

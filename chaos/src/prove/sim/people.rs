@@ -203,7 +203,7 @@ impl Sim {
             asked.inv.idem.clone().unwrap_or_default(),
         );
         let amt = asked.inv.amt.unwrap_or(0);
-        if let Some((before, made)) = self.house.get(a).known.get(&(bidder.clone(), idem.clone())).copied() {
+        if let Some((before, made)) = self.house.get(a).known.get(&(bidder.clone(), idem)).copied() {
             let open = self.house.phase(a) == "live" && self.house.get(a).leader.as_ref() != Some(&bidder);
             if before == amt && self.bug(Plant::AppliedTwice, open) {
                 return self.accept(asked, ct, 0);
@@ -434,7 +434,7 @@ impl Sim {
             .is_some_and(|log| log.ty == "close");
         let last = close && viewer % 3 == 1 && self.now > 11_000 * MS;
         // Planted on the first viewer of a lot, so that the others keep their sight of it.
-        let first = viewer % 3 == 0 && seq > 5;
+        let first = viewer.is_multiple_of(3) && seq > 5;
         if self.bug(Plant::StreamGap, first) || self.bug(Plant::EndsEarly, last) {
             return;
         }

@@ -1,0 +1,129 @@
+//! `chaos run`: a plan carried out against a real cluster, written down, and checked.
+//!
+//! ```text
+//!   plan --> Cluster (3 processes)          Recorder --> DIR/history.jsonl --> check --> DIR/report.json
+//!              ^     ^                          ^
+//!   nemesis ---'     '--- people: bidders, readers, viewers, chatters (each act written before and after)
+//!   then: heal, wait for all closes, dump every replica's log through its own node
+//! ```
+//!
+//! The main thread owns the cluster and plays the nemesis; people are tasks. Nothing here judges: what looks wrong on the
+//! way is written down, and the checks say what it means.
+
+mod dump;
+mod nemesis;
+mod people;
+mod plan;
+mod recorder;
+mod watch;
+
+pub(crate) use nemesis::leader;
+pub(crate) use plan::Plan;
+pub(crate) use recorder::Recorder;
+
+use crate::{
+    check::{Status, check},
+    cluster::{self, Cluster},
+    history::{End, History, Meta, Record},
+    mono,
+};
+use anyhow::{Context as _, Result};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Carries out a plan; gives what the checks came to, and tells it in `out`.
+pub(crate) async fn run(path: &Path, dir: &Path, seed: Option<u64>, out: &mut String) -> Result<Status> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let plan: Plan = toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+    let seed = seed.unwrap_or_else(|| plan.seed.unwrap_or(1));
+    std::fs::create_dir_all(dir)?;
+    let binary = cluster::binary()?;
+    tracing::info!(plan = plan.name, seed, "starting");
+    let began = Instant::now();
+    let mut cluster = Cluster::start(
+        &binary,
+        &cluster::Options {
+            dir: dir.into(),
+            shards: plan.shards,
+            seed,
+        },
+    )?;
+    let api = cluster.api(Duration::from_secs(6), seed)?;
+    cluster.all_ready(&api).await?;
+    let started_ms = began.elapsed().as_millis() as u64;
+    let file = dir.join("history.jsonl");
+    let recorder = Arc::new(Recorder::create(&file)?);
+    recorder.write(&Record::Meta(meta(&plan, seed)));
+    let healed = act(&plan, seed, &mut cluster, &recorder, &api).await?;
+    recorder.write(&Record::End(End {
+        t: mono::now(),
+        ops: recorder.ops(),
+        healed,
+    }));
+    recorder.finish()?;
+    let panics = cluster.panics();
+    drop(cluster);
+    let history = History::read(&[&file])?;
+    let report = check(&history);
+    report.print(&history, out)?;
+    let json = serde_json::json!({
+        "plan": plan.name, "seed": seed, "started_ms": started_ms, "seconds": began.elapsed().as_secs(),
+        "panics": panics, "replay": format!("chaos run {} --out DIR --seed {seed}", path.display()), "check": report.json(),
+    });
+    std::fs::write(dir.join("report.json"), serde_json::to_string_pretty(&json)?)?;
+    if panics.is_empty() {
+        return Ok(report.status());
+    }
+    out.push_str(&format!("fail: a node panicked:\n{}\n", panics.join("\n")));
+    Ok(Status::Fail)
+}
+
+/// People, faults, quiet, dump. True: everything healed.
+async fn act(
+    plan: &Plan,
+    seed: u64,
+    cluster: &mut Cluster,
+    recorder: &Arc<Recorder>,
+    api: &client::Api,
+) -> Result<bool> {
+    let stop = CancellationToken::new();
+    let house = people::open(plan, api, recorder, seed).await?;
+    let watchers = watch::start(plan, &house, cluster.urls(), recorder, seed, &stop);
+    let crowd = people::start(plan, &house, api, recorder, seed, &stop).await?;
+    nemesis::play(plan, &house, cluster, api, recorder).await?;
+    stop.cancel();
+    crowd.wait().await;
+    tracing::info!("quiet: waiting for the last close");
+    let healed = house.all_closed(api, Duration::from_secs(plan.close_seconds)).await;
+    let equal = dump::all(&house, api, recorder).await?;
+    watchers.finish().await;
+    Ok(healed && equal)
+}
+
+fn meta(plan: &Plan, seed: u64) -> Meta {
+    let rule = &plan.rule;
+    Meta {
+        format: 1,
+        run: format!("{}-{seed}-{}", plan.name, mono::now()),
+        commit: std::env::var("RUSHROOM_COMMIT").unwrap_or_default(),
+        profile: plan.profile.clone(),
+        seed,
+        nodes: vec![1, 2, 3],
+        replicas: 3,
+        start_price: rule.start_price,
+        min_inc: rule.min_inc,
+        floor_ms: rule.floor_ms,
+        k_ppm: rule.k_ppm,
+        cap_ppm: rule.cap_ppm,
+        eps_ms: rule.eps_ms,
+        clock_policy: "stop".into(),
+        window: plan.window,
+        rto_max_ms: plan.rto_max_ms,
+        frozen_max_ms: None,
+        canary: None,
+    }
+}
