@@ -313,8 +313,8 @@ async fn hand_over(seat: &Seat) {
 }
 
 fn status(seat: &Seat) -> GroupStatus {
-    let metrics = seat.group.raft.metrics();
-    let metrics = metrics.borrow_watched();
+    // Cloned: a borrow would hold up the group for as long as the digest takes.
+    let metrics = seat.group.raft.metrics().borrow_watched().clone();
     let role = match (&metrics.running_state, metrics.state) {
         (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
         (_, ServerState::Leader) => Role::Leader,
