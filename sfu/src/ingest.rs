@@ -12,7 +12,7 @@
 
 use crate::media::Inner;
 use crate::metrics::{self, Way};
-use crate::sdp::{Format, Offer};
+use crate::sdp::{Format, Kind, Offer, Section};
 use crate::stage::{Live, Publishing, Source, Stage, Track};
 use crate::{Answer, MediaError, StreamEvent};
 use arc_swap::ArcSwap;
@@ -429,6 +429,28 @@ async fn negotiate(
     Ok(local.ok_or_else(|| MediaError::Unavailable("no answer".into()))?.sdp)
 }
 
+/// What the offer would send us, section by section.
+fn kinds(offer: &Offer) -> Result<Vec<RtpCodecKind>, MediaError> {
+    if !offer
+        .sections
+        .iter()
+        .any(|section| section.sends && !section.formats.is_empty())
+    {
+        return Err(MediaError::NoCodec("the offer sends nothing that is carried"));
+    }
+    let kind = |section: &Section| match section.kind {
+        Kind::Video => Some(RtpCodecKind::Video),
+        Kind::Audio => Some(RtpCodecKind::Audio),
+        Kind::Other => None,
+    };
+    Ok(offer
+        .sections
+        .iter()
+        .filter_map(kind)
+        .take(usize::from(TRACKS_MAX))
+        .collect())
+}
+
 /// Takes a seller's offer for a stage, which the caller has pinned.
 pub(crate) async fn publish(
     media: &Arc<Inner>,
@@ -438,24 +460,7 @@ pub(crate) async fn publish(
     offer: &str,
 ) -> Result<Answer, MediaError> {
     let parsed = Offer::parse(offer, media.options.sdp_max)?;
-    if !parsed
-        .sections
-        .iter()
-        .any(|section| section.sends && !section.formats.is_empty())
-    {
-        return Err(MediaError::NoCodec("the offer sends nothing that is carried"));
-    }
-    let kind = |section: &crate::sdp::Section| match section.kind {
-        crate::sdp::Kind::Video => Some(RtpCodecKind::Video),
-        crate::sdp::Kind::Audio => Some(RtpCodecKind::Audio),
-        crate::sdp::Kind::Other => None,
-    };
-    let kinds: Vec<RtpCodecKind> = parsed
-        .sections
-        .iter()
-        .filter_map(kind)
-        .take(usize::from(TRACKS_MAX))
-        .collect();
+    let kinds = kinds(&parsed)?;
     let (asks, asked) = mpsc::channel(8);
     let publication = Arc::new(Publication {
         media: Arc::downgrade(media),
