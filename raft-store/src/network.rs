@@ -330,7 +330,10 @@ mod tests {
     async fn what_cannot_be_asked_is_not_granted() {
         let peers = Arc::new(Peers::new(RaftOptions::default()));
         // A port that was ours a moment ago: nobody listens there.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         peers.set_addresses([(NodeId(2), free.to_string())]);
         let mut network = Network { peers, group: 1 };
         let option = || RPCOption::new(Duration::from_millis(50));
@@ -338,7 +341,10 @@ mod tests {
         for node in [2, 3] {
             let mut way = network.new_client(5, &Home(node)).await;
             let pre_vote = way.pre_vote(request(), option()).await;
-            assert!(matches!(pre_vote, Err(RPCError::Unreachable(_))), "node {node}: {pre_vote:?}");
+            assert!(
+                matches!(pre_vote, Err(RPCError::Unreachable(_))),
+                "node {node}: {pre_vote:?}"
+            );
             let vote = way.vote(request(), option()).await;
             assert!(matches!(vote, Err(RPCError::Unreachable(_))), "node {node}: {vote:?}");
         }

@@ -293,7 +293,10 @@ async fn a_failed_disk_ends_the_log() {
     failed.changed().await.unwrap();
     assert!(failed.borrow().is_some());
     std::fs::create_dir(dir.path()).unwrap();
-    assert!(wal.write(vec![entry(1, 1, b"again")]).await.is_err(), "it must not be tried again");
+    assert!(
+        wal.write(vec![entry(1, 1, b"again")]).await.is_err(),
+        "it must not be tried again"
+    );
 }
 
 #[tokio::test]
