@@ -38,7 +38,7 @@ const DOWN: Duration = Duration::from_secs(6);
 const FRAMES_FIRST: u64 = 30;
 const FRAMES_WAIT: Duration = Duration::from_secs(20);
 /// Witnesses of the clock are taken from so long before and after the outage.
-const WITNESS: f64 = 4_000.0;
+const WITNESS: f64 = 1_500.0;
 /// Contenders of the hottest auction, and of each other one.
 const HOT_CONTENDERS: usize = 10;
 const CONTENDERS: usize = 2;
