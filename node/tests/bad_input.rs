@@ -85,12 +85,19 @@ impl Scene {
         }
     }
 
-    /// What must not change: every auction's version, hash, price and leader.
-    async fn state(&self) -> Vec<(u64, String, u64, Option<String>)> {
+    /// What must not change: what happened in each auction so far. A busy machine may make the clock hold meanwhile, which
+    /// is declared as an event of its own and changes neither price nor deadline.
+    async fn state(&self) -> Vec<String> {
         let mut all = Vec::new();
         for id in ["live", "draft", "over"] {
             let a = self.api.auction(id).await.unwrap();
-            all.push((a.seq, a.h, a.price, a.leader));
+            all.push(format!(
+                "{id} {} {} {:?} {:?} {}",
+                a.phase, a.price, a.leader, a.ends_at, a.bids
+            ));
+            let events = self.api.events(id, 0, 500).await.unwrap().items;
+            let happened = events.iter().filter(|e| e.ty != "held");
+            all.extend(happened.map(|e| format!("{id} {} {:?} {:?} {}", e.ty, e.actor, e.id, e.price)));
         }
         all
     }
