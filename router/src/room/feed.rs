@@ -25,6 +25,8 @@ use tokio::time;
 
 /// How often the clock and the viewer count are looked at.
 const TICK: Duration = Duration::from_millis(100);
+/// Viewers are told at once when the clock is this far from what they were told, beyond its error, ms.
+const STRAY_MS: u64 = 25;
 /// How long a feed may stay behind what verdicts say.
 const STUCK: Duration = Duration::from_secs(1);
 /// How often the leader is asked whether the feed is behind it.
@@ -327,14 +329,22 @@ async fn tick(room: Arc<Room>) {
     let mut ticks = time::interval(TICK);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let (mut was_held, mut spoke) = (None, Instant::now());
+    let mut told: Option<(u64, Instant)> = None;
     let (mut said, mut counted) = (0, None::<Instant>);
     let mut idle_since = None;
     loop {
         ticks.tick().await;
-        let held = room.state.ports.shards.clock(room.shard).is_none_or(|c| c.held);
-        let due = was_held != Some(held) || spoke.elapsed() >= Duration::from_millis(options.clock_ms);
+        let estimate = room.state.ports.shards.clock(room.shard);
+        let held = estimate.is_none_or(|c| c.held);
+        // A hold may be over before it was noticed here: then the clock is behind what viewers were told.
+        let strayed = told.zip(estimate).is_some_and(|((now, at), c)| {
+            let foretold = now + at.elapsed().as_millis() as u64;
+            !c.held && c.now.0.abs_diff(foretold) > STRAY_MS + u64::from(c.err_ms)
+        });
+        let due = strayed || was_held != Some(held) || spoke.elapsed() >= Duration::from_millis(options.clock_ms);
         if room.live.load(Ordering::Relaxed) && due {
             was_held = Some(clock(&room));
+            told = estimate.map(|c| (c.now.0, Instant::now()));
             spoke = Instant::now();
             room.wake_all();
         }
