@@ -81,16 +81,32 @@ async function custom(viewer, amount) {
 
 const everyoneSees = (people, amount) => Promise.all(people.map((p) => b.awaitPrice(p.page, amount)));
 
-/** Both pages' drawn countdowns at one wall time differ by less than the promise, sample after sample. */
-async function sameCountdown(a, c, samples = 10) {
-  const differences = [];
-  for (let i = 0; i < samples; i += 1) {
-    const [x, y] = await Promise.all([b.drawn(a.page), b.drawn(c.page)]);
-    differences.push(Math.abs(x.left + x.at - (y.left + y.at)));
+/**
+ * Both pages' drawn countdowns at one wall time differ by less than the promise, ten samples in a row. Just after a change
+ * of leader, or where a machine is so busy that readings of the clock are rough, it may take a moment until they do; it
+ * must not take long. Gives the worst of the ten.
+ */
+async function sameCountdown(a, c) {
+  const until = performance.now() + 30_000;
+  const seen = [];
+  while (performance.now() < until) {
+    const differences = await compare(a, c, 10);
+    const worst = Math.max(...differences);
+    if (worst < CLOSE_TOGETHER_MS) return { worst, rounds: seen.length + 1 };
+    seen.push(worst.toFixed(1));
   }
-  const worst = Math.max(...differences);
-  assert.ok(worst < CLOSE_TOGETHER_MS, `countdowns ${worst.toFixed(1)} ms apart (${differences.map((d) => d.toFixed(1))})`);
-  return worst;
+  return assert.fail(`countdowns stay apart (worst of each round: ${seen} ms)`);
+}
+
+/** Samples while the clock is held are not counted: pages say then that the number stands, and learn of it one by one. */
+async function compare(a, c, samples) {
+  const differences = [];
+  for (let tries = 0; differences.length < samples; tries += 1) {
+    assert.ok(tries < 40 * samples, 'the clock is held all the time');
+    const [x, y] = await Promise.all([b.drawn(a.page), b.drawn(c.page)]);
+    if (!x.held && !y.held) differences.push(Math.abs(x.left + x.at - (y.left + y.at)));
+  }
+  return differences;
 }
 
 /** The largest fall of the drawn number between two frames, beyond the time that passed between them. */
@@ -113,9 +129,10 @@ async function pictureMoves(viewer, what) {
 }
 
 test('a show from the first frame to the winner, through the death of the leader', { timeout: 240_000 }, async (t) => {
-  const seller = await b.person(chrome);
+  // Small windows: what software paints here is time that the cluster beside it doesn't have.
+  const seller = await b.person(chrome, { width: 800, height: 600 });
   const mina = await b.person(chrome, { lang: 'ko' });
-  const tom = await b.person(chrome, { lang: 'en' });
+  const tom = await b.person(chrome, { lang: 'en', width: 390, height: 844 });
   const all = [seller, mina, tom];
   const auction = await createLedBy(seller, 2, { title: 'Celadon vase', seconds: 120 });
   const leader = 2;
@@ -151,7 +168,8 @@ test('a show from the first frame to the winner, through the death of the leader
     const jump = biggestJump(await b.recorded(viewer.page));
     assert.ok(jump > 15_000, `the number jumps by the cut (${jump.toFixed(0)} ms)`);
   }
-  t.diagnostic(`countdowns at most ${(await sameCountdown(mina, tom)).toFixed(1)} ms apart`);
+  const before = await sameCountdown(mina, tom);
+  t.diagnostic(`countdowns at most ${before.worst.toFixed(1)} ms apart (round ${before.rounds})`);
 
   await cluster.kill(node(leader));
   const killed = performance.now();
@@ -160,7 +178,8 @@ test('a show from the first frame to the winner, through the death of the leader
   t.diagnostic(`bid tapped right after the kill was seen by both after ${(performance.now() - killed).toFixed(0)} ms`);
   const fourth = await tap(tom);
   await everyoneSees(all, fourth);
-  t.diagnostic(`after the kill: countdowns at most ${(await sameCountdown(mina, tom)).toFixed(1)} ms apart`);
+  const again = await sameCountdown(mina, tom);
+  t.diagnostic(`after the kill: countdowns at most ${again.worst.toFixed(1)} ms apart (round ${again.rounds})`);
   if (hasVideo) {
     const at = await b.counter(mina.page);
     await Promise.all([mina, tom].map((p) => b.awaitCounterAbove(p.page, at ?? 0)));
@@ -181,7 +200,7 @@ test('a show from the first frame to the winner, through the death of the leader
   assert.ok((await mina.page.textContent(`${b.at('outcome')} h2`)).includes('낙찰'));
   assert.ok((await tom.page.textContent(`${b.at('outcome')} h2`)).includes('Mina'));
   await b.shot(mina.page, 'show-won-ko-1280');
-  await b.shot(tom.page, 'show-sold-en-1280');
+  await b.shot(tom.page, 'show-sold-en-390');
   for (const p of all) assert.deepEqual(p.errors, []);
   assert.deepEqual([mina.loads(), tom.loads()], [1, 1], 'no page was loaded again');
   await Promise.all(all.map((p) => p.context.close()));

@@ -14,6 +14,7 @@ import { Clock, Hold } from './icons';
 
 const CHIP_MS = 2_600;
 const URGENT_MS = 10_000;
+const BAR_STEPS = 800;
 
 interface Jump { key: number; ms: number; from: number; to: number }
 
@@ -22,6 +23,7 @@ export function CountdownView({ room }: { room: Room }) {
   const bar = useRef<HTMLDivElement>(null);
   const box = useRef<HTMLDivElement>(null);
   const last = useRef(Infinity);
+  const drawn = useRef(-1);
   const [closing, setClosing] = useState(false);
   const auction = room.auction.value;
   const running = auction?.phase === 'live';
@@ -36,7 +38,9 @@ export function CountdownView({ room }: { room: Room }) {
     if (span.textContent !== text) span.textContent = text;
     if (left === undefined) delete span.dataset.leftMs;
     else span.dataset.leftMs = left.toFixed(1);
-    if (bar.current) bar.current.style.transform = `scaleX(${Math.min(1, (left ?? 0) / total.current)})`;
+    // Half a pixel at a time: as smooth to the eye as every frame, and a hundred times less to paint.
+    const share = Math.round(Math.min(1, (left ?? 0) / total.current) * BAR_STEPS) / BAR_STEPS;
+    if (bar.current && share !== drawn.current) bar.current.style.transform = `scaleX(${(drawn.current = share)})`;
     box.current?.classList.toggle('urgent', left !== undefined && left < URGENT_MS && running);
     if (left !== undefined && running) {
       const mark = spokenMark(last.current, left);

@@ -55,12 +55,13 @@ export async function awaitPrice(page, minor) {
   await page.waitForSelector(`${at('price')}[data-minor="${minor}"]`);
 }
 
-/** The countdown as drawn in one frame, and the wall time of that frame: pages on one machine share a wall clock. */
+/** The countdown as drawn in one frame, the wall time of that frame (pages on one machine share it), and whether it is held. */
 export async function drawn(page) {
   return page.evaluate(() => new Promise((resolve) => {
     requestAnimationFrame(() => queueMicrotask(() => {
       const span = document.querySelector('[data-testid=countdown] span');
-      resolve({ left: Number(span?.dataset.leftMs), at: performance.timeOrigin + performance.now(), text: span?.textContent });
+      const held = document.querySelector('.clock.held') !== null;
+      resolve({ left: Number(span?.dataset.leftMs), at: performance.timeOrigin + performance.now(), held });
     }));
   }));
 }
