@@ -2,7 +2,7 @@
 
 use super::{Plan, Recorder, people::House};
 use crate::{
-    history::{Evt, Record, Sub},
+    history::{Evt, Nanos, Record, Sub},
     mono,
 };
 use client::{Dice, Notice, Notices, Socket, SocketOptions};
@@ -100,9 +100,10 @@ struct Book {
 }
 
 impl Book {
-    fn close(&mut self) {
+    /// The connection ended at `t`: when the socket left it, not when we come to read of it.
+    fn close(&mut self, t: Nanos) {
         if let Some(sub) = self.sub.take() {
-            let (t, p, a) = (mono::now(), self.p, self.a.clone());
+            let (p, a) = (self.p, self.a.clone());
             self.recorder.write(&Record::Sub(Sub {
                 t,
                 p,
@@ -117,9 +118,10 @@ impl Book {
     fn take(&mut self, notice: &Notice) {
         match notice {
             Notice::Joining { from, at, .. } => {
-                self.close();
+                let t = mono::at(*at);
+                self.close(t);
                 let sub = self.recorder.sub();
-                let (t, p, a) = (mono::at(*at), self.p, self.a.clone());
+                let (p, a) = (self.p, self.a.clone());
                 let from = from.map_or(0, |position| position.offset);
                 self.recorder.write(&Record::Sub(Sub {
                     t,
@@ -132,7 +134,7 @@ impl Book {
                 }));
                 self.sub = Some(sub);
             }
-            Notice::Lost { .. } => self.close(),
+            Notice::Lost { at, .. } => self.close(mono::at(*at)),
             // Version 0 is an auction that isn't open yet: nothing was seen.
             Notice::Snap {
                 position, auction, at, ..
