@@ -99,7 +99,7 @@ export const en = {
   'room.about': 'About this item',
   'room.seller': 'Seller',
   'room.loading': 'Entering the room',
-  'room.proof': 'Download the signed history',
+  'room.proof': 'Download the verifiable history',
 
   'video.idle': 'The seller is not on air yet',
   'video.ended': 'The broadcast has ended',
