@@ -74,13 +74,14 @@ async fn nothing_acknowledged_is_lost_and_no_bidding_time_passes() {
             (&was.phase, was.ends_at, was.price, &was.leader)
         );
         let (from, to) = (was.now.unwrap(), is.now.unwrap());
-        assert!(to >= from, "the clock of {id} went back from {from} to {to}");
+        // A reading runs up to `hold_ms` ahead of what a majority has; that much was never promised to anyone.
+        assert!(to + HOLD_MS >= from, "the clock of {id} went back from {from} to {to}");
         // `now` was read between the call and its answer; all time but the outage may have counted.
         let awake = (now.elapsed() + (now - *at)).saturating_sub(outage).as_millis() as u64;
+        let went = to.saturating_sub(from);
         assert!(
-            to - from <= awake + HOLD_MS,
-            "{id}: {} ms of bidding time went in {awake} ms awake",
-            to - from
+            went <= awake + HOLD_MS,
+            "{id}: {went} ms of bidding time went in {awake} ms awake"
         );
     }
     for (id, key, amount, verdict) in &acked {
@@ -105,6 +106,6 @@ async fn nothing_acknowledged_is_lost_and_no_bidding_time_passes() {
         .bid(id, amount + 100, "after")
         .await
         .unwrap();
-    assert!(next.ok && next.seq > first.seq, "{next:?}");
+    assert!(next.ok && next.seq > first.seq && next.ct >= first.ct, "{next:?}");
     cluster.assert_no_panic();
 }
