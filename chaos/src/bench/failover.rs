@@ -1,25 +1,25 @@
 //! How long bidding stands still when a leader dies: SIGKILL, then the first acceptance of a bid that was *called after*
 //! the kill. Acknowledged bids are remembered and looked for in the log at the end.
 //!
-//! Eight bidders on sockets spread over all nodes: some lose their own edge with the leader, as in life.
+//! Six pairs of bidders, each with an auction in the *same* shard, their sockets spread over all nodes: some lose their own
+//! edge with the leader, as in life.
 
-use super::{auctions, fresh, sessions};
+use super::{Pair, fresh, open};
 use crate::run::leader;
 use anyhow::{Context as _, Result, ensure};
-use client::{Dice, Socket, SocketOptions, wire::Event};
+use client::{Api, Dice, Role, wire::Event};
 use parking_lot::Mutex;
 use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-const BIDDERS: usize = 8;
+const PAIRS: usize = 6;
+/// Auctions that are opened at most to find enough of one shard.
+const TRIES_MAX: usize = 2_000;
 /// A cluster that takes longer than this to accept a bid again has failed.
 const FAILED: Duration = Duration::from_secs(30);
 /// Between two kills, after the node is ready: its replicas catch up.
@@ -27,7 +27,6 @@ const SETTLE: Duration = Duration::from_millis(1_500);
 
 /// What the bidders share.
 struct Shared {
-    price: AtomicU64,
     acked: Mutex<BTreeSet<String>>,
     /// Newest call among accepted bids.
     accepted: watch::Sender<Option<Instant>>,
@@ -37,29 +36,17 @@ struct Shared {
 pub(crate) async fn failover(kills: usize, shards: u32) -> Result<serde_json::Value> {
     ensure!(kills > 0, "kills must be at least 1");
     let (dir, mut cluster, api) = fresh(shards).await?;
-    let auction = auctions(&api, 1, kills as u64 * 60)
-        .await?
-        .pop()
-        .context("an auction")?;
-    let shard = api.auction(&auction).await?.shard;
+    let seller = api.with_token(&api.guest("seller", Role::Seller).await?.token);
+    let (shard, ids) = neighbours(&seller, kills as u64 * 60).await?;
     let shared = Arc::new(Shared {
-        price: AtomicU64::new(100),
         acked: Mutex::new(BTreeSet::new()),
         accepted: watch::Sender::new(None),
     });
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    for (n, person) in sessions(&api, BIDDERS).await?.into_iter().enumerate() {
-        let token = Some(person.token);
-        let options = SocketOptions {
-            nodes: cluster.urls(),
-            first: n,
-            token,
-            seed: n as u64,
-            ..SocketOptions::default()
-        };
-        let socket = Socket::open(options).0;
-        tasks.spawn(bidder(socket, n, auction.clone(), shared.clone(), stop.clone()));
+    for (n, id) in ids.iter().enumerate() {
+        let pair = Pair::new(&api, id.clone(), n).await?;
+        tasks.spawn(bidders(pair, n, shared.clone(), stop.clone()));
     }
     let mut times = Vec::with_capacity(kills);
     for n in 0..kills {
@@ -76,12 +63,15 @@ pub(crate) async fn failover(kills: usize, shards: u32) -> Result<serde_json::Va
     }
     stop.cancel();
     while tasks.join_next().await.is_some() {}
-    let text = api.export(&auction, false).await?;
-    let kept: BTreeSet<String> = text
-        .lines()
-        .skip(1)
-        .filter_map(|line| serde_json::from_str::<Event>(line).ok()?.id)
-        .collect();
+    let mut kept = BTreeSet::new();
+    for id in &ids {
+        let text = api.export(id, false).await?;
+        kept.extend(
+            text.lines()
+                .skip(1)
+                .filter_map(|line| serde_json::from_str::<Event>(line).ok()?.id),
+        );
+    }
     let acked = shared.acked.lock();
     let lost = acked.difference(&kept).count();
     let panics = cluster.panics();
@@ -105,12 +95,27 @@ async fn wait_accepted(shared: &Shared, from: Instant) -> Result<Instant> {
     Ok(Instant::now())
 }
 
-async fn bidder(socket: Socket, n: usize, auction: String, shared: Arc<Shared>, stop: CancellationToken) {
+/// Auctions that share a shard.
+async fn neighbours(seller: &Api, seconds: u64) -> Result<(u32, Vec<String>)> {
+    let mut shards: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for n in 0..TRIES_MAX {
+        let id = format!("bench-{n}");
+        let shard = open(seller, &id, seconds).await?;
+        let ids = shards.entry(shard).or_default();
+        ids.push(id);
+        if ids.len() == PAIRS {
+            return Ok((shard, std::mem::take(ids)));
+        }
+    }
+    anyhow::bail!("no shard has {PAIRS} auctions")
+}
+
+async fn bidders(mut pair: Pair, n: usize, shared: Arc<Shared>, stop: CancellationToken) {
     let mut dice = Dice::new(n as u64);
     while !stop.is_cancelled() {
-        let amount = shared.price.fetch_add(1, Ordering::Relaxed);
-        let (id, called) = (dice.id("f-"), Instant::now());
-        if socket.bid(&auction, amount, &id).await.is_ok_and(|verdict| verdict.ok) {
+        let called = Instant::now();
+        let (id, verdict) = pair.bid().await;
+        if verdict.is_ok_and(|verdict| verdict.ok) {
             shared.acked.lock().insert(id);
             shared.accepted.send_if_modified(|newest| {
                 let newer = newest.is_none_or(|before| before < called);
@@ -120,7 +125,7 @@ async fn bidder(socket: Socket, n: usize, auction: String, shared: Arc<Shared>, 
                 newer
             });
         }
-        // A bidder in no hurry: the question is availability, not throughput.
+        // Bidders in no hurry: the question is availability, not throughput.
         tokio::time::sleep(Duration::from_millis(dice.between(1, 6))).await;
     }
 }
