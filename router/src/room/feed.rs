@@ -336,11 +336,14 @@ async fn tick(room: Arc<Room>) {
         ticks.tick().await;
         let estimate = room.state.ports.shards.clock(room.shard);
         let held = estimate.is_none_or(|c| c.held);
-        // A hold may be over before it was noticed here: then the clock is behind what viewers were told.
-        let strayed = told.zip(estimate).is_some_and(|((now, at), c)| {
-            let foretold = now + at.elapsed().as_millis() as u64;
-            !c.held && c.now.0.abs_diff(foretold) > STRAY_MS + u64::from(c.err_ms)
-        });
+        // A hold may be over before it was noticed here: then the clock is behind what viewers were told. A clock that
+        // keeps straying is told a few times as often as usual, not at every look.
+        let may_correct = spoke.elapsed() >= Duration::from_millis(options.clock_ms / 8);
+        let strayed = may_correct
+            && told.zip(estimate).is_some_and(|((now, at), c)| {
+                let foretold = now + at.elapsed().as_millis() as u64;
+                !c.held && c.now.0.abs_diff(foretold) > STRAY_MS + u64::from(c.err_ms)
+            });
         let due = strayed || was_held != Some(held) || spoke.elapsed() >= Duration::from_millis(options.clock_ms);
         if room.live.load(Ordering::Relaxed) && due {
             was_held = Some(clock(&room));
