@@ -24,8 +24,9 @@ pub(crate) struct Plan {
     pub(crate) faults: Vec<Fault>,
 }
 
+/// The edge's default: a viewer that is further behind is told to start over (`viewer_lag_max`).
 fn window() -> u64 {
-    500
+    256
 }
 
 /// What all auctions go by.

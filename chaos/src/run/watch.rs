@@ -5,7 +5,7 @@ use crate::{
     history::{Evt, Nanos, Record, Sub},
     mono,
 };
-use client::{Dice, Notice, Notices, Socket, SocketOptions};
+use client::{Dice, Notice, Notices, Socket, SocketOptions, wire::Event};
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -151,31 +151,7 @@ impl Book {
                 };
                 self.write(mono::at(*at), evt);
             }
-            Notice::Event { event, at, .. } => {
-                let t = mono::at(*at);
-                self.house.heard(&self.a, event);
-                if event.ty == "held" {
-                    self.recorder
-                        .held(t, self.house.shard(&self.a), event.ct, event.dms.unwrap_or(0));
-                }
-                let log = super::dump::log(event);
-                let (amt, bidder) = (log.amt, Some(log.bidder));
-                let (ct, dl, dms) = (Some(log.ct), Some(log.dl), log.dms);
-                self.write(
-                    t,
-                    Evt {
-                        seq: log.seq,
-                        ty: log.ty,
-                        h: log.h,
-                        amt,
-                        bidder,
-                        ct,
-                        dl,
-                        dms,
-                        ..Evt::default()
-                    },
-                );
-            }
+            Notice::Event { event, at, .. } => self.event(event, mono::at(*at)),
             Notice::Chat { line, at, .. } => {
                 let (chat_epoch, cseq) = (Some(line.chat_epoch), Some(line.cseq));
                 let (bidder, idem) = (Some(line.from.clone()), Some(line.id.clone()));
@@ -191,6 +167,31 @@ impl Book {
             }
             _ => {}
         }
+    }
+
+    fn event(&mut self, event: &Event, t: Nanos) {
+        self.house.heard(&self.a, event);
+        if event.ty == "held" {
+            self.recorder
+                .held(t, self.house.shard(&self.a), event.ct, event.dms.unwrap_or(0));
+        }
+        let log = super::dump::log(event);
+        let (amt, bidder) = (log.amt, Some(log.bidder));
+        let (ct, dl, dms) = (Some(log.ct), Some(log.dl), log.dms);
+        self.write(
+            t,
+            Evt {
+                seq: log.seq,
+                ty: log.ty,
+                h: log.h,
+                amt,
+                bidder,
+                ct,
+                dl,
+                dms,
+                ..Evt::default()
+            },
+        );
     }
 
     fn write(&mut self, t: i64, evt: Evt) {

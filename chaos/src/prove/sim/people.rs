@@ -113,25 +113,36 @@ impl Sim {
         };
         let a = inv.a.trim_start_matches("lot-").parse().unwrap_or(a);
         self.records.push(Record::Inv(inv.clone()));
-        if self.bug(Plant::TwoOpen, inv.op > 500) {
-            self.ops += 1;
-            self.records.push(Record::Inv(Inv {
-                t: self.now + 1,
-                op: self.ops,
-                f: "read".into(),
-                ..inv.clone()
-            }));
-            self.records.push(Record::Ret(Ret {
-                t: self.now + 2,
-                p,
-                op: self.ops,
-                st: "ok".into(),
-                ..Ret::default()
-            }));
-        }
+        self.two_open(&inv);
         let asked = Box::new(Asked { inv, a });
         let t = self.now + self.jitter(200, 3_000);
         self.at(t, Step::Arrive(asked));
+    }
+
+    /// The bug of a process that doesn't wait for its answer.
+    fn two_open(&mut self, inv: &Inv) {
+        if !self.bug(Plant::TwoOpen, inv.op > 500) {
+            return;
+        }
+        self.ops += 1;
+        let (p, op) = (inv.p, self.ops);
+        let (called, done) = (self.now + 1, self.now + 2);
+        let (f, a) = ("read".into(), inv.a.clone());
+        self.records.push(Record::Inv(Inv {
+            t: called,
+            p,
+            op,
+            f,
+            a,
+            ..Inv::default()
+        }));
+        self.records.push(Record::Ret(Ret {
+            t: done,
+            p,
+            op,
+            st: "ok".into(),
+            ..Ret::default()
+        }));
     }
 
     pub(super) fn arrive(&mut self, asked: Box<Asked>) {
@@ -203,23 +214,8 @@ impl Sim {
             asked.inv.idem.clone().unwrap_or_default(),
         );
         let amt = asked.inv.amt.unwrap_or(0);
-        if let Some((before, made)) = self.house.get(a).known.get(&(bidder.clone(), idem)).copied() {
-            let open = self.house.phase(a) == "live" && self.house.get(a).leader.as_ref() != Some(&bidder);
-            if before == amt && self.bug(Plant::AppliedTwice, open) {
-                return self.accept(asked, ct, 0);
-            }
-            if before != amt && self.bug(Plant::OtherBody, open && amt >= self.house.least(a)) {
-                return self.accept(asked, ct, 0);
-            }
-            let code = (before != amt).then(|| "dup_body".to_owned());
-            let st = if code.is_some() { "fail" } else { "ok" };
-            let seq = if code.is_some() { seq } else { made };
-            return Ret {
-                st: st.into(),
-                code,
-                dup: before == amt,
-                ..self.version(a, seq)
-            };
+        if let Some(known) = self.house.get(a).known.get(&(bidder.clone(), idem)).copied() {
+            return self.repeat(asked, ct, known);
         }
         let leads = self.house.get(a).leader.as_ref() == Some(&bidder);
         let refused = match self.house.phase(a) {
@@ -271,22 +267,45 @@ impl Sim {
                     ..Ret::default()
                 }
             }
-            None if self.bug(Plant::LostAck, seq > 20) => {
-                let h = Some("ab".repeat(32));
-                let (seq, dl) = (Some(seq + 1), Some(self.house.get(a).dl));
-                Ret {
-                    st: "ok".into(),
-                    seq,
-                    hi: Some(amt),
-                    ldr: Some(bidder),
-                    ph: Some("live".into()),
-                    ct: Some(ct),
-                    dl,
-                    h,
-                    ..Ret::default()
-                }
-            }
+            None if self.bug(Plant::LostAck, seq > 20) => self.pretend(asked, ct),
             None => self.accept_maybe_wrongly(asked, ct),
+        }
+    }
+
+    /// The same id again: its first verdict, or a refusal of the other body.
+    fn repeat(&mut self, asked: &Asked, ct: u64, (before, made): (u64, u64)) -> Ret {
+        let (a, seq) = (asked.a, self.house.seq(asked.a));
+        let (bidder, amt) = (asked.inv.bidder.clone().unwrap_or_default(), asked.inv.amt.unwrap_or(0));
+        let open = self.house.phase(a) == "live" && self.house.get(a).leader.as_ref() != Some(&bidder);
+        if before == amt && self.bug(Plant::AppliedTwice, open) {
+            return self.accept(asked, ct, 0);
+        }
+        if before != amt && self.bug(Plant::OtherBody, open && amt >= self.house.least(a)) {
+            return self.accept(asked, ct, 0);
+        }
+        let code = (before != amt).then(|| "dup_body".to_owned());
+        let st = if code.is_some() { "fail" } else { "ok" };
+        let seq = if code.is_some() { seq } else { made };
+        Ret {
+            st: st.into(),
+            code,
+            dup: before == amt,
+            ..self.version(a, seq)
+        }
+    }
+
+    /// An acceptance of what is not kept.
+    fn pretend(&self, asked: &Asked, ct: u64) -> Ret {
+        Ret {
+            st: "ok".into(),
+            seq: Some(self.house.seq(asked.a) + 1),
+            hi: asked.inv.amt,
+            ldr: asked.inv.bidder.clone(),
+            ph: Some("live".into()),
+            ct: Some(ct),
+            dl: Some(self.house.get(asked.a).dl),
+            h: Some("ab".repeat(32)),
+            ..Ret::default()
         }
     }
 

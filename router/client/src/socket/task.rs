@@ -389,24 +389,6 @@ impl Task {
             } => self.judge(a, id, verdict, problem),
             ServerFrame::Problem { problem, a, id } => self.problem(problem, a, id).await,
             ServerFrame::Event { a, event } => return self.event(a, event, at, link).await,
-            ServerFrame::Clock {
-                a,
-                now,
-                ends_at,
-                s,
-                err_ms,
-                held,
-            } => {
-                let countdown = Countdown {
-                    ends_at,
-                    now,
-                    s,
-                    err_ms,
-                    held,
-                };
-                self.shared.lock().countdowns.insert(a.clone(), countdown);
-                self.tell(Notice::Clock { a, countdown, at }).await;
-            }
             ServerFrame::Snap {
                 a,
                 epoch,
@@ -430,6 +412,14 @@ impl Task {
                 self.seen(&a, position);
                 self.tell(Notice::Resumed { a, position, at }).await;
             }
+            other => self.pass_on(other, at).await,
+        }
+        true
+    }
+
+    /// What moves no position: clocks, chat, counts, definitions.
+    async fn pass_on(&mut self, frame: ServerFrame, at: Instant) {
+        match frame {
             ServerFrame::Changed { a, auction } => self.tell(Notice::Changed { a, auction }).await,
             ServerFrame::State {
                 a, price, least, seq, ..
@@ -441,9 +431,26 @@ impl Task {
                 self.tell(Notice::Chat { a, line: chat, at }).await;
             }
             ServerFrame::Counts { a, viewers } => self.tell(Notice::Counts { a, viewers }).await,
-            ServerFrame::Other => {}
+            ServerFrame::Clock {
+                a,
+                now,
+                ends_at,
+                s,
+                err_ms,
+                held,
+            } => {
+                let countdown = Countdown {
+                    ends_at,
+                    now,
+                    s,
+                    err_ms,
+                    held,
+                };
+                self.shared.lock().countdowns.insert(a.clone(), countdown);
+                self.tell(Notice::Clock { a, countdown, at }).await;
+            }
+            _ => {}
         }
-        true
     }
 
     fn seen(&mut self, a: &str, position: Position) {
