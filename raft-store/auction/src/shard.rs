@@ -46,7 +46,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            refusals_max: 64,
+            refusals_max: 256,
             refusals_ms: 600_000,
         }
     }
