@@ -1,4 +1,4 @@
-//! What the smoke run found, and whether every promise held. The numbers' meanings are those of the issue:
+//! What the smoke run found, and whether every promise held. What the less plain numbers mean:
 //! `clock_step_ms` is what the shard's clock *certainly* gained, or lost beyond the outage itself, over the kill;
 //! `close_late_ms_max` the harness time from `ends_at` to the close event at a viewer.
 
