@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   plan --> Cluster (3 processes)          Recorder --> DIR/history.jsonl --> check --> DIR/report.json
-//!              ^     ^                          ^
+//!              ^     ^                          ^      (and ten times a second: what each replica says that it is)
 //!   nemesis ---'     '--- people: bidders, readers, viewers, chatters (each act written before and after)
 //!   then: heal, wait for all closes, dump every replica's log through its own node
 //! ```
@@ -15,6 +15,7 @@ mod nemesis;
 mod people;
 mod plan;
 mod recorder;
+mod roles;
 mod watch;
 
 pub(crate) use nemesis::leader;
@@ -92,6 +93,7 @@ async fn act(
 ) -> Result<bool> {
     let stop = CancellationToken::new();
     let house = people::open(plan, api, recorder, seed).await?;
+    let roles = roles::start(&cluster.api(roles::ATTEMPT, seed)?, &house.shards(), recorder);
     let watchers = watch::start(plan, &house, cluster.urls(), recorder, seed, &stop);
     let crowd = people::start(plan, &house, api, recorder, seed, &stop).await?;
     nemesis::play(plan, &house, cluster, api, recorder).await?;
@@ -99,6 +101,7 @@ async fn act(
     crowd.wait().await;
     tracing::info!("quiet: waiting for the last close");
     let healed = house.all_closed(api, Duration::from_secs(plan.close_seconds)).await;
+    drop(roles);
     let equal = dump::all(&house, api, recorder).await?;
     watchers.finish().await;
     Ok(healed && equal)

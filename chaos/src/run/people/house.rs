@@ -7,7 +7,7 @@ use client::{
 };
 use parking_lot::Mutex;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -58,6 +58,11 @@ impl House {
 
     pub(crate) fn hot_shard(&self) -> u32 {
         self.shard(&self.hot())
+    }
+
+    /// Shards that hold auctions of the run.
+    pub(crate) fn shards(&self) -> BTreeSet<u32> {
+        self.known.lock().values().map(|known| known.shard).collect()
     }
 
     pub(crate) fn shard(&self, a: &str) -> u32 {
