@@ -5,14 +5,17 @@
 //!   verdict came, so the latencies are those at the load that the clients reach, not at one that was set.
 //!   Every bid leads its auction, none is refused: what is counted is work on disk.
 //! - `failover`: SIGKILL of the leader, until the first bid *called after the kill* is accepted.
+//! - `join`: from a viewer's offer to its first whole picture, at the origin and behind a relay; then what is lost on the way.
 
 mod bids;
 mod core;
 mod failover;
+mod join;
 
 pub(crate) use bids::{BidsOptions, bids};
 pub(crate) use core::core;
 pub(crate) use failover::failover;
+pub(crate) use join::{JoinOptions, join};
 
 use crate::cluster::{self, Cluster};
 use anyhow::Result;

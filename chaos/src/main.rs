@@ -72,6 +72,15 @@ enum Bench {
     },
     /// Durable bids a second over three processes and real sockets.
     Bids(bench::BidsOptions),
+    /// Video: from POST /whep to the first whole picture, and what viewers lose; at the origin and behind a relay.
+    ///
+    /// Starts three nodes in two regions, and a seller on air at the first. Viewers come one after another, by turns at
+    /// the seller's node (origin), at the other node of its region (neighbour) and in the other region (relay), and stay;
+    /// then all watch for the set time. Figures: `join_ms_*` over all viewers, `join_origin_ms_*`, `join_neighbour_ms_*`,
+    /// `join_relay_ms_*`; of the watching: `frames_seen` (whole pictures), `frames_lost` (pictures that were sent and never
+    /// became whole), `packets_lost` (not here, not even when asked for again), each also for `origin_` and `relay_`. WebRTC
+    /// offers local addresses: run it in a network namespace (.ci/netns).
+    Join(bench::JoinOptions),
     /// Time without an accepted bid after the leader is killed.
     Failover {
         /// Leaders to kill, one after another.
@@ -109,6 +118,7 @@ fn bench(what: &Bench, out: &mut String) -> anyhow::Result<check::Status> {
     let figures = match what {
         Bench::Core { commands, seed } => bench::core(*commands, *seed),
         Bench::Bids(options) => wait(bench::bids(options)),
+        Bench::Join(options) => wait(bench::join(options)),
         Bench::Failover { kills, shards } => wait(bench::failover(*kills, *shards)),
     }?;
     write!(out, "{figures}")?;
@@ -129,7 +139,8 @@ fn wait<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
 }
 
 fn filter() -> tracing_subscriber::EnvFilter {
-    tracing_subscriber::EnvFilter::try_from_env("RUSHROOM_LOG").unwrap_or_else(|_| "info".into())
+    tracing_subscriber::EnvFilter::try_from_env("RUSHROOM_LOG")
+        .unwrap_or_else(|_| "info,rtc=warn,rtc_ice=warn,webrtc=warn".into())
 }
 
 fn check_files(files: &[PathBuf], out: &mut String) -> anyhow::Result<check::Status> {
