@@ -99,7 +99,9 @@ pub(crate) async fn join(options: &JoinOptions) -> Result<serde_json::Value> {
     let mut watching = Vec::with_capacity(options.viewers);
     for n in 0..options.viewers {
         let one = come(&api, n % api.nodes().len()).await;
-        watching.push(one.with_context(|| format!("viewer {}", n + 1))?);
+        let one = one.with_context(|| format!("viewer {}", n + 1))?;
+        tracing::info!(viewer = n + 1, node = one.place + 1, joined = ?one.joined, "sees a picture");
+        watching.push(one);
     }
     tracing::info!(viewers = watching.len(), "all are there and watch");
     for one in &mut watching {

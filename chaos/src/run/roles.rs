@@ -6,7 +6,9 @@
 //! was missed is not made up for. Only shards that hold auctions of the run are written, which bounds the file: 3 nodes
 //! and 8 shards are 240 lines of some 90 bytes a second.
 //!
-//! Deliberately absent: a change between two looks that was gone again at the second. The API has no stream of roles.
+//! Deliberately absent: a change between two looks that was gone again at the second, for the API has no stream of roles;
+//! and what a live node says while it waits for a frozen one. Its answer tells of the other nodes' streams too, so it comes
+//! only when they have answered or are held for dead, and by then its roles are old: no line is better than a late one.
 
 use super::Recorder;
 use crate::{
