@@ -25,7 +25,7 @@ mod trace;
 
 pub(crate) use estimate::Clocks;
 pub(crate) use local::{Chatroom, Local, Operated, Reading};
-pub(crate) use peer::Peers;
+pub(crate) use peer::{Peer, Peers};
 pub(crate) use server::{ChatsService, ClusterService, ShardsService};
 
 use std::time::Duration;

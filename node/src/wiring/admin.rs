@@ -1,7 +1,7 @@
 //! The operator's view: the map, who is alive, this node's replicas and streams; and in a demo the button that kills.
 
 use super::ShardPort;
-use crate::grpc::Peers;
+use crate::grpc::{Peer, Peers};
 use async_trait::async_trait;
 use auction::{Phase, Stamp};
 use futures_util::future::join_all;
@@ -18,6 +18,8 @@ use tokio::sync::watch;
 
 /// Time for the answer to leave before the process dies.
 const LAST_WORDS: Duration = Duration::from_millis(50);
+/// How long the page waits for what another node says of its streams.
+const PEER_WAIT: Duration = Duration::from_millis(100);
 
 /// The operator's port at this node.
 pub(crate) struct AdminPort {
@@ -124,7 +126,9 @@ impl Admin for AdminPort {
             .keys()
             .filter(|n| **n != self.shards.me && self.peers.alive(**n));
         let others = others.filter_map(|n| self.peers.get(*n).ok());
-        let others = join_all(others.map(|peer| async move { peer.status().await.ok() })).await;
+        // A frozen peer must not freeze the page: what it has to say of its streams is left out.
+        let ask = |peer: Peer| async move { tokio::time::timeout(PEER_WAIT, peer.status()).await.ok()?.ok() };
+        let others = join_all(others.map(ask)).await;
         let streams = others.iter().flatten().chain([&own]).flat_map(|status| {
             let node = status.node;
             let one =
