@@ -76,10 +76,13 @@ pub(crate) fn verify(export: &Export) -> Result<Summary> {
 
 /// A summary as a few lines for a person.
 pub(crate) fn told(export: &Export, summary: &Summary) -> String {
-    let outcome = summary.outcome.as_deref().unwrap_or("not over");
-    let winner = summary.winner.as_deref().unwrap_or("nobody");
+    let outcome = match (summary.outcome.as_deref(), summary.winner.as_deref()) {
+        (None, _) => "not over".to_string(),
+        (Some(outcome), None) => outcome.to_string(),
+        (Some(outcome), Some(winner)) => format!("{outcome} to {winner}"),
+    };
     format!(
-        "{}: {} events, {} bids, price {} {}, {outcome}, won by {winner}\nhash {}\nevery event is bound to the one before and follows the published rules\n",
+        "{}: {} events, {} bids, price {} {}, {outcome}\nhash {}\nevery event is bound to the one before and follows the published rules\n",
         export.auction.id,
         summary.events,
         summary.bids,
