@@ -69,7 +69,9 @@ pub(crate) fn run() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Node { settings, die_with } => run_node(&settings, die_with),
         Command::Demo(demo) => {
-            telemetry::lines("warn,rtc=error,rtc_ice=error,rtc_dtls=error,webrtc=error,rushroom=info,rushroom::demo::show=warn")?;
+            telemetry::lines(
+                "warn,rtc=error,rtc_ice=error,rtc_dtls=error,webrtc=error,rushroom=info,rushroom::demo::show=warn",
+            )?;
             runtime()?.block_on(demo::run(*demo))
         }
         Command::Verify { file } => run_verify(&file),
