@@ -2,9 +2,11 @@
 # `verify`-like targets only read; `fix` writes.
 ARGS ?=
 CARGO ?= cargo
-PROFILE ?= release
 # Where cargo puts things, wherever that is (CARGO_TARGET_DIR, workspace config …).
 TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+
+# A target that others need takes ARGS only when it was asked for by name.
+own = $(if $(filter $@,$(MAKECMDGOALS)),$(ARGS))
 
 .PHONY: help demo test web build fix lint bench chaos fuzz
 
@@ -24,13 +26,13 @@ router/web/dist/favicon.svg: $(shell find router/web/src router/web/public route
 	cd router/web && npm ci --no-audit --no-fund && npm run build
 
 build: ## the two binaries, optimised
-	$(CARGO) build --release --locked -p node -p chaos
+	$(CARGO) build --release --locked -p node -p chaos $(own)
 
 lint: ## what CI's first stage says
-	.ci/stages lint
+	.ci/stages lint $(ARGS)
 
 fix: ## formats the code
-	$(CARGO) fmt --all
+	$(CARGO) fmt --all $(ARGS)
 
 bench: build ## a bench: ARGS="core", "bids --clients 64 --seconds 10", "failover --kills 20"
 	RUSHROOM_BIN=$(TARGET)/release/rushroom $(TARGET)/release/chaos bench $(ARGS)
