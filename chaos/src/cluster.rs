@@ -70,6 +70,10 @@ impl Cluster {
         };
         for ((id, zone, region), [http, grpc, media, trunk]) in NODES.iter().zip(&ports) {
             let home = options.dir.join(format!("node{id}"));
+            // A run starts from nothing: what an earlier one left here has other addresses in its map.
+            if home.join("node.toml").exists() {
+                std::fs::remove_dir_all(&home)?;
+            }
             std::fs::create_dir_all(&home)?;
             let data = toml::Value::String(home.join("data").display().to_string());
             let text = format!(

@@ -72,7 +72,8 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Writes the settings of all nodes; starts nothing.
     pub(super) fn prepare(dir: &Path, base: Option<u16>, ports_file: Option<PathBuf>) -> Result<Cluster> {
-        let ports = ports::pick(NODES.len() as u16, base)?;
+        std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+        let ports = ports::settle(dir, NODES.len() as u16, base)?;
         let secret = secret(dir)?;
         let mut nodes = Vec::new();
         for ((id, zone, region), ports_of) in NODES.into_iter().zip(&ports) {

@@ -87,6 +87,9 @@ pub(crate) async fn run(demo: Demo) -> Result<ExitCode> {
         .clone()
         .or_else(|| temporary.as_ref().map(|t| t.path().to_path_buf()))
         .unwrap_or_default();
+    if demo.script.is_some() && dir.join("node1").exists() {
+        anyhow::bail!("{} holds a cluster; the script wants an empty folder", dir.display());
+    }
     let mut cluster = Cluster::prepare(&std::path::absolute(dir)?, demo.port, demo.ports_file.clone())?;
     let ended = tokio::select! {
         ended = perform(&demo, &mut cluster) => ended,
