@@ -34,7 +34,7 @@ const VIEWER: usize = 2;
 const BEFORE_KILL: Duration = Duration::from_secs(12);
 /// The victim stays down so long.
 const DOWN: Duration = Duration::from_secs(6);
-/// Pictures that must have come before bidding starts, and the wait for them.
+/// Pictures that must have come before bidding starts, and again once the victim is back; and the wait for them.
 const FRAMES_FIRST: u64 = 30;
 const FRAMES_WAIT: Duration = Duration::from_secs(20);
 /// Witnesses of the clock are taken from so long before and after the outage.
@@ -102,6 +102,11 @@ pub(super) async fn run(cluster: &mut Cluster, door: &Door, seed: u64, seconds: 
         after_ms = killed.elapsed().as_millis() as u64,
         "started it again"
     );
+    // Still growing, well after the kill: not only what was on its way when the node died.
+    frames
+        .at_least(frames.count() + FRAMES_FIRST, FRAMES_WAIT)
+        .await
+        .context("waiting for video after the kill")?;
 
     let patience = Duration::from_secs(seconds + 60);
     let (books, watched) = finish(running, patience).await?;
