@@ -7,8 +7,19 @@
 //! Lateness is judged only where it is *certain*: from the newest acknowledged bid of the shard we know a moment at
 //! which its clock had surely read that stamp; from there the clock can't have needed longer than real time, unless a
 //! fault or a hold came between.
+//!
+//! So is earliness: a close can be stamped rightly and fired too soon, and then only the harness's clock tells.
+//!
+//! ```text
+//!   a bid is called ------ its stamp is read ---------------------------- the clock reads the close's stamp
+//!        inv                 (at or after inv)         at least (close.ct - ct) / 1.005 after inv ^
+//! ```
+//!
+//! No outage, hold or change of leader can shorten that way (they only make the clock stand), so it needs no exception:
+//! whoever sees the close, as an event, in a snapshot or in an answer, before its earliest moment (less 20 ms, as C9
+//! lets a clock gain) has seen it early.
 
-use super::Outcome;
+use super::{Outcome, c09_clock};
 use crate::{
     book::{Auction, Book},
     history::{Log, Nanos, Place},
@@ -17,6 +28,8 @@ use std::collections::HashMap;
 
 /// The news of a close may be this late at a viewer, beyond `eps_ms`.
 const LATE_MAX_MS: f64 = 250.0;
+/// A clock may be this much faster than real time before it is caught (G5).
+const FASTEST: f64 = 1.005;
 
 pub(super) fn check(book: &Book<'_>) -> Outcome {
     let mut out = Outcome::new("C8", "one close, right and in time");
@@ -43,6 +56,7 @@ pub(super) fn check(book: &Book<'_>) -> Outcome {
         out.unknown(format!("{open} auctions never closed in this history"));
     }
     late(book, &mut out);
+    early(book, &mut out);
     out
 }
 
@@ -134,6 +148,91 @@ fn late(book: &Book<'_>, out: &mut Outcome) {
     out.figure("close_late_ms_max", worst);
 }
 
+/// A stamp that a shard's clock certainly didn't read before a moment: (stamp, moment, the lines that show it).
+type Bound = (u64, Nanos, Vec<Place>);
+
+/// How early each close certainly was, at the first who saw it.
+fn early(book: &Book<'_>, out: &mut Outcome) {
+    let (bounds, seen) = (bounds(book), sightings(book));
+    let (mut worst, mut timed, mut untimed) = (f64::NEG_INFINITY, 0, 0);
+    for (a, auction) in &book.auctions {
+        let (Some((close, at)), Some((t, place))) = (
+            auction.closed.and_then(|seq| auction.version(seq)),
+            seen.get(a).copied(),
+        ) else {
+            continue;
+        };
+        let bounds = bounds.get(&auction.shard).map_or(&[][..], Vec::as_slice);
+        // The clock never goes back, so only stamps up to the close's say when it can have come to it.
+        let before = &bounds[..bounds.partition_point(|(ct, ..)| *ct <= close.ct)];
+        let earliest = |(ct, inv, _): &Bound| *inv + ((close.ct - ct) as f64 * 1e6 / FASTEST) as Nanos;
+        let Some(bound) = before.iter().max_by_key(|bound| earliest(bound)) else {
+            untimed += 1;
+            continue;
+        };
+        timed += 1;
+        let ahead = super::ms(earliest(bound) - t);
+        worst = worst.max(ahead);
+        if ahead > c09_clock::RISE_MAX_MS {
+            out.fail(
+                format!("{a}: the close was seen {ahead:.0} ms before the clock can have read its deadline"),
+                bound.2.iter().copied().chain([*at, place]).collect(),
+            );
+        }
+    }
+    out.figure("closes_timed", f64::from(timed));
+    if timed > 0 {
+        out.figure("close_early_ms_max", worst.max(0.0));
+    }
+    if untimed > 0 {
+        out.unknown(format!(
+            "{untimed} closes can't be timed: nothing was acknowledged in their shard before"
+        ));
+    }
+}
+
+/// Per shard, in order of stamp: acknowledged bids, and acknowledged opens (each auction that closed had one).
+fn bounds(book: &Book<'_>) -> HashMap<u32, Vec<Bound>> {
+    let mut shards: HashMap<u32, Vec<Bound>> = HashMap::new();
+    for (shard, readings) in c09_clock::readings(book) {
+        let bounds = readings.into_iter().map(|r| (r.ct, r.inv, r.lines));
+        shards.entry(shard).or_default().extend(bounds);
+    }
+    for op in book.ops.iter().filter(|op| op.inv.f == "open" && op.ok().is_some()) {
+        let auction = book.auctions.get(op.inv.a.as_str());
+        if let Some((auction, (log, place))) = auction.and_then(|auction| Some((auction, auction.version(1)?)))
+            && log.ty == "open"
+        {
+            let lines = op.lines().into_iter().chain([*place]).collect();
+            shards.entry(auction.shard).or_default().push((log.ct, op.inv.t, lines));
+        }
+    }
+    shards.values_mut().for_each(|bounds| bounds.sort());
+    shards
+}
+
+/// When anyone first saw each auction closed.
+fn sightings<'h>(book: &Book<'h>) -> HashMap<&'h str, (Nanos, Place)> {
+    let closed = |a: &str, seq: u64| {
+        let auction = book.auctions.get(a);
+        auction
+            .and_then(|auction| auction.closed)
+            .is_some_and(|closed| seq >= closed)
+    };
+    let evts = book.evts.iter().filter(|(evt, _)| evt.ty != "chat");
+    let evts = evts.map(|(evt, place)| (evt.a.as_str(), evt.seq, evt.t, *place));
+    let rets = book.ops.iter().filter_map(|op| {
+        let (ret, place) = op.ret?;
+        Some((op.inv.a.as_str(), ret.seq?, ret.t, place))
+    });
+    let mut first: HashMap<&str, (Nanos, Place)> = HashMap::new();
+    for (a, _, t, place) in evts.chain(rets).filter(|(a, seq, ..)| closed(a, *seq)) {
+        let known = first.entry(a).or_insert((t, place));
+        *known = (*known).min((t, place));
+    }
+    first
+}
+
 /// Whether a fault or a hold lies between two moments.
 fn disturbed(book: &Book<'_>, from: Nanos, to: Nanos, shard: u32) -> bool {
     let fault = book.faults.iter().any(|fault| fault.from < to && from < fault.to);
@@ -142,4 +241,104 @@ fn disturbed(book: &Book<'_>, from: Nanos, to: Nanos, shard: u32) -> bool {
         .iter()
         .any(|(held, _)| held.shard == shard && from < held.t && held.t - (held.dms as i64) * 1_000_000 < to);
     fault || held
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::history::{Evt, History, Inv, Record, Ret};
+
+    const MS: Nanos = 1_000_000;
+
+    /// An auction that opens at stamp 1,000 (called at 5,000 ms) and closes at stamp 11,000; its close is seen at `seen` ms.
+    /// A bid in its shard is called at `bid.0` ms and gets stamp `bid.1`.
+    fn failed(bid: Option<(i64, u64)>, seen: i64) -> bool {
+        let log = |seq, ty: &str, ct, dl| {
+            Record::Log(Log {
+                node: 1,
+                a: "x".into(),
+                seq,
+                ty: ty.into(),
+                ct,
+                dl,
+                amt: (ty == "close").then_some(0),
+                ..Log::default()
+            })
+        };
+        let inv = |op, f: &str, a: &str, t| {
+            Record::Inv(Inv {
+                t: t * MS,
+                p: op,
+                op,
+                f: f.into(),
+                a: a.into(),
+                ..Inv::default()
+            })
+        };
+        let ok = |op, t, ct| {
+            Record::Ret(Ret {
+                t: t * MS,
+                p: op,
+                op,
+                st: "ok".into(),
+                ct,
+                ..Ret::default()
+            })
+        };
+        let mut records = vec![inv(1, "open", "x", 5_000), ok(1, 5_004, None)];
+        if let Some((t, ct)) = bid {
+            // Of another auction of the shard, so that the one that closes stays as it is.
+            records.extend([inv(2, "bid", "y", t), ok(2, t + 5, Some(ct))]);
+            records.push(Record::Log(Log {
+                a: "y".into(),
+                seq: 1,
+                ty: "open".into(),
+                ..Log::default()
+            }));
+        }
+        let (t, a, ty) = (seen * MS, "x".into(), "close".into());
+        records.push(Record::Evt(Evt {
+            t,
+            a,
+            ty,
+            seq: 2,
+            ..Evt::default()
+        }));
+        records.extend([log(1, "open", 1_000, 11_000), log(2, "close", 11_000, 11_000)]);
+        let history = History::of(&records);
+        let mut out = Outcome::new("C8", "test");
+        early(&Book::of(&history), &mut out);
+        out.status() == super::super::Status::Fail
+    }
+
+    #[test]
+    fn early_is_what_no_clock_can_explain() {
+        for (what, bid, seen, fails) in [
+            ("in time", None, 15_000, false),
+            // 10 s at half a percent are 50 ms, and 20 are let go.
+            ("as fast as a bad clock may be", None, 14_931, false),
+            ("faster than any clock may be", None, 14_929, true),
+            // Time that was lost moves the earliest moment: 3 s of outage were seen by a bid at stamp 2,000.
+            ("after an outage, in time", Some((9_000, 2_000)), 18_000, false),
+            ("an outage that gave nothing back", Some((9_000, 2_000)), 17_900, true),
+            (
+                "an outage that no bid saw explains late, not early",
+                None,
+                18_000,
+                false,
+            ),
+            // A stamp after the close's says nothing of it.
+            ("a later stamp", Some((14_990, 11_001)), 14_991, false),
+            ("a bid at the very stamp", Some((14_990, 11_000)), 14_991, false),
+            (
+                "a bid at the very stamp, called later",
+                Some((15_040, 11_000)),
+                15_000,
+                true,
+            ),
+        ] {
+            assert_eq!(failed(bid, seen), fails, "{what}");
+        }
+    }
 }

@@ -16,14 +16,15 @@ use crate::{
 };
 use std::collections::{BTreeMap, HashSet};
 
-const RISE_MAX_MS: f64 = 20.0;
+/// A certain gain up to this is no jump.
+pub(super) const RISE_MAX_MS: f64 = 20.0;
 
 /// One acknowledged bid: when its stamp was read, at the earliest and the latest.
-struct Reading {
-    ct: u64,
-    inv: Nanos,
+pub(super) struct Reading {
+    pub(super) ct: u64,
+    pub(super) inv: Nanos,
     ret: Nanos,
-    lines: Vec<Place>,
+    pub(super) lines: Vec<Place>,
 }
 
 impl Reading {
@@ -52,7 +53,7 @@ pub(super) fn check(book: &Book<'_>) -> Outcome {
 
 /// The first good answer of each accepted bid, per shard, in order of stamp. Calls count from the first attempt: a
 /// repeat's answer carries the first verdict's stamp.
-fn readings(book: &Book<'_>) -> BTreeMap<u32, Vec<Reading>> {
+pub(super) fn readings(book: &Book<'_>) -> BTreeMap<u32, Vec<Reading>> {
     let mut shards: BTreeMap<u32, Vec<Reading>> = BTreeMap::new();
     for ((a, ..), attempts) in &book.bids {
         let Some(auction) = book.auctions.get(a) else { continue };

@@ -53,6 +53,7 @@ plants! {
     WrongWinner,    Fail    ["C8"],      "the runner-up wins";
     TwoCloses,      Fail    ["C8"],      "an auction closes twice";
     BidAfterClose,  Fail    ["C8"],      "a bid after the close is accepted";
+    FiredEarly,     Fail    ["C8"],      "an auction closes too soon, stamped as if it were due";
     LateNews,       Fail    ["C8"],      "viewers hear of a close seconds late";
     ClockJump,      Fail    ["C9"],      "the clock jumps ahead";
     ClockBack,      Fail    ["C9"],      "the clock falls back, undeclared";
@@ -65,6 +66,7 @@ plants! {
     EndsEarly,      Fail    ["C10"],     "a viewer never gets the last event";
     ChatSwapped,    Fail    ["C11"],     "two lines of one sender change places";
     ChatTwoOrders,  Fail    ["C11"],     "two viewers see different lines in one place";
+    ChatGap,        Fail    ["C11"],     "a viewer misses a line of chat";
     LongSilence,    Fail    ["C12"],     "nobody is answered for seconds";
     Frozen,         Fail    ["C12"],     "a picture stands still";
 }

@@ -269,12 +269,11 @@ impl Sim {
     /// All that is due in an auction, and the news of it.
     fn timers(&mut self, a: usize) {
         let clock = self.house.clock(a, self.now);
-        let early = if self.bug(Plant::EarlyClose, a == 7 && self.house.due_within(a, clock, 600)) {
-            600
-        } else {
-            0
-        };
-        while let Some(closing) = self.house.due(a, clock + early) {
+        let near = a == 7 && self.house.due_within(a, clock, 600);
+        let early = if self.bug(Plant::EarlyClose, near) { 600 } else { 0 };
+        // The same, but stamped as if it were due: only the harness's clock can tell.
+        let lie = if self.bug(Plant::FiredEarly, near) { 600 } else { 0 };
+        while let Some(closing) = self.house.due(a, clock + early + lie) {
             // The late bid needs an auction that forgets to close until it comes.
             if closing && self.plant == Plant::LateAccepted && a > 4 && !self.planted {
                 return;
