@@ -189,6 +189,19 @@ impl Cluster {
         None
     }
 
+    /// Lines of all nodes' logs that tell of a panic; each is shown.
+    pub(super) fn panics(&self) -> Result<u64> {
+        let mut panics = 0;
+        for node in &self.nodes {
+            let log = std::fs::read_to_string(node.log()).with_context(|| format!("the log of node {}", node.id))?;
+            for line in log.lines().filter(|l| l.contains("panicked at")) {
+                tracing::error!(node = node.id, line, "a node panicked");
+                panics += 1;
+            }
+        }
+        Ok(panics)
+    }
+
     /// Asks all nodes to drain, waits, and kills who doesn't end in time.
     pub(super) async fn stop(&mut self) {
         for node in &self.nodes {

@@ -1,8 +1,10 @@
 //! A bidder that keeps the books on the harness's clock: when each bid was sent, when its verdict came, what it said.
+//! A bid without a verdict stays open in them until `settle` has asked for it again, under the same id.
 
+use super::crowd::{Door, Guest};
 use client::bots::Seen;
 use client::wire::Verdict;
-use client::{BidError, Dice, Notices, Socket};
+use client::{BidError, Dice};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -26,25 +28,64 @@ pub(super) struct Accepted {
     pub(super) verdict: Verdict,
 }
 
+/// A bid whose outcome is not known yet.
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    id: String,
+    amount: u64,
+    sent: Instant,
+}
+
 /// All that became of one contender's bids.
 #[derive(Debug, Default)]
 pub(super) struct Books {
+    auction: String,
+    user: String,
+    token: String,
     /// Accepted ones, in order.
     pub(super) accepted: Vec<Accepted>,
     /// Refused ones, by code.
     pub(super) refused: BTreeMap<String, u64>,
-    /// Without a verdict.
-    pub(super) unknown: u64,
+    /// Without a verdict so far.
+    pub(super) open: Vec<Open>,
+}
+
+impl Books {
+    /// Asks for each open bid once more, by HTTP and with its first id, at every node until one answers. Only a verdict
+    /// settles it: what an edge refuses by itself says nothing about the bid that was sent before.
+    pub(super) async fn settle(&mut self, door: &Door) {
+        let api = door.api().with_token(&self.token);
+        for bid in std::mem::take(&mut self.open) {
+            match api.bid(&self.auction, bid.amount, &bid.id).await {
+                Ok(verdict) => self.book(bid, verdict),
+                Err(error) => {
+                    tracing::error!(auction = self.auction, bid = bid.id, %error, "a bid's outcome stays unknown");
+                    self.open.push(bid);
+                }
+            }
+        }
+    }
+
+    fn book(&mut self, bid: Open, verdict: Verdict) {
+        match &verdict.code {
+            None => self.accepted.push(Accepted {
+                auction: self.auction.clone(),
+                user: self.user.clone(),
+                id: bid.id,
+                amount: bid.amount,
+                sent: bid.sent,
+                got: Instant::now(),
+                verdict,
+            }),
+            Some(code) => *self.refused.entry(code.clone()).or_default() += 1,
+        }
+    }
 }
 
 /// A contender and its habits.
 pub(super) struct Contender {
-    /// Its socket, signed in as `user`.
-    pub(super) socket: Socket,
-    /// What that tells.
-    pub(super) notices: Notices,
-    /// Who it is.
-    pub(super) user: String,
+    /// Who it is, with a socket.
+    pub(super) guest: Guest,
     /// What it wants.
     pub(super) auction: String,
     /// Of its pauses and raises.
@@ -57,8 +98,15 @@ impl Contender {
     /// Bids until the auction closes or `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Books {
         let mut dice = Dice::new(self.seed);
-        let (mut seen, mut books) = (Seen::default(), Books::default());
-        self.socket.join(&self.auction).await;
+        let mut seen = Seen::default();
+        let user = self.guest.session.user.id.clone();
+        let mut books = Books {
+            auction: self.auction.clone(),
+            user: user.clone(),
+            token: self.guest.session.token.clone(),
+            ..Books::default()
+        };
+        self.guest.socket.join(&self.auction).await;
         while !seen.closed() {
             let think = Duration::from_millis(dice.between(self.think_ms.0, self.think_ms.1));
             if !self.watch(&mut seen, think, &stop).await {
@@ -67,7 +115,7 @@ impl Contender {
             let live = seen
                 .auction
                 .as_ref()
-                .filter(|a| a.phase == "live" && a.leader.as_deref() != Some(&self.user));
+                .filter(|a| a.phase == "live" && a.leader.as_deref() != Some(&user));
             let Some(auction) = live else { continue };
             let step = auction.increments.first().map_or(1, |row| row[1]);
             let amount = auction.least.saturating_add(step * dice.below(3));
@@ -78,38 +126,28 @@ impl Contender {
 
     async fn bid(&mut self, seen: &mut Seen, books: &mut Books, amount: u64, id: String) {
         let sent = Instant::now();
-        let socket = self.socket.clone();
+        let socket = self.guest.socket.clone();
         let bid = socket.bid(&self.auction, amount, &id);
         tokio::pin!(bid);
         let verdict = loop {
             tokio::select! {
                 verdict = &mut bid => break verdict,
-                Some(notice) = self.notices.recv() => seen.take(&self.auction, &notice),
+                Some(notice) = self.guest.notices.recv() => seen.take(&self.auction, &notice),
             }
         };
-        let got = Instant::now();
+        let bid = Open {
+            id: id.clone(),
+            amount,
+            sent,
+        };
         match verdict {
             Ok(verdict) => {
                 seen.judged(&verdict);
-                match &verdict.code {
-                    None => {
-                        let (auction, user) = (self.auction.clone(), self.user.clone());
-                        books.accepted.push(Accepted {
-                            auction,
-                            user,
-                            id: id.clone(),
-                            amount,
-                            sent,
-                            got,
-                            verdict,
-                        });
-                    }
-                    Some(code) => *books.refused.entry(code.clone()).or_default() += 1,
-                }
+                books.book(bid, verdict);
             }
             Err(BidError::Refused(problem)) => *books.refused.entry(problem.code).or_default() += 1,
             Err(BidError::Full) => {}
-            Err(BidError::Unknown | BidError::Closed) => books.unknown += 1,
+            Err(BidError::Unknown | BidError::Closed) => books.open.push(bid),
         }
     }
 
@@ -120,7 +158,7 @@ impl Contender {
             tokio::select! {
                 () = stop.cancelled() => return false,
                 () = tokio::time::sleep_until(until) => return true,
-                notice = self.notices.recv() => match notice {
+                notice = self.guest.notices.recv() => match notice {
                     Some(notice) => seen.take(&self.auction, &notice),
                     None => return false,
                 },

@@ -8,6 +8,7 @@
 //! Everything lies in one folder: settings, logs and data of each node. A temporary one goes with the demo; a given one
 //! stays, and the next demo goes on with its auctions.
 
+mod aim;
 mod audit;
 mod cluster;
 mod contender;

@@ -11,7 +11,7 @@ pub(super) struct Report {
     pub(super) accepted: u64,
     /// Bids refused.
     pub(super) refused: u64,
-    /// Bids without a verdict.
+    /// Bids without a verdict, even after they were asked for again.
     pub(super) unknown: u64,
     /// Accepted bids that are not in every replica's log as they were acknowledged.
     pub(super) acked_lost: u64,
@@ -31,6 +31,16 @@ pub(super) struct Report {
     pub(super) frames_after_kill: u64,
     /// Every export recomputes, and all replicas agree.
     pub(super) hash_chain_ok: bool,
+    /// Which node was killed.
+    pub(super) killed_node: u64,
+    /// Pictures before the kill at a second viewer, who watched at the node that was killed.
+    pub(super) second_frames_before_kill: u64,
+    /// And after it, from another node.
+    pub(super) second_frames_after_kill: u64,
+    /// From the kill to that viewer's first whole picture over a new connection.
+    pub(super) second_again_ms: Option<u64>,
+    /// Lines of the nodes' logs that tell of a panic.
+    pub(super) panics: u64,
 }
 
 const FAILOVER_MS_MAX: u64 = 1_500;
@@ -57,6 +67,8 @@ impl Report {
             self.duplicates == 0,
             format!("{} bids were applied twice", self.duplicates),
         );
+        must(self.unknown == 0, format!("{} bids never got a verdict", self.unknown));
+        must(self.panics == 0, format!("{} panics in the nodes' logs", self.panics));
         must(self.winners_ok, "an auction has a wrong winner, or none".into());
         must(
             self.hash_chain_ok,
@@ -69,13 +81,20 @@ impl Report {
         bound("failover_ms", self.failover_ms, FAILOVER_MS_MAX);
         bound("close_late_ms_max", self.close_late_ms_max, CLOSE_LATE_MS_MAX);
         bound("clock_step_ms", self.clock_step_ms, CLOCK_STEP_MS_MAX);
+        for (frames, whose) in [
+            (self.frames_before_kill, "frames before the kill"),
+            (self.frames_after_kill, "frames after the kill"),
+            (self.second_frames_before_kill, "frames from the node to be killed"),
+            (
+                self.second_frames_after_kill,
+                "frames after the kill for those who watched there",
+            ),
+        ] {
+            must(frames >= FRAMES_MIN, format!("only {frames} {whose}"));
+        }
         must(
-            self.frames_before_kill >= FRAMES_MIN,
-            format!("only {} frames before the kill", self.frames_before_kill),
-        );
-        must(
-            self.frames_after_kill >= FRAMES_MIN,
-            format!("only {} frames after the kill", self.frames_after_kill),
+            self.second_again_ms.is_some(),
+            "who watched at the killed node got no picture again".into(),
         );
         broken
     }
@@ -121,6 +140,9 @@ mod tests {
             clock_step_ms: Some(0),
             frames_before_kill: 200,
             frames_after_kill: 300,
+            second_frames_before_kill: 30,
+            second_frames_after_kill: 300,
+            second_again_ms: Some(3_000),
             hash_chain_ok: true,
             ..Report::default()
         }
@@ -142,6 +164,11 @@ mod tests {
             |r| r.clock_step_ms = None,
             |r| r.frames_before_kill = 0,
             |r| r.frames_after_kill = 3,
+            |r| r.second_frames_before_kill = 3,
+            |r| r.second_frames_after_kill = 3,
+            |r| r.second_again_ms = None,
+            |r| r.unknown = 1,
+            |r| r.panics = 1,
             |r| r.hash_chain_ok = false,
         ];
         for (i, break_it) in table.iter().enumerate() {

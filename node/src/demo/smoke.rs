@@ -3,18 +3,25 @@
 //! ```text
 //!   0 s   six auctions; the seller publishes to node P (Seoul), a viewer watches at node V (Tokyo)
 //!         contenders bid over WebSocket at all three nodes
-//!  12 s   kill -9 of node L, which leads the hottest auction; L is neither P nor V
+//!  12 s   `aim` finds L, which leads the hottest auction and is not V; a second viewer watches at L
+//!         kill -9 of L: the second viewer's stream is cut, and it connects again elsewhere, as a page does
 //!  18 s   L is started again
 //!  ...    all auctions close by themselves
-//!  end    every replica's export is verified and held against every acknowledged bid
+//!  end    bids without a verdict are asked for again, under the same id
+//!         every replica's export is verified and held against every acknowledged bid; logs are read for panics
 //! ```
 //!
-//! The seller publishes to a node that survives: the hottest auction's id is chosen so that another node leads it. If
-//! leadership moved meanwhile to P, the seller's client publishes again by itself, to a node that lives; if it moved to V,
-//! the run says so.
+//! The hottest auction's id is chosen so that another node than P leads it, so the seller publishes to a node that
+//! survives. Should leadership have moved to P meanwhile, the seller's client publishes again by itself, to a node that
+//! lives, and both viewers' pictures must come back.
+//!
+//! No outcome stays open: a bid that got no verdict (its edge died, its patience ended) is sent again with the same id
+//! once its auction has closed. Then there is an answer for certain: the first verdict if it was judged, `closed` if it
+//! never was. So an unknown that is left means that the cluster couldn't answer, and breaks the run.
 
+use super::aim::{self, Aim, leader_of};
 use super::audit;
-use super::cluster::{Cluster, NODES, SHARDS};
+use super::cluster::{Cluster, NODES};
 use super::contender::{Books, Contender};
 use super::crowd::Door;
 use super::report::{Report, Witness, clock_step};
@@ -24,19 +31,20 @@ use anyhow::{Context as _, Result, bail};
 use client::bots::{Watcher, WatcherReport};
 use client::wire::{NewAuction, Rush};
 use client::{Dice, Role};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// The place of the node at which the viewer watches: the only one of its region.
-const VIEWER: usize = 2;
+pub(super) const VIEWER: usize = 2;
 /// Bidding before the kill.
 const BEFORE_KILL: Duration = Duration::from_secs(12);
 /// The victim stays down so long.
 const DOWN: Duration = Duration::from_secs(6);
 /// Pictures that must have come before bidding starts, and again once the victim is back; and the wait for them.
-const FRAMES_FIRST: u64 = 30;
-const FRAMES_WAIT: Duration = Duration::from_secs(20);
+pub(super) const FRAMES_FIRST: u64 = 30;
+pub(super) const FRAMES_WAIT: Duration = Duration::from_secs(20);
 /// Witnesses of the clock are taken from so long before and after the outage.
 const WITNESS: f64 = 1_500.0;
 /// Contenders of the hottest auction, and of each other one.
@@ -46,10 +54,12 @@ const CONTENDERS: usize = 2;
 const OTHERS: usize = 5;
 
 /// What is under way while the script runs.
-struct Running {
+pub(super) struct Running {
     stop: CancellationToken,
     books: Vec<JoinHandle<Books>>,
     watchers: Vec<(String, JoinHandle<WatcherReport>)>,
+    /// Auctions with a crowd of their own.
+    heated: BTreeSet<String>,
 }
 
 /// Runs the script; the report says what it found.
@@ -57,8 +67,47 @@ pub(super) async fn run(cluster: &mut Cluster, door: &Door, seed: u64, seconds: 
     let mut dice = Dice::new(seed);
     let seller = door.sign_in("Smoke", Role::Seller).await?;
     let api = door.api().with_token(&seller.token);
-    let (hot, publish_at) = choose(door, &mut dice).await?;
-    let mut ids = vec![hot.clone()];
+    let (stream, publish_at) = choose(door, &mut dice).await?;
+    let ids = auctions(&api, &stream, seconds, &mut dice).await?;
+    let video = Seller::publish(door, publish_at, &stream, &seller.token)?;
+    let viewer = door.sign_in("Viewer", Role::Bidder).await?;
+    let frames = Frames::watch(door, VIEWER, &stream, &viewer.token)?;
+    frames
+        .at_least(FRAMES_FIRST, FRAMES_WAIT)
+        .await
+        .context("waiting for video in the other region")?;
+    for id in &ids {
+        api.start(id).await.with_context(|| format!("starting {id}"))?;
+    }
+    let mut running = crowd(door, &ids, &mut dice).await?;
+
+    tokio::time::sleep(BEFORE_KILL).await;
+    let aim = aim::take(door, &ids, &stream, &viewer.token, &mut running, &mut dice).await?;
+    let mut report = Report {
+        frames_before_kill: frames.count(),
+        second_frames_before_kill: aim.second.count(),
+        killed_node: NODES[aim.place].0,
+        ..Report::default()
+    };
+    let killed = kill(cluster, &aim, &frames, &mut report).await?;
+
+    let patience = Duration::from_secs(seconds + 60);
+    let (mut books, watched) = finish(running, patience).await?;
+    for book in &mut books {
+        book.settle(door).await;
+    }
+    report.frames_after_kill = frames.count().saturating_sub(report.frames_before_kill);
+    report.second_frames_after_kill = aim.second.count().saturating_sub(report.second_frames_before_kill);
+    video.stop().await;
+    measure(&mut report, &books, &watched, &aim.auction, killed);
+    audit::check(&mut report, door, &ids, &books, &watched).await?;
+    report.panics = cluster.panics()?;
+    Ok(report)
+}
+
+/// Creates all auctions; the first is the one with video.
+async fn auctions(api: &client::Api, stream: &str, seconds: u64, dice: &mut Dice) -> Result<Vec<String>> {
+    let mut ids = vec![stream.to_string()];
     ids.extend((0..OTHERS).map(|_| dice.id("smoke-")));
     let live_ms = seconds.clamp(40, 600) * 1000 * 6 / 10;
     for (i, id) in ids.iter().enumerate() {
@@ -68,37 +117,27 @@ pub(super) async fn run(cluster: &mut Cluster, door: &Door, seed: u64, seconds: 
             .await
             .with_context(|| format!("creating {id}"))?;
     }
-    // A draft can't be watched: the hottest is scheduled while its video comes up, and started with the others.
-    api.schedule(&hot, wall_ms() + 600_000)
+    // A draft can't be watched: this one is scheduled while its video comes up, and started with the others.
+    api.schedule(stream, wall_ms() + 600_000)
         .await
-        .context("scheduling the hottest auction")?;
-    let video = Seller::publish(door, publish_at, &hot, &seller.token)?;
-    let viewer = door.sign_in("Viewer", Role::Bidder).await?;
-    let frames = Frames::watch(door, VIEWER, &hot, &viewer.token)?;
-    frames
-        .at_least(FRAMES_FIRST, FRAMES_WAIT)
-        .await
-        .context("waiting for video in the other region")?;
-    for id in &ids {
-        api.start(id).await.with_context(|| format!("starting {id}"))?;
-    }
-    let running = crowd(door, &ids, &mut dice).await?;
+        .context("scheduling the auction with video")?;
+    Ok(ids)
+}
 
-    tokio::time::sleep(BEFORE_KILL).await;
-    let victim = leader_of(door, &hot, VIEWER)
-        .await?
-        .context("nobody leads the hottest auction")?;
-    if victim == VIEWER {
-        bail!("leadership of the hottest auction moved to the viewer's node before the kill: run again");
-    }
-    let frames_before = frames.count();
+/// Kills the victim, starts it again, and waits until both viewers' pictures grow again.
+async fn kill(cluster: &mut Cluster, aim: &Aim, frames: &Frames, report: &mut Report) -> Result<Instant> {
+    let again = aim.second.again();
     let killed = Instant::now();
-    cluster.kill(victim).await?;
-    tracing::info!(node = NODES[victim].0, "killed the leader of the hottest auction");
-    tokio::time::sleep(DOWN).await;
-    cluster.restart(victim).await?;
+    cluster.kill(aim.place).await?;
     tracing::info!(
-        node = NODES[victim].0,
+        node = report.killed_node,
+        auction = aim.auction,
+        "killed the leader of the hottest auction"
+    );
+    tokio::time::sleep(DOWN).await;
+    cluster.restart(aim.place).await?;
+    tracing::info!(
+        node = report.killed_node,
         after_ms = killed.elapsed().as_millis() as u64,
         "started it again"
     );
@@ -107,18 +146,15 @@ pub(super) async fn run(cluster: &mut Cluster, door: &Door, seed: u64, seconds: 
         .at_least(frames.count() + FRAMES_FIRST, FRAMES_WAIT)
         .await
         .context("waiting for video after the kill")?;
-
-    let patience = Duration::from_secs(seconds + 60);
-    let (books, watched) = finish(running, patience).await?;
-    let mut report = Report {
-        frames_before_kill: frames_before,
-        ..Report::default()
-    };
-    report.frames_after_kill = frames.count().saturating_sub(frames_before);
-    video.stop().await;
-    measure(&mut report, &books, &watched, &hot, killed);
-    audit::check(&mut report, door, &ids, &books, &watched).await?;
-    Ok(report)
+    let first = tokio::time::timeout(FRAMES_WAIT, again)
+        .await
+        .context("the second viewer, whose node was killed, got no picture again")??;
+    report.second_again_ms = first.map(|at| at.saturating_duration_since(killed).as_millis() as u64);
+    aim.second
+        .at_least(aim.second.count() + FRAMES_FIRST, FRAMES_WAIT)
+        .await
+        .context("waiting for the second viewer's video after the kill")?;
+    Ok(killed)
 }
 
 fn definition(id: &str, duration_ms: u64) -> NewAuction {
@@ -146,7 +182,7 @@ fn definition(id: &str, duration_ms: u64) -> NewAuction {
 async fn choose(door: &Door, dice: &mut Dice) -> Result<(String, usize)> {
     for _ in 0..200 {
         let id = dice.id("hot-");
-        match leader_of(door, &id, VIEWER).await? {
+        match leader_of(door, &id).await? {
             Some(leader) if leader != VIEWER => return Ok((id, 1 - leader)),
             _ => {}
         }
@@ -154,54 +190,61 @@ async fn choose(door: &Door, dice: &mut Dice) -> Result<(String, usize)> {
     bail!("no shard is led in the first region")
 }
 
-/// The place of the node that leads an auction's shard, as the node at `asked` knows.
-async fn leader_of(door: &Door, auction: &str, asked: usize) -> Result<Option<usize>> {
-    let shard = placement::shard_of(auction, SHARDS).0;
-    let cluster = door
-        .api()
-        .pinned(asked)
-        .cluster()
-        .await
-        .context("asking for the cluster")?;
-    let leader = cluster.shards.iter().find(|s| s.id == shard).and_then(|s| s.leader);
-    Ok(leader.and_then(|id| NODES.iter().position(|n| n.0 == id)))
-}
-
 /// Contenders and watchers for all auctions.
 async fn crowd(door: &Door, ids: &[String], dice: &mut Dice) -> Result<Running> {
-    let stop = CancellationToken::new();
     let mut running = Running {
-        stop: stop.clone(),
+        stop: CancellationToken::new(),
         books: Vec::new(),
         watchers: Vec::new(),
+        heated: BTreeSet::new(),
     };
     for (a, id) in ids.iter().enumerate() {
-        let (contenders, think_ms) = if a == 0 {
-            (HOT_CONTENDERS, (40, 250))
+        if a == 0 {
+            running.heat(door, id, dice).await?;
         } else {
-            (CONTENDERS, (300, 900))
-        };
-        for i in 0..contenders {
-            let guest = door.guest("Bot", a + i, dice.roll()).await?;
-            let contender = Contender {
-                socket: guest.socket,
-                notices: guest.notices,
-                user: guest.session.user.id,
-                auction: id.clone(),
-                seed: dice.roll(),
-                think_ms,
-            };
-            running.books.push(tokio::spawn(contender.run(stop.clone())));
+            running.contend(door, id, (CONTENDERS, a), (300, 900), dice).await?;
         }
         for place in [a % NODES.len(), VIEWER] {
             let (socket, notices) = door.connect(None, place, dice.roll());
             let watcher = Watcher::new(socket, notices, id.clone());
-            running
-                .watchers
-                .push((id.clone(), tokio::spawn(watcher.run(stop.clone()))));
+            let watcher = tokio::spawn(watcher.run(running.stop.clone()));
+            running.watchers.push((id.clone(), watcher));
         }
     }
     Ok(running)
+}
+
+impl Running {
+    /// Makes an auction the hottest of all, once.
+    pub(super) async fn heat(&mut self, door: &Door, auction: &str, dice: &mut Dice) -> Result<()> {
+        if self.heated.insert(auction.to_string()) {
+            self.contend(door, auction, (HOT_CONTENDERS, 0), (40, 250), dice)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Adds contenders, at one node after another from `first`.
+    async fn contend(
+        &mut self,
+        door: &Door,
+        auction: &str,
+        (contenders, first): (usize, usize),
+        think_ms: (u64, u64),
+        dice: &mut Dice,
+    ) -> Result<()> {
+        for i in 0..contenders {
+            let guest = door.guest("Bot", first + i, dice.roll()).await?;
+            let contender = Contender {
+                guest,
+                auction: auction.to_string(),
+                seed: dice.roll(),
+                think_ms,
+            };
+            self.books.push(tokio::spawn(contender.run(self.stop.clone())));
+        }
+        Ok(())
+    }
 }
 
 /// Waits until every watcher has seen its auction close, then for the contenders' books.
@@ -232,7 +275,7 @@ fn measure(report: &mut Report, books: &[Books], watched: &[(String, WatcherRepo
     for book in books {
         report.accepted += book.accepted.len() as u64;
         report.refused += book.refused.values().sum::<u64>();
-        report.unknown += book.unknown;
+        report.unknown += book.open.len() as u64;
     }
     let late = watched
         .iter()
