@@ -21,6 +21,13 @@ const NODES: [(u64, &str, &str); 3] = [(1, "a", "seoul"), (2, "b", "seoul"), (3,
 /// Ports are looked for here: below what the kernel gives to outgoing connections.
 const PORTS: (u64, u64) = (12_000, 30_000);
 
+/// A node in another region than `id`'s.
+pub(crate) fn far_from(id: u64) -> u64 {
+    let region = |id| NODES.iter().find(|node| node.0 == id).map(|node| node.2);
+    let far = NODES.iter().find(|node| Some(node.2) != region(id));
+    far.map_or(id, |node| node.0)
+}
+
 /// What a cluster is made of.
 pub(crate) struct Options {
     /// Data, settings and logs.

@@ -36,6 +36,12 @@ pub(crate) struct Meta {
     /// Ours: a viewer's picture may stand still this long (C12); absent: only measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) frozen_max_ms: Option<u64>,
+    /// Ours: a seller whose node died must be taken in by another within this (C12); absent: only measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) republish_max_ms: Option<u64>,
+    /// Ours: viewers of video that the run had, whether they saw anything or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) video_viewers: Option<u64>,
     /// Ours: what the checks said of a run with a planted bug (`failed`, as it must).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) canary: Option<String>,

@@ -4,6 +4,7 @@
 //!   plan --> Cluster (3 processes)          Recorder --> DIR/history.jsonl --> check --> DIR/report.json
 //!              ^     ^                          ^      (and ten times a second: what each replica says that it is)
 //!   nemesis ---'     '--- people: bidders, readers, viewers, chatters (each act written before and after)
+//!                    '--- video: a seller by WHIP, viewers by WHEP at every node (each picture written as it comes)
 //!   then: heal, wait for all closes, dump every replica's log through its own node
 //! ```
 //!
@@ -16,6 +17,7 @@ mod people;
 mod plan;
 mod recorder;
 mod roles;
+mod video;
 mod watch;
 
 pub(crate) use nemesis::leader;
@@ -92,11 +94,18 @@ async fn act(
     api: &client::Api,
 ) -> Result<bool> {
     let stop = CancellationToken::new();
+    let show = match &plan.video {
+        Some(video) => Some(video::start(plan, video, seed, cluster.urls(), api, recorder).await?),
+        None => None,
+    };
     let house = people::open(plan, api, recorder, seed).await?;
     let roles = roles::start(&cluster.api(roles::ATTEMPT, seed)?, &house.shards(), recorder);
     let watchers = watch::start(plan, &house, cluster.urls(), recorder, seed, &stop);
     let crowd = people::start(plan, &house, api, recorder, seed, &stop).await?;
-    nemesis::play(plan, &house, cluster, api, recorder).await?;
+    nemesis::play(plan, &house, show.as_ref(), cluster, api, recorder).await?;
+    if let Some(show) = show {
+        show.finish().await;
+    }
     stop.cancel();
     crowd.wait().await;
     tracing::info!("quiet: waiting for the last close");
@@ -126,7 +135,9 @@ fn meta(plan: &Plan, seed: u64) -> Meta {
         clock_policy: "stop".into(),
         window: plan.window,
         rto_max_ms: plan.rto_max_ms,
-        frozen_max_ms: None,
+        frozen_max_ms: plan.video.as_ref().map(|video| video.frozen_max_ms),
+        republish_max_ms: plan.video.as_ref().map(|video| video.republish_max_ms),
+        video_viewers: plan.video.as_ref().map(|video| video.viewers_per_node * 3),
         canary: None,
     }
 }

@@ -1,8 +1,10 @@
-//! C12, availability: the longest time without a definite answer while someone waited, and the longest that a viewer's
-//! picture stood still.
+//! C12, availability: the longest time without a definite answer while someone waited, and (in `video`) the longest that
+//! a viewer's picture stood still.
 //!
 //! Source: G9, G10; goals in research on reliability. A figure always; a promise where the run's meta names a limit
 //! (`rto_max_ms`, `frozen_max_ms`), because what is allowed depends on the faults of the plan.
+
+mod video;
 
 use super::Outcome;
 use crate::{
@@ -25,16 +27,7 @@ pub(super) fn check(book: &Book<'_>) -> Outcome {
             at,
         );
     }
-    let (frozen, at) = frozen(book);
-    if !book.meds.is_empty() {
-        out.figure("frozen_ms_max", super::ms(frozen));
-    }
-    if let Some(limit) = meta.frozen_max_ms.filter(|limit| super::ms(frozen) > *limit as f64) {
-        out.fail(
-            format!("a picture stood for {:.0} ms, {limit} are allowed", super::ms(frozen)),
-            at,
-        );
-    }
+    video::check(book, &mut out);
     out
 }
 
@@ -68,24 +61,6 @@ fn silence(book: &Book<'_>, out: &mut Outcome) -> (Nanos, Vec<Place>) {
                 Some(_) if open == 0 => since = None,
                 _ => {}
             }
-        }
-    }
-    worst
-}
-
-/// The longest gap between frames with a new number, over all viewers.
-fn frozen(book: &Book<'_>) -> (Nanos, Vec<Place>) {
-    let mut meds = book.meds.clone();
-    meds.sort_by_key(|(med, _)| med.t);
-    let mut newest: HashMap<(u64, &str), (u64, Nanos, Place)> = HashMap::new();
-    let mut worst = (0, Vec::new());
-    for (med, place) in meds {
-        let before = newest.entry((med.p, &med.a)).or_insert((med.n, med.t, place));
-        if med.n != before.0 {
-            if med.t - before.1 > worst.0 {
-                worst = (med.t - before.1, vec![before.2, place]);
-            }
-            *before = (med.n, med.t, place);
         }
     }
     worst

@@ -69,4 +69,7 @@ plants! {
     ChatGap,        Fail    ["C11"],     "a viewer misses a line of chat";
     LongSilence,    Fail    ["C12"],     "nobody is answered for seconds";
     Frozen,         Fail    ["C12"],     "a picture stands still";
+    NeverBack,      Fail    ["C12"],     "a picture stands still until the end";
+    Blind,          Fail    ["C12"],     "a viewer never sees a picture";
+    SellerLost,     Fail    ["C12"],     "a seller whose node died isn't taken in for seconds";
 }

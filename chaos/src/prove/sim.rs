@@ -11,7 +11,7 @@ mod house;
 mod people;
 
 use super::Plant;
-use crate::history::{End, Held, Med, Meta, Nanos, Nem, Record};
+use crate::history::{End, Held, Inv, Med, Meta, Nanos, Nem, Record, Ret};
 use client::Dice;
 use house::House;
 use people::{Client, Viewer};
@@ -60,6 +60,8 @@ enum Step {
     Operate(usize, &'static str),
     /// Someone says a line.
     Say(u64),
+    /// The seller goes on the air at a node, or leaves it.
+    Air(&'static str, u64),
     /// A frame is shown.
     Frame(u64),
     /// A bug that needs a moment of its own.
@@ -84,6 +86,9 @@ pub(super) struct Sim {
     people: u64,
     fault: Option<u64>,
     lines: u64,
+    /// The seller's node, and until when nothing of it is shown.
+    origin: u64,
+    dark: Nanos,
 }
 
 /// A whole run with one bug in it (or none).
@@ -104,6 +109,8 @@ pub(super) fn simulate(seed: u64, plant: Plant) -> Vec<Record> {
         people: 1_000,
         fault: None,
         lines: 0,
+        origin: 1,
+        dark: 0,
     };
     sim.records.push(Record::Meta(meta(seed)));
     sim.schedule();
@@ -136,6 +143,8 @@ fn meta(seed: u64) -> Meta {
         window: WINDOW,
         rto_max_ms: Some(2_000),
         frozen_max_ms: Some(2_000),
+        republish_max_ms: Some(2_000),
+        video_viewers: Some(2),
         canary: Some("failed".into()),
         ..rule
     }
@@ -184,6 +193,8 @@ impl Sim {
         self.at(1_000 * MS, Step::Operate(3, "pause"));
         self.at(1_100 * MS, Step::Operate(4, "extend"));
         (0..40).for_each(|n| self.at((700 + n * 30) * MS, Step::Say(n as u64 % 3)));
+        self.at(650 * MS, Step::Air("publish", 1));
+        self.at(8_750 * MS, Step::Air("unpublish", 0));
         (0..200).for_each(|n| self.at((700 + n * 40) * MS, Step::Frame(n as u64)));
         self.at(5_800 * MS, Step::Bug);
     }
@@ -206,6 +217,7 @@ impl Sim {
                 self.fault = Some(id);
                 self.house.stand(self.now, true, None);
                 self.nem(id, "start");
+                self.seller_lost(id);
             }
             Step::Heal(id) => {
                 self.fault = None;
@@ -219,19 +231,8 @@ impl Sim {
             Step::GoOn(shard) => self.held(shard),
             Step::Operate(a, verb) => self.operate(a, verb),
             Step::Say(who) => self.say(who),
-            Step::Frame(n) => {
-                if self.plant != Plant::Frozen || !(50..120).contains(&n) {
-                    let (t, src_t) = (self.now, self.now - 150 * MS);
-                    self.records.push(Record::Med(Med {
-                        t,
-                        p: 9,
-                        a: house::name(0),
-                        n,
-                        src_t,
-                        node: 1,
-                    }));
-                }
-            }
+            Step::Air(what, node) => self.air(what, node),
+            Step::Frame(n) => self.frame(n),
             Step::Bug if self.plant == Plant::ClockJump => self.house.slip(0, -400 * MS),
             Step::Bug if self.plant == Plant::ClockBack => self.house.slip(0, 800 * MS),
             Step::Bug => {}
@@ -250,6 +251,72 @@ impl Sim {
             d,
             eff,
         }));
+    }
+
+    /// A fault took the seller's node: the seller goes on the air again at one that isn't the next to be taken.
+    fn seller_lost(&mut self, id: u64) {
+        if self.origin != 1 + id % 3 || self.now < self.dark {
+            return;
+        }
+        let off = if self.bug(Plant::SellerLost, id > 3) {
+            3_000
+        } else {
+            300
+        };
+        self.dark = self.now + (off + 150) * MS;
+        self.origin = 1 + (id + 2) % 3;
+        self.at(self.now + off * MS, Step::Air("publish", self.origin));
+    }
+
+    fn air(&mut self, what: &str, node: u64) {
+        self.ops += 1;
+        let (p, op, t) = (8, self.ops, self.now);
+        let (f, a, arg, node) = ("admin".into(), house::name(0), Some(what.into()), Some(node));
+        let (idem, bidder, amt) = (None, None, None);
+        self.records.push(Record::Inv(Inv {
+            t,
+            p,
+            op,
+            f,
+            a,
+            idem,
+            bidder,
+            amt,
+            arg,
+            node,
+        }));
+        let st = "ok".into();
+        self.records.push(Record::Ret(Ret {
+            t,
+            p,
+            op,
+            st,
+            ..Ret::default()
+        }));
+    }
+
+    /// A frame, at both who watch.
+    fn frame(&mut self, n: u64) {
+        let (t, src_t) = (self.now, self.now - 150 * MS);
+        for p in [9, 10] {
+            let lost = match self.plant {
+                Plant::Frozen => p == 9 && (50..120).contains(&n),
+                Plant::NeverBack => p == 10 && n >= 100,
+                Plant::Blind => p == 10,
+                _ => false,
+            };
+            if t >= self.dark && !lost {
+                let (a, node) = (house::name(0), self.origin);
+                self.records.push(Record::Med(Med {
+                    t,
+                    p,
+                    a,
+                    n,
+                    src_t,
+                    node,
+                }));
+            }
+        }
     }
 
     /// The clock stood: an event in each auction that is on.

@@ -4,9 +4,10 @@ use super::{
     Plan, Recorder,
     people::House,
     plan::{Fault, FaultKind},
+    video::Show,
 };
 use crate::{
-    cluster::Cluster,
+    cluster::{self, Cluster},
     history::{Nem, Record},
     mono,
 };
@@ -24,6 +25,7 @@ const READY_MAX: Duration = Duration::from_secs(20);
 pub(crate) async fn play(
     plan: &Plan,
     house: &Arc<House>,
+    show: Option<&Show>,
     cluster: &mut Cluster,
     api: &Api,
     recorder: &Arc<Recorder>,
@@ -31,7 +33,8 @@ pub(crate) async fn play(
     let began = Instant::now();
     for (id, fault) in plan.faults.iter().enumerate() {
         until(began, Duration::from_millis(fault.at_ms)).await;
-        one(id as u64 + 1, fault, house, cluster, api, recorder).await?;
+        let targets = targets(fault.f, house, show, api).await?;
+        one(id as u64 + 1, fault, targets, cluster, api, recorder).await?;
     }
     until(began, Duration::from_secs(plan.seconds)).await;
     Ok(())
@@ -41,20 +44,26 @@ async fn until(began: Instant, after: Duration) {
     tokio::time::sleep_until((began + after).into()).await;
 }
 
+/// Whom a fault hits, now.
+async fn targets(f: FaultKind, house: &House, show: Option<&Show>, api: &Api) -> Result<Vec<u64>> {
+    let origin = || show.and_then(Show::origin).context("no node has the seller's stream");
+    Ok(match f {
+        FaultKind::KillLeader | FaultKind::PauseLeader => vec![leader(api, house.hot_shard()).await?],
+        FaultKind::KillFollower => vec![1 + leader(api, house.hot_shard()).await? % 3],
+        FaultKind::KillAll => vec![1, 2, 3],
+        FaultKind::KillOrigin => vec![origin()?],
+        FaultKind::KillRelay => vec![cluster::far_from(origin()?)],
+    })
+}
+
 async fn one(
     id: u64,
     fault: &Fault,
-    house: &House,
+    targets: Vec<u64>,
     cluster: &mut Cluster,
     api: &Api,
     recorder: &Recorder,
 ) -> Result<()> {
-    let leader = leader(api, house.hot_shard()).await?;
-    let targets: Vec<u64> = match fault.f {
-        FaultKind::KillLeader | FaultKind::PauseLeader => vec![leader],
-        FaultKind::KillFollower => vec![1 + leader % 3],
-        FaultKind::KillAll => vec![1, 2, 3],
-    };
     let tell = |ev: &str| {
         let (d, eff) = (serde_json::json!({ "for_ms": fault.for_ms }), "installed".into());
         let (t, f, tgt) = (mono::now(), fault.f.word().into(), targets.clone());

@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub(crate) window: u64,
     pub(crate) rule: Rule,
     pub(crate) people: People,
+    /// Absent: the run has no video.
+    pub(crate) video: Option<Video>,
     #[serde(default, rename = "fault")]
     pub(crate) faults: Vec<Fault>,
 }
@@ -60,6 +62,19 @@ pub(crate) struct People {
     pub(crate) reconnect_ms: [u64; 2],
 }
 
+/// A seller on the air, and who watches. The show is an auction of its own, that nobody bids on: it lasts as long as the
+/// people act, however fast bids end the others.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Video {
+    /// Viewers that start at each node; each goes elsewhere by itself when its node dies.
+    pub(crate) viewers_per_node: u64,
+    /// A picture may stand this long while a node on its way dies and another is up.
+    pub(crate) frozen_max_ms: u64,
+    /// A seller whose own node died is taken in by another within this.
+    pub(crate) republish_max_ms: u64,
+}
+
 /// One fault.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,6 +98,10 @@ pub(crate) enum FaultKind {
     KillFollower,
     /// SIGKILL all three at once.
     KillAll,
+    /// SIGKILL the node that has the seller's stream.
+    KillOrigin,
+    /// SIGKILL a node that carries the stream on, in the other region than the seller's node if there is one.
+    KillRelay,
 }
 
 impl FaultKind {
@@ -93,6 +112,8 @@ impl FaultKind {
             FaultKind::PauseLeader => "pause-leader",
             FaultKind::KillFollower => "kill-follower",
             FaultKind::KillAll => "kill-all",
+            FaultKind::KillOrigin => "kill-origin",
+            FaultKind::KillRelay => "kill-relay",
         }
     }
 }
@@ -117,6 +138,12 @@ mod tests {
                 .max()
                 .unwrap_or(0);
             assert!(last < plan.seconds * 1000, "{}: a fault outlives the people", plan.name);
+            let of_video = |f: &Fault| matches!(f.f, FaultKind::KillOrigin | FaultKind::KillRelay);
+            assert!(
+                plan.video.is_some() || !plan.faults.iter().any(of_video),
+                "{}: a fault of what it doesn't have",
+                plan.name
+            );
             names.push(plan.name);
         }
         assert!(names.contains(&"smoke".to_owned()));

@@ -6,12 +6,12 @@ use rtc::interceptor::{NackGeneratorBuilder, NackResponderBuilder, Registry, Slo
 use rtc::rtp_transceiver::rtp_sender::{RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use webrtc::media_stream::track_remote::TrackRemote;
 use webrtc::peer_connection::{
     MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceGatheringState,
-    RTCPeerConnectionState, RTCSessionDescription, SettingEngineBuilder, configure_rtcp_reports,
+    RTCPeerConnectionState, RTCSessionDescription, SettingEngineBuilder, StatsSelector, configure_rtcp_reports,
     configure_twcc_receiver_only,
 };
 
@@ -19,6 +19,10 @@ use webrtc::peer_connection::{
 const NACK_EVERY: Duration = Duration::from_millis(20);
 /// A lost connection may come back for this long before another is made.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks at what came.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// With no media on the way, a check is sent this often: a node that lives answers it well within anyone's patience.
+const CHECK_EVERY: Duration = Duration::from_millis(300);
 /// A connection must open within this.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -106,11 +110,7 @@ impl Connection {
         let settings = SettingEngineBuilder::new()
             .with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled)
             .with_include_loopback_candidate(true)
-            .with_ice_timeouts(
-                Some(Duration::from_secs(2)),
-                Some(PATIENCE),
-                Some(Duration::from_secs(1)),
-            )
+            .with_ice_timeouts(Some(Duration::from_secs(2)), Some(PATIENCE), Some(CHECK_EVERY))
             .build();
         let (gathered, when_gathered) = watch::channel(false);
         let (state, states) = watch::channel(RTCPeerConnectionState::New);
@@ -193,10 +193,37 @@ impl Connection {
         }
     }
 
-    /// Ends the connection, and the session at the node if there is a way to tell it.
-    pub(super) async fn close(self, signal: Option<&dyn Signal>) {
-        if let (Some(session), Some(signal)) = (&self.session, signal) {
-            signal.end(session).await;
+    /// Returns when nothing came for `patience`: no media, no report, no answer to a check.
+    pub(super) fn silent(&self, patience: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let peer = self.peer.clone();
+        async move {
+            let (mut bytes, mut heard) = (0, Instant::now());
+            let mut look = tokio::time::interval(LOOK_EVERY);
+            loop {
+                look.tick().await;
+                let report = peer.get_stats(Instant::now(), StatsSelector::None).await;
+                let now = report.transport().map_or(0, |transport| transport.bytes_received);
+                if now != bytes {
+                    (bytes, heard) = (now, Instant::now());
+                } else if heard.elapsed() > patience {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Ends the connection, and the session at the node if there is a way to tell it. Only who leaves for good waits until
+    /// the node knows: one that is gone must not hold up the next connection.
+    pub(super) async fn close(self, signal: Option<Arc<dyn Signal>>, for_good: bool) {
+        let told = async move {
+            if let (Some(session), Some(signal)) = (&self.session, signal) {
+                signal.end(session).await;
+            }
+        };
+        if for_good {
+            told.await;
+        } else {
+            tokio::spawn(told);
         }
         let _ = self.peer.close().await;
     }

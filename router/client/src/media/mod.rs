@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Both keep at it: a connection that is lost, or a node that answers no more, is tried again with growing waits and
-//! jitter. Nothing is decoded: a viewer counts whole pictures by their packets, and reads the picture's number from
+//! jitter. As in the page, the judge is what comes and not the state of ICE, which needs many seconds to notice a dead
+//! node: a connection over which nothing at all comes any more is left, and the next one is made elsewhere. Nothing is decoded: a viewer counts whole pictures by their packets, and reads the picture's number from
 //! the VP8 descriptor, where our publisher puts a running count.
 
 mod connect;
@@ -18,11 +19,47 @@ pub use publisher::{Publisher, PublisherOptions};
 pub use viewer::{Seen, Viewer, ViewerOptions};
 
 use async_trait::async_trait;
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// The loop that a synthetic seller publishes: 640x360, 20 pictures a second, a keyframe each second, 8 s. How its
 /// picture number is drawn is written in `assets/make_clip.py`, which makes it.
 pub const CLIP: &[u8] = include_bytes!("../../assets/clip.ivf");
+
+/// A picture, as it is sent or became whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// Its number, as its publisher counts (15 bits), if it is told.
+    pub number: Option<u16>,
+    /// It needs no other.
+    pub keyframe: bool,
+    /// When.
+    pub at: Instant,
+}
+
+/// Told of every picture, on the task that handles it: it must be quick, and must not wait.
+#[derive(Clone)]
+pub struct OnPicture(Arc<dyn Fn(Picture) + Send + Sync>);
+
+impl OnPicture {
+    /// Tells `tell`.
+    pub fn new(tell: impl Fn(Picture) + Send + Sync + 'static) -> OnPicture {
+        OnPicture(Arc::new(tell))
+    }
+
+    fn tell(&self, number: Option<u16>, keyframe: bool) {
+        let at = Instant::now();
+        (self.0)(Picture { number, keyframe, at });
+    }
+}
+
+impl std::fmt::Debug for OnPicture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnPicture")
+    }
+}
 
 /// A media call failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +90,8 @@ pub trait Signal: Send + Sync + 'static {
     async fn offer(&self, sdp: String) -> Result<(String, String), MediaClientError>;
     /// Ends a session.
     async fn end(&self, session: &str);
+    /// The node fell silent: the next offer had better go to another one.
+    fn left(&self) {}
 }
 
 /// WHIP or WHEP over HTTP, with a bearer token.
@@ -98,7 +137,7 @@ impl Signal for HttpSignal {
         let request = self.http.post(url).header("content-type", "application/sdp").body(sdp);
         let failed = |error: reqwest::Error| {
             // The next try goes to the next node.
-            self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.left();
             MediaClientError::NoAnswer(error.to_string())
         };
         let response = self.authorized(request).send().await.map_err(failed)?;
@@ -117,7 +156,7 @@ impl Signal for HttpSignal {
             .await
             .map_err(|e| MediaClientError::NoAnswer(e.to_string()))?;
         if !status.is_success() {
-            self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.left();
             return Err(MediaClientError::Refused {
                 status: status.as_u16(),
                 body,
@@ -131,5 +170,9 @@ impl Signal for HttpSignal {
             // A node that is gone ends the session by itself.
             let _ = self.authorized(self.http.delete(session)).send().await;
         }
+    }
+
+    fn left(&self) {
+        self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 }

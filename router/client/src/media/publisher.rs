@@ -2,7 +2,7 @@
 
 use super::connect::{Connection, backoff, failed, opus, vp8};
 use super::ivf::Clip;
-use super::{CLIP, MediaClientError, Signal};
+use super::{CLIP, MediaClientError, OnPicture, Signal};
 use crate::media::vp8::packetise;
 use bytes::Bytes;
 use rtc::media_stream::MediaStreamTrack;
@@ -23,6 +23,9 @@ use webrtc::rtp_transceiver::RtpSender;
 const SILENCE: [u8; 3] = [0xf8, 0xff, 0xfe];
 const SILENCE_EVERY: Duration = Duration::from_millis(20);
 const SILENCE_TICKS: u32 = 960;
+/// A node that takes a stream in reports on it several times a second; one that is silent this long is gone: the page's
+/// patience.
+const DEAD: Duration = Duration::from_millis(2_500);
 
 /// What a synthetic seller sends.
 #[derive(Clone, Debug)]
@@ -33,6 +36,8 @@ pub struct PublisherOptions {
     pub audio: bool,
     /// Address that the connection binds to.
     pub bind: IpAddr,
+    /// Told of each picture as it is sent; of one whose sending failed, again when it is sent anew.
+    pub on_picture: Option<OnPicture>,
 }
 
 impl Default for PublisherOptions {
@@ -41,6 +46,7 @@ impl Default for PublisherOptions {
             clip: Bytes::from_static(CLIP),
             audio: true,
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            on_picture: None,
         }
     }
 }
@@ -185,8 +191,8 @@ impl Run {
     async fn once(&self) -> Result<(), MediaClientError> {
         let mut connection = Connection::build(self.options.bind).await?;
         let result = self.publish(&mut connection).await;
-        let signal = (!self.quiet.load(Ordering::Relaxed)).then_some(self.signal.as_ref());
-        connection.close(signal).await;
+        let signal = (!self.quiet.load(Ordering::Relaxed)).then(|| self.signal.clone());
+        connection.close(signal, result.is_ok()).await;
         result
     }
 
@@ -204,7 +210,7 @@ impl Run {
         if let Some(audio) = &mut audio {
             audio.negotiated().await?;
         }
-        let lost = connection.lost();
+        let (lost, silent) = (connection.lost(), connection.silent(DEAD));
         let sound = async {
             match &mut audio {
                 Some(audio) => self.silence(audio).await,
@@ -214,6 +220,10 @@ impl Run {
         tokio::select! {
             () = self.stop.cancelled() => Ok(()),
             () = lost => Err(MediaClientError::WebRtc("the connection was lost".into())),
+            () = silent => {
+                self.signal.left();
+                Err(MediaClientError::WebRtc("the node fell silent".into()))
+            }
             ended = self.pictures(&mut video) => ended,
             ended = sound => ended,
         }
@@ -228,6 +238,9 @@ impl Run {
                 pace.tick().await;
                 let picture = *self.counter.borrow() as u16;
                 let payloads = packetise(frame, picture);
+                if let Some(tell) = &self.options.on_picture {
+                    tell.tell(Some(picture & 0x7fff), frame.first().is_some_and(|tag| tag & 1 == 0));
+                }
                 let last = payloads.len() - 1;
                 for (index, payload) in payloads.into_iter().enumerate() {
                     video.send(payload, index == last).await?;

@@ -3,7 +3,7 @@
 
 use super::connect::{Connection, backoff, failed};
 use super::vp8::Frames;
-use super::{MediaClientError, Signal};
+use super::{MediaClientError, OnPicture, Signal};
 use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,17 +13,23 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 
+/// A node over which nothing came for this long is gone: the page's patience.
+const DEAD: Duration = Duration::from_secs(1);
+
 /// How a viewer connects.
 #[derive(Clone, Debug)]
 pub struct ViewerOptions {
     /// Address that the connection binds to.
     pub bind: IpAddr,
+    /// Told of each picture as it becomes whole.
+    pub on_picture: Option<OnPicture>,
 }
 
 impl Default for ViewerOptions {
     fn default() -> ViewerOptions {
         ViewerOptions {
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            on_picture: None,
         }
     }
 }
@@ -121,7 +127,7 @@ impl Run {
     async fn once(&self) -> Result<(), MediaClientError> {
         let mut connection = Connection::build(self.options.bind).await?;
         let result = self.watch(&mut connection).await;
-        connection.close(Some(self.signal.as_ref())).await;
+        connection.close(Some(self.signal.clone()), result.is_ok()).await;
         result
     }
 
@@ -150,21 +156,26 @@ impl Run {
             seen.first_frame_after = None;
         });
         let mut counting = tokio::task::JoinSet::new();
-        let lost = connection.lost();
-        tokio::pin!(lost);
+        let (lost, silent) = (connection.lost(), connection.silent(DEAD));
+        tokio::pin!(lost, silent);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
                 () = &mut lost => return Err(MediaClientError::WebRtc("the connection was lost".into())),
+                () = &mut silent => {
+                    self.signal.left();
+                    return Err(MediaClientError::WebRtc("the node fell silent".into()));
+                }
                 Some(track) = connection.tracks.recv() => {
-                    counting.spawn(count(track, self.seen.clone(), began));
+                    let tell = self.options.on_picture.clone();
+                    counting.spawn(count(track, self.seen.clone(), tell, began));
                 }
             }
         }
     }
 }
 
-async fn count(track: Arc<dyn TrackRemote>, seen: Arc<watch::Sender<Seen>>, began: Instant) {
+async fn count(track: Arc<dyn TrackRemote>, seen: Arc<watch::Sender<Seen>>, tell: Option<OnPicture>, began: Instant) {
     let video = track.kind().await == RtpCodecKind::Video;
     let mut frames = Frames::default();
     // What earlier connections missed stays missed.
@@ -179,6 +190,9 @@ async fn count(track: Arc<dyn TrackRemote>, seen: Arc<watch::Sender<Seen>>, bega
         }
         let header = &packet.header;
         let whole = frames.packet(header.sequence_number, header.timestamp, header.marker, &packet.payload);
+        if let (Some(tell), Some(whole)) = (&tell, whole) {
+            tell.tell(whole.picture, whole.keyframe);
+        }
         seen.send_modify(|seen| {
             seen.packets += 1;
             seen.missing = before + frames.missing();
