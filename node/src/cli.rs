@@ -1,6 +1,6 @@
 //! The command line: what can be asked of the binary, and the few lines that it prints itself.
 
-use crate::config::{self, Environment, Pairs, Source, TomlFile};
+use crate::config::{self, Environment, Flags, Source, TomlFile};
 use crate::demo::{self, Demo};
 use crate::{process, telemetry, verify};
 use anyhow::{Context as _, Result};
@@ -131,14 +131,14 @@ fn read(settings: &Settings) -> Result<Option<config::Config>> {
     let file = match &settings.config {
         Some(path) => {
             let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-            Some(TomlFile::parse(&path.display().to_string(), &text).map_err(anyhow::Error::msg)?)
+            Some(TomlFile::parse(&path.display().to_string(), &text))
         }
         None => None,
     };
-    let flags = Pairs::parse("--set", &settings.sets).map_err(anyhow::Error::msg)?;
+    let (environment, flags) = (Environment::own(), Flags::parse(&settings.sets));
     let mut sources: Vec<&dyn Source> = Vec::new();
     sources.extend(file.as_ref().map(|f| f as &dyn Source));
-    sources.push(&Environment);
+    sources.push(&environment);
     sources.push(&flags);
     match config::read(&sources) {
         Ok(config) => Ok(Some(config)),

@@ -1,8 +1,9 @@
 //! Every setting, declared once: field, type, default, unit, doc. `Config`, its reader, `config doc` and
 //! `config default` all come from this table, so none of them can go stale.
 
-use super::value::{Founders, LogFormat, Value};
+use super::value::{Founders, LogFormat, Shape, Value};
 use super::{Fault, Source};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -13,6 +14,8 @@ pub(crate) struct Key {
     pub(crate) name: &'static str,
     /// What kind of value.
     pub(crate) kind: &'static str,
+    /// How a TOML file writes it.
+    pub(crate) shape: Shape,
     /// The default, as text.
     pub(crate) default: &'static str,
     /// Unit, or empty.
@@ -29,34 +32,44 @@ macro_rules! keys {
 
         /// The table.
         pub(crate) const KEYS: &[Key] = &[$(Key {
-            name: $name, kind: <$type as Value>::KIND, default: $default, unit: $unit, doc: $doc,
+            name: $name, kind: <$type as Value>::KIND, shape: <$type as Value>::SHAPE, default: $default, unit: $unit, doc: $doc,
         },)*];
 
         impl Config {
-            /// Reads each key from the last source that has it. All faults come together.
-            pub(super) fn parse(sources: &[&dyn Source], faults: &mut Vec<Fault>) -> Option<Config> {
-                $(let $field = one::<$type>(sources, $name, $default, faults);)*
+            /// Reads each key from the last source that has it. All faults come together; where a value is faulty the
+            /// default stands in, so that what the others say together can be checked all the same.
+            pub(super) fn parse(sources: &[&dyn Source], places: &mut Places, faults: &mut Vec<Fault>) -> Option<Config> {
+                $(let $field = one::<$type>(sources, $name, $default, places, faults);)*
                 Some(Config { $($field: $field?,)* })
             }
         }
     };
 }
 
-fn one<T: Value>(sources: &[&dyn Source], name: &'static str, default: &str, faults: &mut Vec<Fault>) -> Option<T> {
-    let found = sources
-        .iter()
-        .rev()
-        .find_map(|s| s.get(name).map(|text| (s.name(), text)));
-    let (place, text) = found.unwrap_or_else(|| ("default".into(), default.to_string()));
-    match T::parse(&text) {
+/// Where each key's value stands.
+pub(super) type Places = BTreeMap<&'static str, String>;
+
+fn one<T: Value>(
+    sources: &[&dyn Source],
+    name: &'static str,
+    default: &str,
+    places: &mut Places,
+    faults: &mut Vec<Fault>,
+) -> Option<T> {
+    let Some(setting) = sources.iter().rev().find_map(|s| s.get(name)) else {
+        places.insert(name, "default".into());
+        return T::parse(default).ok();
+    };
+    places.insert(name, setting.place.clone());
+    match setting.read() {
         Ok(value) => Some(value),
         Err(what) => {
             faults.push(Fault {
                 key: name.into(),
-                place,
+                place: setting.place,
                 what,
             });
-            None
+            T::parse(default).ok()
         }
     }
 }

@@ -7,15 +7,17 @@
 //! A key that nobody declared is a fault too: a misspelt setting must not be a silent default.
 
 mod keys;
+mod rules;
 mod source;
 mod value;
 
 pub(crate) use keys::{Config, KEYS};
-pub(crate) use source::{Environment, Pairs, Source, TomlFile};
+pub(crate) use source::{Environment, Flags, Source, TomlFile};
 pub(crate) use value::LogFormat;
 
 use placement::{Node, NodeId};
 use std::fmt::Write as _;
+use value::Shape;
 
 /// One thing wrong with the settings.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,21 +38,11 @@ impl std::fmt::Display for Fault {
 
 /// Reads all settings; the later source wins.
 pub(crate) fn read(sources: &[&dyn Source]) -> Result<Config, Vec<Fault>> {
-    let mut faults = Vec::new();
-    for source in sources {
-        for key in source.named() {
-            if !KEYS.iter().any(|k| k.name == key) {
-                faults.push(Fault {
-                    key,
-                    place: source.name(),
-                    what: "there is no such setting".into(),
-                });
-            }
-        }
-    }
-    let config = Config::parse(sources, &mut faults);
+    let mut faults: Vec<Fault> = sources.iter().flat_map(|s| s.faults()).collect();
+    let mut places = keys::Places::new();
+    let config = Config::parse(sources, &mut places, &mut faults);
     if let Some(config) = &config {
-        config.check(&mut faults);
+        rules::check(config, &places, &mut faults);
     }
     match config {
         Some(config) if faults.is_empty() => Ok(config),
@@ -59,88 +51,6 @@ pub(crate) fn read(sources: &[&dyn Source]) -> Result<Config, Vec<Fault>> {
 }
 
 impl Config {
-    /// What no key can know alone.
-    fn check(&self, faults: &mut Vec<Fault>) {
-        let mut must = |holds: bool, key: &str, what: &str| {
-            if !holds {
-                faults.push(Fault {
-                    key: key.into(),
-                    place: "together".into(),
-                    what: what.into(),
-                });
-            }
-        };
-        must(self.node_id > 0, "node.id", "ids begin at 1");
-        must(
-            (1..=4096).contains(&self.cluster_shards),
-            "cluster.shards",
-            "must be 1..=4096",
-        );
-        must(
-            self.raft_heartbeat_ms > 0 && self.raft_heartbeat_ms * 2 <= self.raft_election_min_ms,
-            "raft.election_min_ms",
-            "must be at least twice raft.heartbeat_ms, or one late heartbeat unseats a leader",
-        );
-        must(
-            self.raft_election_min_ms < self.raft_election_max_ms,
-            "raft.election_max_ms",
-            "must be above raft.election_min_ms, or candidates collide",
-        );
-        must(
-            self.clock_step_ms < self.clock_hold_ms,
-            "clock.step_ms",
-            "must be below clock.hold_ms",
-        );
-        must(
-            self.clock_beat_ms > 0 && self.clock_beat_ms < self.clock_hold_ms,
-            "clock.beat_ms",
-            "must be 1 or more and below clock.hold_ms, or the clock holds between two beats",
-        );
-        must(
-            self.telemetry_sample_ppm <= 1_000_000,
-            "telemetry.sample_ppm",
-            "at most 1000000",
-        );
-        must(
-            self.http_listen != self.grpc_listen || self.http_listen.port() == 0,
-            "grpc.listen",
-            "is http.listen too",
-        );
-        must(
-            !self.demo_enabled || self.http_listen.ip().is_loopback(),
-            "demo.enabled",
-            "lets everyone stop nodes: only with http.listen on loopback",
-        );
-        must(
-            self.grpc_allow_plaintext || self.grpc_listen.ip().is_loopback(),
-            "grpc.listen",
-            "beyond loopback nodes would talk without TLS; see grpc.allow_plaintext",
-        );
-        let founders = &self.cluster_founders.0;
-        must(
-            founders.is_empty() || founders.iter().any(|n| n.id.0 == self.node_id),
-            "cluster.founders",
-            "this node (node.id) is not among them",
-        );
-        let seed = hex::decode(&self.cluster_secret).is_ok_and(|bytes| bytes.len() == 32);
-        must(
-            seed || self.cluster_secret.is_empty(),
-            "cluster.secret",
-            "must be 64 hex digits",
-        );
-        must(
-            seed || founders.len() < 2,
-            "cluster.secret",
-            "must be set when there is more than one node: each must verify the others' tokens",
-        );
-        must(
-            (100..=60_000).contains(&self.grpc_deadline_ms),
-            "grpc.deadline_ms",
-            "must be 100..=60000",
-        );
-        must(self.grpc_in_flight > 0, "grpc.in_flight", "must be at least 1");
-    }
-
     /// The founding nodes; this one alone if none are listed.
     pub(crate) fn founders(&self) -> Vec<Node> {
         if !self.cluster_founders.0.is_empty() {
@@ -182,13 +92,10 @@ pub(crate) fn default_file() -> String {
         } else {
             format!(" [{}]", key.unit)
         };
-        let bare = matches!(key.kind, "whole number" | "port" | "true or false");
-        let value = if bare {
-            key.default.to_string()
-        } else if key.name == "cluster.founders" {
-            "[]".to_string()
-        } else {
-            format!("\"{}\"", key.default)
+        let value = match key.shape {
+            Shape::Whole | Shape::Truth => key.default.to_string(),
+            Shape::List => "[]".to_string(),
+            Shape::Text | Shape::Other => format!("\"{}\"", key.default),
         };
         let _ = write!(out, "# {}{unit}\n{name} = {value}\n", key.doc);
     }
@@ -219,15 +126,30 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
 
-    fn check(toml: &str, sets: &[&str], expect: &[&str]) {
-        let file = TomlFile::parse("file", toml).unwrap();
-        let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
-        let flags = Pairs::parse("flags", &sets).unwrap();
-        let faults = match read(&[&file, &flags]) {
+    /// What is wrong with these settings, each as `key (place)`.
+    fn faults(toml: &str, vars: &[(&str, &str)], sets: &[&str]) -> Vec<Fault> {
+        let file = TomlFile::parse("file", toml);
+        let vars = vars.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        let (vars, sets) = (
+            Environment::of(vars),
+            sets.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        );
+        match read(&[&file, &vars, &Flags::parse(&sets)]) {
             Ok(_) => Vec::new(),
-            Err(faults) => faults.iter().map(|f| format!("{} ({})", f.key, f.place)).collect(),
-        };
-        assert_eq!(faults, expect, "{toml:?} {sets:?}");
+            Err(faults) => faults,
+        }
+    }
+
+    fn check(toml: &str, sets: &[&str], expect: &[&str]) {
+        check_all(toml, &[], sets, expect);
+    }
+
+    fn check_all(toml: &str, vars: &[(&str, &str)], sets: &[&str], expect: &[&str]) {
+        let found: Vec<String> = faults(toml, vars, sets)
+            .iter()
+            .map(|f| format!("{} ({})", f.key, f.place))
+            .collect();
+        assert_eq!(found, expect, "{toml:?} {vars:?} {sets:?}");
     }
 
     #[test]
@@ -236,22 +158,115 @@ mod tests {
         check(
             "[node]\nid = 'x'\nzon = 'a'\n[http]\nlisten = 'here'",
             &[],
-            &["node.zon (file)", "node.id (file)", "http.listen (file)"],
+            &["node.zon (file:3)", "node.id (file:2)", "http.listen (file:5)"],
         );
         check("[node]\nid = 'x'", &["node.id=3"], &[]);
         check(
-            "",
+            "[clock]\nhold_ms = 250",
             &["raft.heartbeat_ms=100", "clock.beat_ms=300"],
-            &["raft.election_min_ms (together)", "clock.beat_ms (together)"],
+            &[
+                "raft.election_min_ms (raft.election_min_ms: default, raft.heartbeat_ms: --set)",
+                "clock.beat_ms (clock.beat_ms: --set, clock.hold_ms: file:2)",
+            ],
         );
         check(
             "",
             &["demo.enabled=true", "http.listen=0.0.0.0:80"],
-            &["demo.enabled (together)"],
+            &["demo.enabled (demo.enabled: --set, http.listen: --set)"],
         );
-        check("", &["grpc.listen=10.0.0.1:80"], &["grpc.listen (together)"]);
-        check("", &["cluster.secret=beef"], &["cluster.secret (together)"]);
-        check("", &["telemetry.format=xml"], &["telemetry.format (flags)"]);
+        check(
+            "",
+            &["grpc.listen=10.0.0.1:80"],
+            &["grpc.listen (grpc.listen: --set, grpc.allow_plaintext: default)"],
+        );
+        check(
+            "",
+            &["cluster.secret=beef", "node.id"],
+            &["node.id (--set)", "cluster.secret (--set)"],
+        );
+        check("", &["telemetry.format=xml"], &["telemetry.format (--set)"]);
+        // A file that is no TOML hides neither flags nor variables.
+        check_all(
+            "[node\nid = 3",
+            &[("RUSHROOM_NODE_ID", "three")],
+            &["clock.step_ms=900"],
+            &[
+                "TOML (file:1)",
+                "node.id (RUSHROOM_NODE_ID)",
+                "clock.step_ms (clock.step_ms: --set, clock.hold_ms: default)",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_hides_no_other_fault() {
+        check(
+            "[node]\nid = 'x'\n[clock]\nbeat_ms = 300\nstep_ms = 'y'",
+            &[],
+            &[
+                "node.id (file:2)",
+                "clock.step_ms (file:5)",
+                "clock.beat_ms (clock.beat_ms: file:4, clock.hold_ms: default)",
+            ],
+        );
+        // What only follows from it is not told: nobody knows what hold_ms was meant to be.
+        check(
+            "[clock]\nhold_ms = 'long'\nbeat_ms = 300",
+            &[],
+            &["clock.hold_ms (file:2)"],
+        );
+    }
+
+    #[test]
+    fn a_file_says_of_what_kind_its_values_are() {
+        for (line, fault) in [
+            ("zone = 3", Some("node.zone (file:2)")),
+            ("zone = true", Some("node.zone (file:2)")),
+            ("zone = ['a']", Some("node.zone (file:2)")),
+            ("id = '3'", Some("node.id (file:2)")),
+            ("id = 3.0", Some("node.id (file:2)")),
+            ("id = true", Some("node.id (file:2)")),
+            ("id = 1979-05-27", Some("node.id (file:2)")),
+            ("id = -3", Some("node.id (file:2)")),
+            ("id = 0x10", None),
+            ("id = 1_0", None),
+            ("id.x = 1", Some("node.id.x (file:2)")),
+            ("[demo]\nenabled = 'false'", Some("demo.enabled (file:3)")),
+            ("[cluster]\nfounders = [1]", Some("cluster.founders (file:3)")),
+            ("[cluster]\nfounders = ''", Some("cluster.founders (file:3)")),
+            ("[nodes]", Some("nodes (file:2)")),
+            ("[http]", None),
+        ] {
+            check(&format!("[node]\n{line}"), &[], &fault.into_iter().collect::<Vec<_>>());
+        }
+        let told = faults("[node]\nzone = 3", &[], &[])[0].to_string();
+        assert_eq!(
+            told,
+            "node.zone (file:2): must be a text in quotes, but is a whole number without quotes"
+        );
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_no_silent_default() {
+        let table: &[(&str, &[&str])] = &[
+            ("RUSHROOM_NODE_ID", &[]),
+            ("RUSHROOM_NOED_ID", &["RUSHROOM_NOED_ID (environment)"]),
+            ("RUSHROOM_NODE_NUMBER", &["RUSHROOM_NODE_NUMBER (environment)"]),
+            // Of the tools around us, and of others.
+            ("RUSHROOM_BIN", &[]),
+            ("RUSHROOM_NETNS", &[]),
+            ("RUSHROOM_TEST_OTLP_GRPC", &[]),
+            ("NODE_ID", &[]),
+        ];
+        for (name, expect) in table {
+            check_all("", &[(name, "7")], &[], expect);
+        }
+        let told = faults("", &[("RUSHROOM_NOED_ID", "7")], &["node.zoen=b"]);
+        let hints: Vec<_> = told
+            .iter()
+            .map(|f| f.what.rsplit_once("did you mean ").map(|(_, key)| key))
+            .collect();
+        assert_eq!(hints, [Some("RUSHROOM_NODE_ID?"), Some("node.zone?")]);
     }
 
     #[test]
@@ -263,31 +278,31 @@ mod tests {
         check(
             &format!("[cluster]\nfounders = ['{a}', '{b}']"),
             &[],
-            &["cluster.secret (together)"],
+            &["cluster.secret (cluster.secret: default, cluster.founders: file:2)"],
         );
         check(
             &format!("{secret}founders = ['{a}', '{a}']"),
             &[],
-            &["cluster.founders (file)"],
+            &["cluster.founders (file:3)"],
         );
         check(
             &format!("{secret}founders = ['{b}']"),
             &[],
-            &["cluster.founders (together)"],
+            &["cluster.founders (cluster.founders: file:3, node.id: default)"],
         );
         check(
             &format!("{secret}founders = ['id=1 zone=a']"),
             &[],
-            &["cluster.founders (file)"],
+            &["cluster.founders (file:3)"],
         );
     }
 
     #[test]
     fn the_default_file_reads_as_the_defaults() {
-        let file = TomlFile::parse("default", &default_file()).unwrap();
+        let file = TomlFile::parse("default", &default_file());
         assert!(read(&[&file]).is_ok());
         for key in KEYS {
-            assert_eq!(file.get(key.name).unwrap(), key.default, "{}", key.name);
+            assert_eq!(file.get(key.name).unwrap().text, key.default, "{}", key.name);
             assert!(doc().contains(key.name));
         }
     }

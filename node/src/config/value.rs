@@ -4,16 +4,43 @@ use placement::{Node, NodeId};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+/// How a value is written in TOML.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shape {
+    Text,
+    Whole,
+    Truth,
+    List,
+    /// Floats, dates, arrays of anything but text: no setting is written so.
+    Other,
+}
+
+impl Shape {
+    /// For people.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Shape::Text => "a text in quotes",
+            Shape::Whole => "a whole number without quotes",
+            Shape::Truth => "true or false without quotes",
+            Shape::List => "a list of texts",
+            Shape::Other => "something else",
+        }
+    }
+}
+
 /// A kind of value that a setting can have.
 pub(crate) trait Value: Sized {
     /// Its name in the reference.
     const KIND: &'static str;
+    /// How a TOML file writes it.
+    const SHAPE: Shape = Shape::Text;
     /// The value that `text` spells, or what is wrong with it (without naming the key).
     fn parse(text: &str) -> Result<Self, String>;
 }
 
 impl Value for u64 {
     const KIND: &'static str = "whole number";
+    const SHAPE: Shape = Shape::Whole;
     fn parse(text: &str) -> Result<u64, String> {
         text.replace('_', "")
             .parse()
@@ -23,6 +50,7 @@ impl Value for u64 {
 
 impl Value for u32 {
     const KIND: &'static str = "whole number";
+    const SHAPE: Shape = Shape::Whole;
     fn parse(text: &str) -> Result<u32, String> {
         text.replace('_', "")
             .parse()
@@ -32,6 +60,7 @@ impl Value for u32 {
 
 impl Value for u16 {
     const KIND: &'static str = "port";
+    const SHAPE: Shape = Shape::Whole;
     fn parse(text: &str) -> Result<u16, String> {
         text.parse().map_err(|_| format!("`{text}` is not a port"))
     }
@@ -39,6 +68,7 @@ impl Value for u16 {
 
 impl Value for bool {
     const KIND: &'static str = "true or false";
+    const SHAPE: Shape = Shape::Truth;
     fn parse(text: &str) -> Result<bool, String> {
         text.parse().map_err(|_| format!("`{text}` is neither true nor false"))
     }
@@ -103,6 +133,7 @@ pub(crate) struct Founders(pub(crate) Vec<Node>);
 
 impl Value for Founders {
     const KIND: &'static str = "list of `id=1 zone=a region=x grpc=host:port http=url trunk=host:port`";
+    const SHAPE: Shape = Shape::List;
     fn parse(text: &str) -> Result<Founders, String> {
         let lines = text.split(['\n', ';']).map(str::trim).filter(|l| !l.is_empty());
         let nodes = lines.map(founder).collect::<Result<Vec<_>, _>>()?;

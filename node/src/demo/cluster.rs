@@ -308,7 +308,7 @@ mod tests {
                 *own,
                 &"ab".repeat(32),
             );
-            let file = TomlFile::parse("node.toml", &text).unwrap();
+            let file = TomlFile::parse("node.toml", &text);
             let config = config::read(&[&file]).map_err(|f| format!("{f:?}")).unwrap();
             assert_eq!(
                 (config.node_id, config.founders().len(), config.demo_enabled),
