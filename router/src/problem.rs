@@ -168,7 +168,10 @@ impl Problem {
 
     /// A body that parsed, or didn't: malformed JSON is `bad_request`, a wrong value is `invalid`.
     pub(crate) fn json(error: &serde_json::Error) -> Problem {
+        // The library calls 1e400 bad syntax; by the grammar it is a number, only out of any field's bounds.
+        let out_of_range = error.to_string().starts_with("number out of range");
         match error.classify() {
+            _ if out_of_range => Problem::reason(Reason::Invalid).because(error.to_string()),
             serde_json::error::Category::Data => Problem::reason(Reason::Invalid).because(error.to_string()),
             _ => Problem::edge(EdgeCode::BadRequest).because(error.to_string()),
         }

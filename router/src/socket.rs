@@ -228,7 +228,10 @@ impl Session {
         }
         match message {
             Message::Text(text) => self.hear(&text),
-            Message::Binary(_) => self.strike("frames are text"),
+            Message::Binary(_) => {
+                self.strike("frames are text");
+                Flow::Close(Close::Malformed)
+            }
             Message::Ping(_) | Message::Pong(_) => Flow::On,
             Message::Close(_) => Flow::Gone,
         }

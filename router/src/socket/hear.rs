@@ -8,6 +8,7 @@ use super::{
     inbox::{Inbox, Item, OnItsWay},
 };
 use crate::{
+    auth::{User, wall_ms},
     edge::State,
     ports::ChatLine,
     problem::{EdgeCode, Problem},
@@ -183,6 +184,18 @@ impl Session {
         Flow::On
     }
 
+    /// Who speaks. A token's end closes the socket, but a frame may be read before that is looked at.
+    fn signed(&self) -> Result<&User, Problem> {
+        let user = self
+            .user
+            .as_ref()
+            .ok_or_else(|| Problem::unsigned("say hello with a token first"))?;
+        if user.expires_at_ms <= wall_ms() {
+            return Err(Problem::unsigned("the token has expired"));
+        }
+        Ok(user)
+    }
+
     fn admit_bid(&self, fields: &Fields) -> Result<(Actor, Money, OnItsWay), Problem> {
         let amount = match fields
             .get("amount")
@@ -193,10 +206,7 @@ impl Session {
             Some(Err(error)) => return Err(Problem::reason(Reason::Invalid).because(error.to_string())),
             None => return Err(Problem::reason(Reason::Invalid).because("amount is missing")),
         };
-        let user = self
-            .user
-            .as_ref()
-            .ok_or_else(|| Problem::unsigned("say hello with a token first"))?;
+        let user = self.signed()?;
         self.state.limit_bid(user)?;
         let max = self.state.options.socket_bids_max;
         let on_its_way = OnItsWay::begin(&self.inbox.bids, max).ok_or_else(|| Problem::rate(1_000))?;
@@ -211,9 +221,12 @@ impl Session {
         ) else {
             return self.strike("chat needs an auction id a, an id and a text");
         };
-        let Some(user) = &self.user else {
-            self.refuse(Some(&a), Some(&id), Problem::unsigned("say hello with a token first"));
-            return Flow::On;
+        let user = match self.signed() {
+            Ok(user) => user,
+            Err(problem) => {
+                self.refuse(Some(&a), Some(&id), problem);
+                return Flow::On;
+            }
         };
         if text.chars().count() > crate::chat::TEXT_MAX {
             self.refuse(

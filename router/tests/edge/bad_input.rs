@@ -55,6 +55,20 @@ async fn scene() -> Scene {
     }
 }
 
+impl Scene {
+    /// Whom a table means; nobody if empty.
+    fn who(&self, name: &str) -> Option<&Guest> {
+        match name {
+            "" => None,
+            "seller" => Some(&self.seller),
+            "bidder" => Some(&self.bidder),
+            "expired" => Some(&self.expired),
+            "foreign" => Some(&self.foreign),
+            other => panic!("nobody is called {other}"),
+        }
+    }
+}
+
 fn unchanged(kit: &Kit, before: &[u64]) {
     let after: Vec<u64> = ["live", "over", "late", "draft"]
         .map(|a| kit.fake.view(a).unwrap().seq)
@@ -68,93 +82,53 @@ fn seqs(kit: &Kit) -> Vec<u64> {
         .to_vec()
 }
 
+/// what | auction | who (nobody if empty) | body | status | code
+#[rustfmt::skip]
+const HTTP_BIDS: &[(&str, &str, &str, &str, u16, &str)] = &[
+    ("malformed", "live", "bidder", "{\"amount\":", 400, "bad_request"),
+    ("not JSON", "live", "bidder", "amount=6000", 400, "bad_request"),
+    ("another shape", "live", "bidder", "[6000]", 400, "bad_request"),
+    ("just a number", "live", "bidder", " 6000", 400, "bad_request"),
+    ("twice", "live", "bidder", "{\"amount\":6000,\"amount\":7000}", 422, "invalid"),
+    ("nothing", "live", "bidder", "", 422, "invalid"),
+    ("no amount", "live", "bidder", "{}", 422, "invalid"),
+    ("null", "live", "bidder", "{\"amount\":null}", 422, "invalid"),
+    ("text", "live", "bidder", "{\"amount\":\"6000\"}", 422, "invalid"),
+    ("negative", "live", "bidder", "{\"amount\":-1}", 422, "invalid"),
+    ("very negative", "live", "bidder", "{\"amount\":-9223372036854775809}", 422, "invalid"),
+    ("fraction", "live", "bidder", "{\"amount\":6000.5}", 422, "invalid"),
+    ("float", "live", "bidder", "{\"amount\":6000.0}", 422, "invalid"),
+    ("NaN", "live", "bidder", "{\"amount\":NaN}", 400, "bad_request"),
+    ("beyond floats", "live", "bidder", "{\"amount\":1e400}", 422, "invalid"),
+    ("too big", "live", "bidder", "{\"amount\":1000000000000001}", 422, "too_big"),
+    ("2^63", "live", "bidder", "{\"amount\":9223372036854775808}", 422, "too_big"),
+    ("overflowing", "live", "bidder", "{\"amount\":18446744073709551616}", 422, "too_big"),
+    ("zero", "live", "bidder", "{\"amount\":0}", 409, "low"),
+    ("low", "live", "bidder", "{\"amount\":5001}", 409, "low"),
+    ("late", "late", "bidder", "{\"amount\":6000}", 409, "closed"),
+    ("closed", "over", "bidder", "{\"amount\":6000}", 409, "closed"),
+    ("not open", "draft", "bidder", "{\"amount\":6000}", 409, "not_open"),
+    ("unknown auction", "none", "bidder", "{\"amount\":6000}", 404, "not_found"),
+    ("no id at all", "a%20b", "bidder", "{\"amount\":6000}", 404, "not_found"),
+    ("the seller's own", "live", "seller", "{\"amount\":6000}", 409, "own"),
+    ("no token", "live", "", "{\"amount\":6000}", 401, "auth"),
+    ("expired token", "live", "expired", "{\"amount\":6000}", 401, "auth"),
+    ("foreign token", "live", "foreign", "{\"amount\":6000}", 401, "auth"),
+];
+
 #[tokio::test]
 async fn bids_over_http() {
     let s = scene().await;
     let before = seqs(&s.kit);
     let big = format!("{{\"amount\": 6000, \"pad\": \"{}\"}}", "x".repeat(40_000));
-    let (some, none) = (Some(&s.bidder), None);
-    // what | auction | who | body | status | code
-    let table: Vec<(&str, &str, Option<&Guest>, &str, u16, &str)> = vec![
-        ("malformed", "live", some, "{\"amount\":", 400, "bad_request"),
-        ("not JSON", "live", some, "amount=6000", 400, "bad_request"),
-        ("another shape", "live", some, "[6000]", 400, "bad_request"),
-        ("just a number", "live", some, " 6000", 400, "bad_request"),
-        (
-            "twice",
-            "live",
-            some,
-            "{\"amount\":6000,\"amount\":7000}",
-            422,
-            "invalid",
-        ),
-        ("nothing", "live", some, "", 422, "invalid"),
-        ("no amount", "live", some, "{}", 422, "invalid"),
-        ("null", "live", some, "{\"amount\":null}", 422, "invalid"),
-        ("text", "live", some, "{\"amount\":\"6000\"}", 422, "invalid"),
-        ("negative", "live", some, "{\"amount\":-1}", 422, "invalid"),
-        (
-            "very negative",
-            "live",
-            some,
-            "{\"amount\":-9223372036854775809}",
-            422,
-            "invalid",
-        ),
-        ("fraction", "live", some, "{\"amount\":6000.5}", 422, "invalid"),
-        ("float", "live", some, "{\"amount\":6000.0}", 422, "invalid"),
-        ("NaN", "live", some, "{\"amount\":NaN}", 400, "bad_request"),
-        ("beyond floats", "live", some, "{\"amount\":1e400}", 400, "bad_request"),
-        ("too big", "live", some, "{\"amount\":1000000000000001}", 422, "too_big"),
-        ("2^63", "live", some, "{\"amount\":9223372036854775808}", 422, "too_big"),
-        (
-            "overflowing",
-            "live",
-            some,
-            "{\"amount\":18446744073709551616}",
-            422,
-            "too_big",
-        ),
-        ("oversized", "live", some, &big, 413, "too_large"),
-        ("zero", "live", some, "{\"amount\":0}", 409, "low"),
-        ("low", "live", some, "{\"amount\":5001}", 409, "low"),
-        ("late", "late", some, "{\"amount\":6000}", 409, "closed"),
-        ("closed", "over", some, "{\"amount\":6000}", 409, "closed"),
-        ("not open", "draft", some, "{\"amount\":6000}", 409, "not_open"),
-        ("unknown auction", "none", some, "{\"amount\":6000}", 404, "not_found"),
-        ("no id at all", "a%20b", some, "{\"amount\":6000}", 404, "not_found"),
-        (
-            "the seller's own",
-            "live",
-            Some(&s.seller),
-            "{\"amount\":6000}",
-            409,
-            "own",
-        ),
-        ("no token", "live", none, "{\"amount\":6000}", 401, "auth"),
-        (
-            "expired token",
-            "live",
-            Some(&s.expired),
-            "{\"amount\":6000}",
-            401,
-            "auth",
-        ),
-        (
-            "foreign token",
-            "live",
-            Some(&s.foreign),
-            "{\"amount\":6000}",
-            401,
-            "auth",
-        ),
-    ];
-    for (n, (what, auction, who, body, status, code)) in table.into_iter().enumerate() {
+    let oversized = ("oversized", "live", "bidder", big.as_str(), 413, "too_large");
+    let all = HTTP_BIDS.iter().copied().chain([oversized]);
+    for (n, (what, auction, who, body, status, code)) in all.enumerate() {
         let mut request = s.kit.http.post(s.kit.url(&format!("/api/v1/auctions/{auction}/bids")));
         request = request
             .header("idempotency-key", format!("k{n}"))
             .header("content-type", "application/json");
-        if let Some(who) = who {
+        if let Some(who) = s.who(who) {
             request = request.bearer_auth(&who.token);
         }
         let (got, answer) = answer(request.body(body.to_owned())).await;
@@ -216,16 +190,16 @@ async fn keys_over_http() {
     assert_eq!(answer(garbage).await.0, 401);
 }
 
-#[tokio::test]
-async fn definitions_over_http() {
-    let s = scene().await;
-    let wrong = |key: &str, value: Value| {
-        let mut body = item("fresh");
-        body[key] = value;
-        body
-    };
-    // what | body | status | code
-    let table = [
+fn wrong(key: &str, value: Value) -> Value {
+    let mut body = item("fresh");
+    body[key] = value;
+    body
+}
+
+/// what | body | status | code
+#[rustfmt::skip]
+fn wrong_definitions() -> Vec<(&'static str, Value, u16, &'static str)> {
+    vec![
         ("no title", wrong("title", json!("")), 422, "invalid"),
         ("a huge title", wrong("title", json!("x".repeat(200))), 422, "invalid"),
         ("title of another type", wrong("title", json!(5)), 422, "invalid"),
@@ -234,32 +208,19 @@ async fn definitions_over_http() {
         ("price too big", wrong("start_price", json!(u64::MAX)), 422, "too_big"),
         ("reserve too big", wrong("reserve", json!(u64::MAX)), 422, "too_big"),
         ("no increments", wrong("increments", json!([])), 422, "invalid"),
-        (
-            "increments that fall",
-            wrong("increments", json!([[0, 100], [50, 1]])),
-            422,
-            "invalid",
-        ),
+        ("increments that fall", wrong("increments", json!([[0, 100], [50, 1]])), 422, "invalid"),
         ("no time", wrong("duration_ms", json!(0)), 422, "invalid"),
-        (
-            "floor too low",
-            wrong("rush", json!({"cut_ppm_max": 1, "cut_per_raise_ppm": 1, "floor_ms": 1})),
-            422,
-            "invalid",
-        ),
-        (
-            "cut too deep",
-            wrong(
-                "rush",
-                json!({"cut_ppm_max": 1_000_000, "cut_per_raise_ppm": 1, "floor_ms": 5000}),
-            ),
-            422,
-            "invalid",
-        ),
+        ("floor too low", wrong("rush", json!({"cut_ppm_max": 1, "cut_per_raise_ppm": 1, "floor_ms": 1})), 422, "invalid"),
+        ("cut too deep", wrong("rush", json!({"cut_ppm_max": 1_000_000, "cut_per_raise_ppm": 1, "floor_ms": 5000})), 422, "invalid"),
         ("bad id", wrong("id", json!("a/b")), 422, "invalid"),
         ("taken id", item("live"), 409, "taken"),
-    ];
-    for (what, body, status, code) in table {
+    ]
+}
+
+#[tokio::test]
+async fn definitions_over_http() {
+    let s = scene().await;
+    for (what, body, status, code) in wrong_definitions() {
         let (got, body) = s
             .kit
             .call(Method::POST, "/api/v1/auctions", Some(&s.seller), body)
@@ -271,7 +232,11 @@ async fn definitions_over_http() {
         );
     }
     assert!(s.kit.fake.view("fresh").is_none());
-    // who may not | verb | body | status | code
+}
+
+#[tokio::test]
+async fn others_may_not_touch_an_auction() {
+    let s = scene().await;
     let (bidder, stranger) = (&s.bidder, s.kit.guest("seller").await);
     let (got, _) = s
         .kit
@@ -357,93 +322,39 @@ async fn bids_over_the_websocket() {
     assert_eq!(bidder.bid("live", "mine", 7_000).await["verdict"]["code"], "dup_body");
 }
 
-#[tokio::test]
-async fn frames_that_are_none() {
-    let s = scene().await;
+/// what | frame | code of the problem (none: closed without) | close code (0: stays open)
+type FrameRow = (&'static str, String, Option<&'static str>, u16);
+
+#[rustfmt::skip]
+fn frames(s: &Scene) -> Vec<FrameRow> {
     let long = json!({"t": "chat", "a": "live", "id": "x", "text": "y".repeat(5_000)}).to_string();
     let huge = "z".repeat(100_000);
-    // what | frame | code of the problem (none: closed without) | close code (0: stays open)
-    let table: Vec<(&str, String, Option<&str>, u16)> = vec![
+    vec![
         ("not JSON", "hello".into(), Some("bad_request"), 0),
         ("no object", "[1]".into(), Some("bad_request"), 0),
         ("no type", "{}".into(), Some("bad_request"), 0),
-        (
-            "unknown type",
-            json!({"t": "launch"}).to_string(),
-            Some("bad_request"),
-            0,
-        ),
-        (
-            "type of another type",
-            json!({"t": 5}).to_string(),
-            Some("bad_request"),
-            0,
-        ),
+        ("unknown type", json!({"t": "launch"}).to_string(), Some("bad_request"), 0),
+        ("type of another type", json!({"t": 5}).to_string(), Some("bad_request"), 0),
         ("join nowhere", json!({"t": "join"}).to_string(), Some("bad_request"), 0),
-        (
-            "join what is no id",
-            json!({"t": "join", "a": "a b"}).to_string(),
-            Some("bad_request"),
-            0,
-        ),
-        (
-            "join from a fraction",
-            json!({"t": "join", "a": "live", "epoch": 1, "offset": 0.5}).to_string(),
-            Some("bad_request"),
-            0,
-        ),
-        (
-            "join the unknown",
-            json!({"t": "join", "a": "none"}).to_string(),
-            Some("not_found"),
-            0,
-        ),
-        (
-            "join a draft",
-            json!({"t": "join", "a": "draft"}).to_string(),
-            Some("not_open"),
-            0,
-        ),
-        (
-            "bid without id",
-            json!({"t": "bid", "a": "live", "amount": 6_000}).to_string(),
-            Some("bad_request"),
-            0,
-        ),
-        (
-            "ping without c",
-            json!({"t": "ping"}).to_string(),
-            Some("bad_request"),
-            0,
-        ),
-        (
-            "chat unsigned",
-            json!({"t": "chat", "a": "live", "id": "x", "text": "hi"}).to_string(),
-            Some("auth"),
-            0,
-        ),
-        (
-            "garbage token",
-            json!({"t": "hello", "token": "x.y.z"}).to_string(),
-            Some("auth"),
-            4401,
-        ),
-        (
-            "expired token",
-            json!({"t": "hello", "token": s.expired.token}).to_string(),
-            Some("auth"),
-            4401,
-        ),
-        (
-            "foreign token",
-            json!({"t": "hello", "token": s.foreign.token}).to_string(),
-            Some("auth"),
-            4401,
-        ),
+        ("join what is no id", json!({"t": "join", "a": "a b"}).to_string(), Some("bad_request"), 0),
+        ("join from a fraction", json!({"t": "join", "a": "live", "epoch": 1, "offset": 0.5}).to_string(), Some("bad_request"), 0),
+        ("join the unknown", json!({"t": "join", "a": "none"}).to_string(), Some("not_found"), 0),
+        ("join a draft", json!({"t": "join", "a": "draft"}).to_string(), Some("not_open"), 0),
+        ("bid without id", json!({"t": "bid", "a": "live", "amount": 6_000}).to_string(), Some("bad_request"), 0),
+        ("ping without c", json!({"t": "ping"}).to_string(), Some("bad_request"), 0),
+        ("chat unsigned", json!({"t": "chat", "a": "live", "id": "x", "text": "hi"}).to_string(), Some("auth"), 0),
+        ("garbage token", json!({"t": "hello", "token": "x.y.z"}).to_string(), Some("auth"), 4401),
+        ("expired token", json!({"t": "hello", "token": s.expired.token}).to_string(), Some("auth"), 4401),
+        ("foreign token", json!({"t": "hello", "token": s.foreign.token}).to_string(), Some("auth"), 4401),
         ("over 4 KiB", long, Some("too_large"), 4400),
         ("far over", huge, None, 4400),
-    ];
-    for (what, frame, code, close) in table {
+    ]
+}
+
+#[tokio::test]
+async fn frames_that_are_none() {
+    let s = scene().await;
+    for (what, frame, code, close) in frames(&s) {
         let mut ws: Ws = s.kit.socket().await;
         ws.raw(frame).await;
         if let Some(code) = code {
@@ -457,6 +368,10 @@ async fn frames_that_are_none() {
             assert_eq!(ws.until(&["closed"]).await["closed"], close, "{what}");
         }
     }
+    let mut ws = s.kit.socket().await;
+    ws.binary(vec![0xff; 64]).await;
+    assert_eq!(ws.until(&["problem"]).await["problem"]["code"], "bad_request");
+    assert_eq!(ws.until(&["closed"]).await["closed"], 4400, "binary");
     let mut ws = s.kit.socket().await;
     for _ in 0..9 {
         ws.raw("noise".into()).await;
@@ -488,35 +403,16 @@ async fn chat_lines_that_are_none() {
     assert_eq!(texts["items"], json!([]));
 }
 
+/// Frames are thrown together from these.
+#[rustfmt::skip]
+const PIECES: [&str; 24] = [
+    "{", "}", "[", "]", ":", ",", "\"t\"", "\"bid\"", "\"join\"", "\"hello\"", "\"chat\"", "\"ping\"",
+    "\"a\"", "\"live\"", "\"id\"", "\"amount\"", "\"offset\"", "\"epoch\"", "1e99", "-0", "18446744073709551616", "null", "\"\\ud800\"", "\u{feff}"
+];
+
 /// Frames made of pieces of frames: none may end a socket otherwise than by a code of ours, and the edge goes on.
 #[tokio::test]
 async fn noise_is_never_more_than_noise() {
-    const PIECES: [&str; 24] = [
-        "{",
-        "}",
-        "[",
-        "]",
-        ":",
-        ",",
-        "\"t\"",
-        "\"bid\"",
-        "\"join\"",
-        "\"hello\"",
-        "\"chat\"",
-        "\"ping\"",
-        "\"a\"",
-        "\"live\"",
-        "\"id\"",
-        "\"amount\"",
-        "\"offset\"",
-        "\"epoch\"",
-        "1e99",
-        "-0",
-        "18446744073709551616",
-        "null",
-        "\"\\ud800\"",
-        "\u{feff}",
-    ];
     let s = scene().await;
     let before = seqs(&s.kit);
     for seed in 0u64..60 {

@@ -178,6 +178,10 @@ impl Ws {
         self.stream.send(Message::text(text)).await.unwrap();
     }
 
+    pub(crate) async fn binary(&mut self, bytes: Vec<u8>) {
+        self.stream.send(Message::binary(bytes)).await.unwrap();
+    }
+
     /// The next frame, or the close code as `{"closed": code}`.
     pub(crate) async fn next(&mut self) -> Value {
         loop {
