@@ -8,10 +8,10 @@ TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"targ
 # A target that others need takes ARGS only when it was asked for by name.
 own = $(if $(filter $@,$(MAKECMDGOALS)),$(ARGS))
 
-.PHONY: help demo test web build fix lint bench chaos fuzz
+.PHONY: help demo test web build fix lint bench chaos fuzz FORCE
 
-help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+help: ## this list (ARGS: only the lines with that word)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | grep -iF -- "$(own)"
 
 demo: web build ## a cluster of three nodes in two regions with a running show, on this machine
 	$(TARGET)/release/rushroom demo $(ARGS)
@@ -19,11 +19,16 @@ demo: web build ## a cluster of three nodes in two regions with a running show, 
 test: ## everything: lint, unit, browser, smoke, chaos (ARGS: the stages to run)
 	.ci/stages $(ARGS)
 
-web: router/web/dist/favicon.svg ## the web page, if its sources changed
+web: router/web/dist/favicon.svg ## the web page, if its sources changed (ARGS go to vite: "--sourcemap", and build it anyway)
+
+# What `make web` was given; another way of building is another result, whatever the sources' age.
+web_args = $(if $(filter web,$(MAKECMDGOALS)),$(ARGS))
 
 # Not index.html: `cargo build` without Node writes a placeholder of that name.
-router/web/dist/favicon.svg: $(shell find router/web/src router/web/public router/web/index.html router/web/package-lock.json router/web/vite.config.ts -type f 2>/dev/null)
-	cd router/web && npm ci --no-audit --no-fund && npm run build
+router/web/dist/favicon.svg: $(shell find router/web/src router/web/public router/web/index.html router/web/package-lock.json router/web/vite.config.ts -type f 2>/dev/null) $(if $(web_args),FORCE)
+	cd router/web && npm ci --no-audit --no-fund && $(if $(web_args),npm run check && npx vite build $(web_args),npm run build)
+
+FORCE:
 
 build: ## the two binaries, optimised
 	$(CARGO) build --release --locked -p node -p chaos $(own)
@@ -40,5 +45,7 @@ bench: build ## a bench: ARGS="core", "bids --clients 64 --seconds 10", "failove
 chaos: build ## a chaos plan: ARGS="chaos/plans/smoke.toml --out out/chaos"
 	RUSHROOM_BIN=$(TARGET)/release/rushroom $(TARGET)/release/chaos run $(ARGS)
 
-fuzz: ## the auction core's fuzz target (needs cargo-fuzz and a nightly compiler)
+# Runs until it finds something or is told to stop. What it runs (raft-store/auction/fuzz/drive.rs) is a plain test, too, and the
+# lint stage compiles the target on the pinned compiler. Once: `rustup toolchain install nightly && cargo install cargo-fuzz`.
+fuzz: ## the auction core's fuzz target; needs cargo-fuzz and a nightly compiler (ARGS go to libFuzzer: "-max_total_time=60")
 	cd raft-store/auction && $(CARGO) +nightly fuzz run apply -- $(ARGS)

@@ -121,14 +121,10 @@ async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
 
     let (events, told) = mpsc::channel(STREAM_EVENTS_MAX);
     let (living, living_peers) = watch::channel(Vec::new());
-    let media = Media::start(
-        media_options(config),
-        living_peers,
-        events,
-        Arc::new(sfu::TonicControl::plain()),
-    )
-    .await
-    .context("starting the media plane")?;
+    let control = Arc::new(sfu::TonicControl::plain());
+    let media = Media::start(media_options(config), living_peers, events, control)
+        .await
+        .context("starting the media plane")?;
     let streams = StreamPort::new(media.clone(), shards.clone(), map.clone());
     let hall = Hall::new(DeskLimits::default());
     let chats = ChatPort {
@@ -154,17 +150,8 @@ async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
     loops.spawn(wiring::follow_peers(map.clone(), peers, living));
     loops.spawn(streams.clone().tell_all(told));
 
-    let (grpc_stop, stopped) = oneshot::channel::<()>();
     let server = grpc_server(&host, &media, local, &chats, admin.clone(), limits, me);
-    tokio::spawn(async move {
-        let stopped = async { stopped.await.unwrap_or_default() };
-        if let Err(error) = server
-            .serve_with_incoming_shutdown(TcpListenerStream::new(grpc), stopped)
-            .await
-        {
-            tracing::error!(%error, "the gRPC server ended");
-        }
-    });
+    let grpc_stop = serve_grpc(server, grpc);
     let ports = Ports {
         shards: Arc::new(shards),
         map: Arc::new(MapPort { me, map }),
@@ -180,6 +167,21 @@ async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
         grpc_stop,
         loops,
     })
+}
+
+/// Serves gRPC until the sender is used or dropped.
+fn serve_grpc(server: tonic::transport::server::Router, listener: TcpListener) -> oneshot::Sender<()> {
+    let (stop, stopped) = oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let stopped = async { stopped.await.unwrap_or_default() };
+        if let Err(error) = server
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)
+            .await
+        {
+            tracing::error!(%error, "the gRPC server ended");
+        }
+    });
+    stop
 }
 
 fn grpc_server(

@@ -9,6 +9,12 @@ use std::path::{Path, PathBuf};
 
 /// Longest file: beyond it a reader has no overview.
 const LINES_MAX: usize = 700;
+/// Longest function, from its `fn` to its closing brace. (Clippy has such a lint, but not for tests.)
+const FN_LINES_MAX: usize = 70;
+/// What else people write by hand here and read: the same bound on files holds.
+const OTHER_SOURCES: &[&str] = &["ts", "tsx", "js", "mjs", "py", "sh", "css", "proto"];
+/// Scripts without an ending; `#!` in the first line makes them sources.
+const SCRIPTS: &str = ".ci";
 
 /// The pure cores: values in, values out.
 const CORES: &[&str] = &["raft-store/auction/src", "raft-store/placement/src", "sfu/forward/src"];
@@ -45,7 +51,7 @@ struct Source {
 
 fn sources() -> Vec<Source> {
     let mut files = Vec::new();
-    walk(&root(), &mut files);
+    walk(&root(), &["rs"], &mut files);
     files.sort();
     assert!(
         files.len() > 50,
@@ -61,15 +67,18 @@ fn sources() -> Vec<Source> {
     files.into_iter().map(read).collect()
 }
 
-fn walk(dir: &Path, out: &mut Vec<PathBuf>) {
+fn walk(dir: &Path, endings: &[&str], out: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
             if !name.starts_with('.') && !matches!(name.as_str(), "target" | "node_modules" | "out" | "dist") {
-                walk(&path, out);
+                walk(&path, endings, out);
             }
-        } else if name.ends_with(".rs") {
+        } else if path
+            .extension()
+            .is_some_and(|e| endings.iter().any(|ending| e == *ending))
+        {
             out.push(path);
         }
     }
@@ -182,14 +191,107 @@ fn a_file_opens_with_its_story() {
 
 #[test]
 fn a_file_fits_in_a_reader_s_head() {
-    offenders("a file has at most 700 lines", |s| {
-        let lines = s.text.lines().count();
+    let mut files = scripts();
+    walk(&root(), OTHER_SOURCES, &mut files);
+    assert!(
+        files.len() > 20,
+        "the walk found only {} files beside Rust's",
+        files.len()
+    );
+    walk(&root(), &["rs"], &mut files);
+    let mut long = Vec::new();
+    for path in files {
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
         if lines > LINES_MAX {
-            vec![(lines, format!("{lines} lines"))]
-        } else {
-            vec![]
+            long.push(format!("{}: {lines} lines", path.display()));
         }
+    }
+    assert!(
+        long.is_empty(),
+        "a file has at most {LINES_MAX} lines:\n{}",
+        long.join("\n")
+    );
+}
+
+/// The scripts of the CI, which have no ending.
+fn scripts() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(SCRIPTS)];
+    while let Some(dir) = folders.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if std::fs::read(&path).unwrap().starts_with(b"#!") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_function_fits_on_a_screen() {
+    offenders("a function has at most 70 lines", |s| {
+        functions(&s.text)
+            .into_iter()
+            .filter(|(_, _, lines)| *lines > FN_LINES_MAX)
+            .map(|(at, name, lines)| (at, format!("`{name}` has {lines} lines")))
+            .collect()
     });
+}
+
+/// Every function with a body: the line of its `fn`, its name, its lines. As rustfmt lays it out: the body ends with the
+/// first brace that stands where the `fn` line begins.
+fn functions(text: &str) -> Vec<(usize, String, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let bare = line.trim_start();
+        let indent = &line[..line.len() - bare.len()];
+        let Some(name) = fn_name(bare) else { continue };
+        for (n, end) in lines[at..].iter().enumerate() {
+            let inner = end.strip_prefix(indent).unwrap_or_default();
+            let no_body = inner.ends_with(';') && !inner.starts_with(' ');
+            if no_body || n == 0 && inner.ends_with('}') {
+                break;
+            }
+            if inner == "}" {
+                found.push((at + 1, name.to_string(), n + 1));
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// The name, if the line opens a function.
+fn fn_name(line: &str) -> Option<&str> {
+    let (before, after) = line.split_once("fn ")?;
+    let opening = |word: &str| {
+        matches!(word, "const" | "async" | "unsafe" | "extern" | "\"C\"" | "default") || word.starts_with("pub")
+    };
+    let opens = before
+        .split_whitespace()
+        .all(|word| opening(word) || matches!(word, "super)" | "crate)"));
+    let name = after.split(|c: char| !c.is_alphanumeric() && c != '_').next();
+    name.filter(|name| opens && !name.is_empty())
+}
+
+#[test]
+fn the_scanner_sees_functions_from_end_to_end() {
+    let text = "fn one() {\n    1\n}\n\nimpl X {\n    pub(crate) async fn two(\n        a: u8,\n    ) -> u8 {\n        if a {\n        }\n    }\n    \
+                fn none(&self);\n    fn short() {}\n    pub const fn three() {\n    }\n}\n// a fn in a comment\nlet f: fn() = one;\n";
+    let seen: Vec<_> = functions(text)
+        .into_iter()
+        .map(|(at, name, lines)| (at, name, lines))
+        .collect();
+    let expect = [
+        (1, "one".to_string(), 3),
+        (6, "two".to_string(), 6),
+        (14, "three".to_string(), 2),
+    ];
+    assert_eq!(seen, expect);
 }
 
 #[test]
