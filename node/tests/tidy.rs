@@ -282,10 +282,7 @@ fn fn_name(line: &str) -> Option<&str> {
 fn the_scanner_sees_functions_from_end_to_end() {
     let text = "fn one() {\n    1\n}\n\nimpl X {\n    pub(crate) async fn two(\n        a: u8,\n    ) -> u8 {\n        if a {\n        }\n    }\n    \
                 fn none(&self);\n    fn short() {}\n    pub const fn three() {\n    }\n}\n// a fn in a comment\nlet f: fn() = one;\n";
-    let seen: Vec<_> = functions(text)
-        .into_iter()
-        .map(|(at, name, lines)| (at, name, lines))
-        .collect();
+    let seen = functions(text);
     let expect = [
         (1, "one".to_string(), 3),
         (6, "two".to_string(), 6),

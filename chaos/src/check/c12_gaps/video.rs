@@ -255,6 +255,7 @@ mod tests {
     }
 
     #[test]
+    #[rustfmt::skip]
     fn what_counts_of_a_picture_that_stands() {
         use Status::{Fail, Pass};
         let (relay, origin, all): (&[u64], &[u64], &[u64]) = (&[3], &[1], &[1, 2, 3]);
@@ -265,69 +266,15 @@ mod tests {
             ("more than 2 s without a fault", (5_000, 7_000), None, &[], Fail),
             ("a relay dies: 2 s", (5_000, 6_950), kill(relay), &[], Pass),
             ("a relay dies: more", (5_000, 7_000), kill(relay), &[], Fail),
-            (
-                "the origin dies: 2 s from the seller's return",
-                (5_000, 9_600),
-                kill(origin),
-                &[(7_700, 2)],
-                Pass,
-            ),
-            (
-                "the origin dies: more",
-                (5_000, 9_700),
-                kill(origin),
-                &[(7_600, 2)],
-                Fail,
-            ),
-            (
-                "the origin dies: what stood before counts",
-                (3_900, 8_600),
-                kill(origin),
-                &[(7_600, 2)],
-                Fail,
-            ),
-            (
-                "the origin dies: the seller takes too long",
-                (5_000, 8_200),
-                kill(origin),
-                &[(8_100, 2)],
-                Fail,
-            ),
-            (
-                "the origin dies: the seller stays away",
-                (5_000, 20_000),
-                kill(origin),
-                &[],
-                Fail,
-            ),
-            (
-                "the origin is frozen",
-                (5_000, 7_500),
-                Some(("pause-leader", origin, 5_000, 6_200)),
-                &[],
-                Pass,
-            ),
-            (
-                "the origin is frozen: more",
-                (5_000, 8_300),
-                Some(("pause-leader", origin, 5_000, 6_200)),
-                &[],
-                Fail,
-            ),
-            (
-                "all die: from the return of the last",
-                (5_000, 12_000),
-                kill(all),
-                &[(10_500, 2)],
-                Pass,
-            ),
-            (
-                "all die: the seller takes too long",
-                (5_000, 12_500),
-                kill(all),
-                &[(12_100, 2)],
-                Fail,
-            ),
+            ("the origin dies: 2 s from the seller's return", (5_000, 9_600), kill(origin), &[(7_700, 2)], Pass),
+            ("the origin dies: more", (5_000, 9_700), kill(origin), &[(7_600, 2)], Fail),
+            ("the origin dies: what stood before counts", (3_900, 8_600), kill(origin), &[(7_600, 2)], Fail),
+            ("the origin dies: the seller takes too long", (5_000, 8_200), kill(origin), &[(8_100, 2)], Fail),
+            ("the origin dies: the seller stays away", (5_000, 20_000), kill(origin), &[], Fail),
+            ("the origin is frozen", (5_000, 7_500), Some(("pause-leader", origin, 5_000, 6_200)), &[], Pass),
+            ("the origin is frozen: more", (5_000, 8_300), Some(("pause-leader", origin, 5_000, 6_200)), &[], Fail),
+            ("all die: from the return of the last", (5_000, 12_000), kill(all), &[(10_500, 2)], Pass),
+            ("all die: the seller takes too long", (5_000, 12_500), kill(all), &[(12_100, 2)], Fail),
             ("a picture never comes back", (15_000, 20_000), None, &[], Fail),
             ("nobody ever sees one", (0, 20_000), None, &[], Fail),
         ] {
