@@ -1,19 +1,20 @@
 // Each page in both languages and both widths: it renders without an error, nothing runs off the side, a bid can be made
 // by keyboard alone, and a picture of it is kept in artifacts/.
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { after, afterEach, before, test } from 'node:test';
 import { hasVideo, startCluster } from './lib/cluster.mjs';
 import * as b from './lib/browser.mjs';
 
 let cluster;
 let chrome;
 let seller;
+let session;
 const ids = {};
 const base = () => cluster.base(cluster.nodes()[0]);
 const api = (path, options) => cluster.api(cluster.nodes()[0], path, options);
 
 before(async () => {
-  cluster = await startCluster();
+  cluster = await startCluster('pages');
   chrome = await b.launch();
   await seed();
 }, { timeout: 120_000 });
@@ -22,9 +23,14 @@ after(async () => {
   await cluster?.stop();
 });
 
+afterEach((t) => b.wreckage(t.name));
+
 const post = (path, body, token) => api(path, {
   method: 'POST', body: JSON.stringify(body), headers: { 'Content-Type': 'application/json', 'Idempotency-Key': `k${Math.random().toString(36).slice(2)}`, ...(token && { Authorization: `Bearer ${token}` }) },
 });
+
+/** The page is the seller's from its first load. */
+const signedIn = (page) => page.addInitScript((kept) => localStorage.setItem('rushroom.session.seller', kept), session);
 
 /** A seller with one auction of each phase, and the first of them on air from a browser. */
 async function seed() {
@@ -38,9 +44,10 @@ async function seed() {
   for (const a of [vase, lens, book]) await post(`/api/v1/auctions/${a.id}/start`, {}, token);
   await post(`/api/v1/auctions/${tea.id}/schedule`, { start_at_ms: Date.now() + 3_600_000 }, token);
   await post(`/api/v1/auctions/${book.id}/cancel`, { reason: 'Found a torn page' }, token);
-  Object.assign(ids, { vase: vase.id, lens: lens.id, book: book.id });
+  Object.assign(ids, { vase: vase.id, lens: lens.id, book: book.id, tea: tea.id });
+  session = JSON.stringify({ token, ...rest });
   seller = await b.person(chrome);
-  await seller.page.addInitScript((session) => localStorage.setItem('rushroom.session.seller', session), JSON.stringify({ token, ...rest }));
+  await signedIn(seller.page);
   await seller.page.goto(`${base()}/studio/${vase.id}`);
   await seller.page.click('[data-source=test]');
   await seller.page.click(b.at('go-live'));
@@ -97,6 +104,13 @@ for (const lang of ['ko', 'en']) {
       await page.goto(`${base()}/a/no-such-auction`);
       await page.waitForSelector('.sorry');
       await look('missing');
+      await signedIn(page);
+      await page.goto(`${base()}/studio/${ids.tea}`);
+      await page.waitForSelector(b.at('start'));
+      await look('console-before', { fullPage: true });
+      await page.goto(`${base()}/studio/${ids.book}`);
+      await page.waitForSelector(`${b.at('console')} ${b.at('outcome')}`);
+      await look('console-closed', { fullPage: true });
       assert.deepEqual(who.errors, []);
       await who.context.close();
 
@@ -155,13 +169,13 @@ test('a held clock freezes the number and says why; a lost line comes back witho
   await passed;
   await page.waitForSelector('.held-note');
   await frames(5);
-  const frozen = (await b.drawn(page)).left;
+  const frozen = await b.drawn(page);
   await frames(20);
-  assert.equal((await b.drawn(page)).left, frozen);
+  assert.equal(await b.drawn(page), frozen);
   await b.shot(page, 'room-held-en-1280');
   hold = false;
   await page.waitForSelector('.held-note', { state: 'detached' });
-  assert.notEqual((await b.drawn(page)).left, frozen);
+  assert.notEqual(await b.drawn(page), frozen);
 
   const seq = Number(await page.getAttribute(b.at('room'), 'data-seq'));
   await server.close();

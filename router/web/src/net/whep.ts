@@ -6,8 +6,8 @@
  * screen that stands still) patience is longer.
  */
 import { signal } from '@preact/signals';
+import { bytesIn, MediaSession } from './mediasession';
 import { elsewhere } from './origins';
-import { bytesIn, endSession, negotiate } from './rtc';
 
 export type Picture = 'idle' | 'connecting' | 'waiting' | 'playing' | 'stalled';
 
@@ -28,9 +28,7 @@ export class Watcher {
   readonly stats = signal<PictureStats>({ frames: 0, dropped: 0, width: 0, height: 0, delayMs: undefined });
   readonly media = new MediaStream();
   #path: string;
-  #pc: RTCPeerConnection | undefined;
-  #where: string | undefined;
-  #abort = new AbortController();
+  #session: MediaSession | undefined;
   #timer = 0;
   #failures = 0;
   #frames = 0;
@@ -53,7 +51,7 @@ export class Watcher {
     if (up) {
       this.#before = this.#frames;
       this.#grewAt = performance.now();
-      if (!this.#pc) this.#connect();
+      if (!this.#session) this.#connect();
     }
     if (!up && this.picture.value !== 'idle') this.picture.value = 'waiting';
   }
@@ -66,20 +64,16 @@ export class Watcher {
 
   #drop(): void {
     window.clearTimeout(this.#timer);
-    this.#abort.abort();
-    this.#pc?.close();
-    this.#pc = undefined;
-    endSession(this.#where);
-    this.#where = undefined;
+    this.#session?.end();
+    this.#session = undefined;
   }
 
   #connect(): void {
     this.#drop();
     if (this.#ended) return;
-    const abort = new AbortController();
-    this.#abort = abort;
-    const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
-    this.#pc = pc;
+    const session = new MediaSession(this.#path, 'bidder');
+    const { pc } = session;
+    this.#session = session;
     this.#frames = 0;
     this.#before = 0;
     this.#bytes = 0;
@@ -93,16 +87,12 @@ export class Watcher {
       this.media.addTrack(track);
     };
     pc.onconnectionstatechange = () => {
-      if (this.#pc === pc && pc.connectionState === 'failed') this.#again();
+      if (!session.isOver && pc.connectionState === 'failed') this.#again();
     };
-    negotiate(pc, this.#path, 'bidder', abort.signal).then(
-      (where) => {
-        if (this.#pc !== pc) return endSession(where);
-        this.#where = where;
-        this.#look(pc);
-      },
+    session.open().then(
+      () => this.#look(session),
       () => {
-        if (this.#pc !== pc || abort.signal.aborted) return;
+        if (session.isOver) return;
         if (this.#failures >= 1) elsewhere();
         this.#again();
       },
@@ -121,13 +111,13 @@ export class Watcher {
     this.#timer = window.setTimeout(() => this.#connect(), pause * (0.5 + Math.random() / 2));
   }
 
-  #look(pc: RTCPeerConnection): void {
+  #look(session: MediaSession): void {
     this.#timer = window.setTimeout(async () => {
-      if (this.#pc !== pc) return;
-      const report = await pc.getStats();
-      if (this.#pc !== pc) return;
+      if (session.isOver) return;
+      const report = await session.pc.getStats();
+      if (session.isOver) return;
       this.#judge(report);
-      if (this.#pc === pc) this.#look(pc);
+      if (!session.isOver) this.#look(session);
     }, LOOK_MS);
   }
 

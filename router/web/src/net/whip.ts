@@ -2,9 +2,8 @@
  * Going live: a camera, a screen or the test picture, sent by WHIP, and sent again elsewhere when the way is lost.
  */
 import { signal } from '@preact/signals';
-import { Refused } from './api';
+import { bytesIn, finalRefusal, MediaSession } from './mediasession';
 import { elsewhere } from './origins';
-import { bytesIn, endSession, negotiate } from './rtc';
 import { testPicture } from './testpicture';
 
 export type Source = 'camera' | 'screen' | 'test';
@@ -17,17 +16,19 @@ const LOOK_MS = 500;
 /** A node that takes a stream in reports on it several times a second; one that is silent this long is gone. */
 const DEAD_MS = 2_500;
 
+/** A source that is open, and what else must end with it. */
+interface Taken { media: MediaStream; stop: () => void }
+
 export class Broadcaster {
   readonly onAir = signal<OnAir>('off');
   readonly preview = signal<MediaStream | undefined>(undefined);
   readonly stats = signal<{ kbps: number; fps: number; width: number; height: number } | undefined>(undefined);
   readonly code = signal<string | undefined>(undefined);
   #path: string;
-  #media: MediaStream | undefined;
-  #stopSource: () => void = () => undefined;
-  #pc: RTCPeerConnection | undefined;
-  #where: string | undefined;
-  #abort = new AbortController();
+  #taken: Taken | undefined;
+  #session: MediaSession | undefined;
+  /** Counts starts and stops: a source that opens after its seller changed their mind is let go. */
+  #turn = 0;
   #timer = 0;
   #failures = 0;
   #bytes = { sent: 0, at: 0 };
@@ -41,27 +42,28 @@ export class Broadcaster {
   async start(source: Source, title: string): Promise<void> {
     this.stop();
     this.onAir.value = 'preparing';
+    const turn = this.#turn;
+    let taken: Taken;
     try {
-      const taken = await open(source, title);
-      this.#media = taken.media;
-      this.#stopSource = taken.stop;
+      taken = await open(source, title);
     } catch {
-      this.onAir.value = 'denied';
+      if (turn === this.#turn) this.onAir.value = 'denied';
       return;
     }
-    this.preview.value = this.#media;
+    if (turn !== this.#turn) return letGo(taken);
+    this.#taken = taken;
+    this.preview.value = taken.media;
     // 'Stop sharing' in the browser's own bar ends the track.
-    for (const track of this.#media.getVideoTracks()) track.onended = this.stop;
+    for (const track of taken.media.getVideoTracks()) track.onended = this.stop;
     this.#failures = 0;
     this.#connect();
   }
 
   stop = (): void => {
+    this.#turn += 1;
     this.#drop();
-    this.#stopSource();
-    for (const track of this.#media?.getTracks() ?? []) track.stop();
-    this.#stopSource = () => undefined;
-    this.#media = undefined;
+    if (this.#taken) letGo(this.#taken);
+    this.#taken = undefined;
     this.preview.value = undefined;
     this.stats.value = undefined;
     if (this.onAir.value !== 'refused') this.onAir.value = 'off';
@@ -74,38 +76,28 @@ export class Broadcaster {
 
   #drop(): void {
     window.clearTimeout(this.#timer);
-    this.#abort.abort();
-    this.#pc?.close();
-    this.#pc = undefined;
-    endSession(this.#where);
-    this.#where = undefined;
+    this.#session?.end();
+    this.#session = undefined;
   }
 
   #connect(): void {
-    const media = this.#media;
+    const media = this.#taken?.media;
     if (!media) return;
     this.#drop();
-    const abort = new AbortController();
-    this.#abort = abort;
-    const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
-    this.#pc = pc;
+    const session = new MediaSession(this.#path, 'seller');
+    this.#session = session;
     this.onAir.value = this.#failures === 0 ? 'connecting' : 'retrying';
     for (const track of media.getTracks()) {
-      const sender = pc.addTransceiver(track, { direction: 'sendonly', streams: [media] });
+      const sender = session.pc.addTransceiver(track, { direction: 'sendonly', streams: [media] });
       if (track.kind === 'video') preferVp8(sender);
     }
-    pc.onconnectionstatechange = () => this.#state(pc);
-    negotiate(pc, this.#path, 'seller', abort.signal).then(
-      (where) => {
-        if (this.#pc !== pc) return endSession(where);
-        this.#where = where;
-        this.#look(pc);
-      },
+    session.pc.onconnectionstatechange = () => this.#state(session);
+    session.open().then(
+      () => this.#look(session),
       (error: unknown) => {
-        if (this.#pc !== pc || abort.signal.aborted) return;
-        const problem = error instanceof Refused ? error.problem : undefined;
-        // 'Not open' passes with the start of the auction; other refusals won't.
-        if (problem && problem.status >= 400 && problem.status < 500 && problem.status !== 429 && problem.code !== 'not_open') {
+        if (session.isOver) return;
+        const problem = finalRefusal(error);
+        if (problem) {
           this.code.value = problem.code;
           this.onAir.value = 'refused';
           this.stop();
@@ -117,40 +109,41 @@ export class Broadcaster {
     );
   }
 
-  #state(pc: RTCPeerConnection): void {
-    if (this.#pc !== pc) return;
+  #state(session: MediaSession): void {
+    if (session.isOver) return;
     window.clearTimeout(this.#timer);
-    if (pc.connectionState === 'connected') {
+    if (session.pc.connectionState === 'connected') {
       this.#failures = 0;
       this.#heard = { bytes: 0, at: performance.now() };
       this.onAir.value = 'live';
-      this.#look(pc);
-    } else if (pc.connectionState === 'failed') {
+      this.#look(session);
+    } else if (session.pc.connectionState === 'failed') {
       this.#again();
-    } else if (pc.connectionState === 'disconnected') {
+    } else if (session.pc.connectionState === 'disconnected') {
       this.onAir.value = 'retrying';
-      this.#timer = window.setTimeout(() => this.#pc === pc && this.#again(), PATIENCE_MS);
+      this.#timer = window.setTimeout(() => !session.isOver && this.#again(), PATIENCE_MS);
     }
   }
 
   #again(): void {
     this.#drop();
-    if (!this.#media) return;
+    if (!this.#taken) return;
     this.onAir.value = 'retrying';
     const pause = RETRY_MS[Math.min(this.#failures, RETRY_MS.length - 1)] ?? 2_500;
     this.#failures += 1;
     this.#timer = window.setTimeout(() => this.#connect(), pause);
   }
 
-  #look(pc: RTCPeerConnection): void {
+  #look(session: MediaSession): void {
     window.clearTimeout(this.#timer);
     this.#timer = window.setTimeout(async () => {
-      if (this.#pc !== pc || pc.connectionState !== 'connected') return;
-      const report = await pc.getStats();
+      if (session.isOver || session.pc.connectionState !== 'connected') return;
+      const report = await session.pc.getStats();
+      if (session.isOver) return;
       const now = performance.now();
       const bytes = bytesIn(report);
       if (bytes > this.#heard.bytes) this.#heard = { bytes, at: now };
-      else if (this.#pc === pc && now - this.#heard.at > DEAD_MS) return this.#again();
+      else if (now - this.#heard.at > DEAD_MS) return this.#again();
       for (const row of report.values() as Iterable<RTCOutboundRtpStreamStats>) {
         if (row.type !== 'outbound-rtp' || row.kind !== 'video') continue;
         const sent = row.bytesSent ?? 0;
@@ -158,7 +151,7 @@ export class Broadcaster {
         this.#bytes = { sent, at: now };
         this.stats.value = { kbps: Math.round(kbps), fps: Math.round(row.framesPerSecond ?? 0), width: row.frameWidth ?? 0, height: row.frameHeight ?? 0 };
       }
-      if (this.#pc === pc) this.#look(pc);
+      this.#look(session);
     }, LOOK_MS);
   }
 }
@@ -170,7 +163,12 @@ function preferVp8(transceiver: RTCRtpTransceiver): void {
   transceiver.setCodecPreferences([...codecs].sort((a, b) => rank(a) - rank(b)));
 }
 
-async function open(source: Source, title: string): Promise<{ media: MediaStream; stop: () => void }> {
+function letGo({ media, stop }: Taken): void {
+  stop();
+  for (const track of media.getTracks()) track.stop();
+}
+
+async function open(source: Source, title: string): Promise<Taken> {
   const stop = () => undefined;
   switch (source) {
     case 'camera':

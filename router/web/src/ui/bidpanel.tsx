@@ -132,7 +132,8 @@ function BidStatus({ room, money }: { room: Room; money: (n: number) => string }
   }
 }
 
-function Outcome({ auction, me }: { auction: Auction; me: string | undefined }) {
+/** How it ended, for whom and at what price: the same words for bidders, onlookers and the seller. */
+export function Outcome({ auction, me }: { auction: Auction; me: string | undefined }) {
   const money = formatMoney(auction.price, auction.currency, locale.value);
   const won = auction.outcome === 'sold' && auction.leader != null && auction.leader === me;
   const [title, text, tone] = won ? [t('room.won'), t('room.wonText', { amount: money }), 'won']

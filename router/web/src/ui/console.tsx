@@ -7,7 +7,7 @@ import { command, schedule, type SellerVerb } from '../net/api';
 import { Broadcaster, type Source } from '../net/whip';
 import Missing from '../pages/missing';
 import { Room } from '../state/room';
-import { PriceView } from './bidpanel';
+import { Outcome, PriceView } from './bidpanel';
 import { Chat } from './chat';
 import { CountdownView } from './countdown';
 import { Camera, Card, Eye, Gavel, Screen } from './icons';
@@ -32,7 +32,7 @@ export function Console({ id }: { id: string }) {
       <div class="console-side">
         <div class="panel desk-panel">
           <CountdownView room={room} />
-          <PriceView room={room} auction={auction} />
+          {auction.phase === 'closed' ? <Outcome auction={auction} me={me.id} /> : <PriceView room={room} auction={auction} />}
           <Levers auction={auction} />
         </div>
         <Figures room={room} auction={auction} />
@@ -114,7 +114,6 @@ function Levers({ auction }: { auction: Auction }) {
         setAsking(false);
         void verb('cancel', { reason: why });
       }} />}
-      {phase === 'closed' && <p class="banner"><strong>{t(`outcome.${auction.outcome ?? 'unsold'}`)}</strong></p>}
       {problem && <p class="banner warn" role="alert">{reason(problem.code, problem)}</p>}
       <p class="share"><span>{t('studio.share')}</span> <a href={`/a/${auction.id}`} target="_blank" rel="noopener">{`${location.origin}/a/${auction.id}`}</a></p>
     </section>

@@ -37,7 +37,10 @@ export function CountdownView({ room }: { room: Room }) {
     const text = left === undefined ? '–:––' : formatLeft(left);
     if (span.textContent !== text) span.textContent = text;
     if (left === undefined) delete span.dataset.leftMs;
-    else span.dataset.leftMs = left.toFixed(1);
+    else {
+      span.dataset.held = String(room.countdown.isHeld);
+      span.dataset.leftMs = left.toFixed(1);
+    }
     // Half a pixel at a time: as smooth to the eye as every frame, and a hundred times less to paint.
     const share = Math.round(Math.min(1, (left ?? 0) / total.current) * BAR_STEPS) / BAR_STEPS;
     if (bar.current && share !== drawn.current) bar.current.style.transform = `scaleX(${(drawn.current = share)})`;

@@ -4,12 +4,13 @@ import { chromium } from 'playwright-core';
 import { join } from 'node:path';
 import { ARTIFACTS } from './cluster.mjs';
 
-export async function launch() {
+/** `media`: how the browser answers when a page asks for a camera or a screen. */
+export async function launch(media = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']) {
   return chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
       '--disable-background-timer-throttling', '--disable-renderer-backgrounding', '--disable-backgrounding-occluded-windows',
-      '--allow-loopback-in-peer-connection', '--autoplay-policy=no-user-gesture-required', '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream'],
+      '--allow-loopback-in-peer-connection', '--autoplay-policy=no-user-gesture-required', ...media],
   });
 }
 
@@ -17,9 +18,10 @@ const people = new Set();
 
 /** After a failure: what everybody's page showed, as pictures and words. */
 export async function wreckage(name) {
+  const slug = name.replace(/[^a-z0-9]+/gi, '-').slice(0, 40);
   for (const [i, page] of [...people].entries()) {
     if (page.isClosed()) continue;
-    await page.screenshot({ path: join(ARTIFACTS, `failed-${name}-${i}.png`) }).catch(() => undefined);
+    await page.screenshot({ path: join(ARTIFACTS, `failed-${slug}-${i}.png`) }).catch(() => undefined);
     const words = await page.evaluate(() => ({ at: location.pathname, room: { ...document.querySelector('[data-testid=room],[data-testid=console]')?.dataset }, link: { ...document.querySelector('[data-testid=link]')?.dataset },
       status: document.querySelector('[data-testid=bid-status]')?.textContent, log: document.querySelector('[data-testid=log]')?.innerText })).catch(() => undefined);
     console.error(`page ${i}:`, JSON.stringify(words));
@@ -55,30 +57,30 @@ export async function awaitPrice(page, minor) {
   await page.waitForSelector(`${at('price')}[data-minor="${minor}"]`);
 }
 
-/** The countdown as drawn in one frame, the wall time of that frame (pages on one machine share it), and whether it is held. */
-export async function drawn(page) {
-  return page.evaluate(() => new Promise((resolve) => {
-    requestAnimationFrame(() => queueMicrotask(() => {
-      const span = document.querySelector('[data-testid=countdown] span');
-      const held = document.querySelector('.clock.held') !== null;
-      resolve({ left: Number(span?.dataset.leftMs), at: performance.timeOrigin + performance.now(), held });
-    }));
-  }));
-}
-
-/** Watches the drawn countdown from now on: each frame's number goes into window.__drawn. */
+/**
+ * Writes down every number that the countdown draws from now on: `[wall time, left, held]`, taken right after the page
+ * wrote it (pages on one machine share the wall time). A number that is drawn again unchanged is written down as well.
+ */
 export async function recordCountdown(page) {
   await page.evaluate(() => {
     window.__drawn = [];
-    const look = () => {
-      const left = Number(document.querySelector('[data-testid=countdown] span')?.dataset.leftMs);
-      if (Number.isFinite(left)) window.__drawn.push([performance.now(), left]);
-      requestAnimationFrame(look);
-    };
-    requestAnimationFrame(look);
+    window.__recorder?.disconnect();
+    window.__recorder = new MutationObserver((changes) => {
+      const span = changes.at(-1).target;
+      if (!span.closest('[data-testid=countdown]') || span.dataset.leftMs === undefined) return;
+      window.__drawn.push([performance.timeOrigin + performance.now(), Number(span.dataset.leftMs), span.dataset.held === 'true']);
+    });
+    window.__recorder.observe(document.body, { subtree: true, attributes: true, attributeFilter: ['data-left-ms'] });
   });
 }
 export const recorded = (page) => page.evaluate(() => window.__drawn);
+
+/** The number as drawn last. */
+export async function drawn(page) {
+  return page.evaluate(() => new Promise((resolve) => {
+    requestAnimationFrame(() => queueMicrotask(() => resolve(Number(document.querySelector('[data-testid=countdown] span')?.dataset.leftMs))));
+  }));
+}
 
 /** Decoded frames of the page's video, counted by the browser. */
 export async function frames(page) {

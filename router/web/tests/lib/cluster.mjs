@@ -1,4 +1,5 @@
 // A cluster for a test: `rushroom demo` as a process of its own, or (RUSHROOM_MOCK=1) the stand-in of dev/mock.mjs.
+import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, watch, createWriteStream, mkdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -40,12 +41,16 @@ async function until(dir, read, child) {
   });
 }
 
-export async function startCluster() {
+/** The lines of a node's log that tell of a panic: bad luck never panics, so each is a bug. */
+export const panics = (text) => text.split('\n').filter((line) => line.includes('panicked'));
+
+/** `name` is the test's: logs are kept under it. */
+export async function startCluster(name) {
   const dir = mkdtempSync(join(tmpdir(), 'rushroom-web-'));
   const ports = join(dir, 'ports.json');
   mkdirSync(ARTIFACTS, { recursive: true });
-  const log = createWriteStream(join(ARTIFACTS, 'cluster.log'));
-  if (isMock) return startMock(dir, log);
+  const log = createWriteStream(join(ARTIFACTS, `${name}-cluster.log`));
+  if (isMock) return startMock(dir, log, name);
   const child = spawn(binary(), ['demo', '--quiet', '--no-bots', '--dir', join(dir, 'data'), '--ports-file', ports], { stdio: ['ignore', 'pipe', 'pipe'] });
   child.stdout.pipe(log, { end: false });
   child.stderr.pipe(log, { end: false });
@@ -57,19 +62,22 @@ export async function startCluster() {
       return undefined;
     }
   };
-  await until(dirname(ports), read, child);
-  return handle(() => read() ?? [], child, dir);
+  await until(dirname(ports), read, child).catch((error) => {
+    child.kill('SIGKILL');
+    throw error;
+  });
+  return handle(() => read() ?? [], child, dir, name);
 }
 
-async function startMock(dir, log) {
+async function startMock(dir, log, name) {
   const child = spawn(process.execPath, [new URL('../../dev/mock.mjs', import.meta.url).pathname], { stdio: ['ignore', 'pipe', 'pipe'] });
   child.stdout.pipe(log, { end: false });
   await new Promise((resolve) => child.stdout.once('data', resolve));
   const nodes = [1, 2, 3].map((id) => ({ id, http: `http://127.0.0.1:${8786 + id}`, pid: undefined, region: id === 3 ? 'tokyo' : 'seoul' }));
-  return handle(() => nodes, child, dir);
+  return handle(() => nodes, child, dir, name);
 }
 
-function handle(nodes, child, dir) {
+function handle(nodes, child, dir, name) {
   const base = (node) => (String(node.http).includes('://') ? String(node.http).replace(/\/$/, '') : `http://${node.http}`);
   return {
     nodes,
@@ -95,8 +103,14 @@ function handle(nodes, child, dir) {
       const hard = setTimeout(() => child.kill('SIGKILL'), 10_000);
       if (child.exitCode === null) await gone;
       clearTimeout(hard);
-      for (const { id, log: file } of nodes()) if (file && existsSync(file)) copyFileSync(file, join(ARTIFACTS, `node${id}.log`));
+      const logs = nodes().filter(({ log }) => log && existsSync(log));
+      const found = logs.flatMap(({ id, log }) => {
+        copyFileSync(log, join(ARTIFACTS, `${name}-node${id}.log`));
+        return panics(readFileSync(log, 'utf8')).map((line) => `node ${id}: ${line}`);
+      });
       rmSync(dir, { recursive: true, force: true });
+      if (!isMock) assert.equal(logs.length, 3, 'every node has a log');
+      assert.deepEqual(found, [], 'no node panicked');
     },
   };
 }
