@@ -3,7 +3,7 @@
 //! ```text
 //!  shard-0007.snap                         all numbers little-endian
 //!   0  magic    "RUSHSNAP"
-//!   8  version  u32   1
+//!   8  version  u32   2
 //!  12  meta     u32   length of the meta part
 //!  16  body     u64   length of the body
 //!  24  crc32c   u32   of bytes 0..24, meta, body
@@ -36,7 +36,7 @@ use std::{
 };
 
 const MAGIC: [u8; 8] = *b"RUSHSNAP";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEAD: usize = 32;
 
 /// A state taken at one moment, to be encoded elsewhere: the state's lock is held only for this.

@@ -4,7 +4,7 @@
 
 use crate::ports::ChatLine;
 use auction::{
-    AuctionView, Definition, Event, EventKind, Outcome, Phase, Stamp, Verdict,
+    AuctionView, Definition, Event, EventKind, Outcome, Phase, Stamp, Verdict, chain,
     money::{MONEY_MAX, Money},
 };
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -67,6 +67,14 @@ pub(crate) struct SoftCloseBody {
     pub(crate) extensions_max: u32,
 }
 
+/// A reserve, opened after the close.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct ReserveBody {
+    pub(crate) amount: u64,
+    /// 64 hex digits: with the amount they make the seal of the `open` event.
+    pub(crate) salt: String,
+}
+
 /// The seller's stream.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct StreamBody {
@@ -104,6 +112,8 @@ pub(crate) struct AuctionBody {
     pub(crate) bids: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reserve_met: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reserve: Option<ReserveBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ends_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,6 +171,10 @@ impl AuctionBody {
             leader: view.leader.as_ref().map(Into::into),
             bids: view.bids,
             reserve_met: view.reserve_met,
+            reserve: terms.reserve.map(|reserve| ReserveBody {
+                amount: reserve.amount,
+                salt: hex::encode(reserve.salt),
+            }),
             ends_at: view.ends_at.map(|s| s.0),
             left_ms: view.left_ms,
             start_at_ms: view.start_wall_ms,
@@ -193,6 +207,12 @@ pub(crate) struct EventBody {
     pub(crate) leader: Option<String>,
     pub(crate) h: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) digest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seller: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) amount: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cut_ms: Option<u64>,
@@ -224,10 +244,15 @@ impl From<&Event> for EventBody {
             price: event.price,
             leader: event.leader.as_ref().map(Into::into),
             h: hex::encode(event.hash),
+            digest: chain::digest(event).map(hex::encode),
             ..EventBody::default()
         };
         match &event.kind {
-            EventKind::Open | EventKind::Raise => {}
+            EventKind::Raise => {}
+            EventKind::Open(opening) => {
+                body.seller = Some((&opening.seller).into());
+                body.seal = opening.seal.map(hex::encode);
+            }
             EventKind::Bid {
                 amount,
                 cut_ms,

@@ -64,10 +64,11 @@ async fn replica(api: &Api, node: usize, a: &str) -> Result<Vec<Log>> {
         .collect()
 }
 
-/// An event of the API in the words of the history: who bid what, or who won at what.
+/// An event of the API in the words of the history: who bid what, who won at what, and the cells that its hash is of.
 pub(crate) fn log(event: &Event) -> Log {
     let sold = event.outcome.as_deref() == Some("sold");
     let (bidder, amt) = match event.ty.as_str() {
+        "open" => (event.seller.clone(), None),
         "bid" => (event.actor.clone(), event.amount),
         "close" if sold => (event.leader.clone(), Some(event.price)),
         "close" => (None, Some(0)),
@@ -76,7 +77,7 @@ pub(crate) fn log(event: &Event) -> Log {
     Log {
         seq: event.seq,
         ty: event.ty.clone(),
-        idem: event.id.clone().unwrap_or_default(),
+        idem: event.digest.clone().or_else(|| event.id.clone()).unwrap_or_default(),
         bidder: bidder.unwrap_or_default(),
         amt,
         ct: event.ct,

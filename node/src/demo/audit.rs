@@ -5,6 +5,7 @@ use super::crowd::Door;
 use super::report::Report;
 use crate::verify::{self, Export};
 use anyhow::{Context as _, Result};
+use auction::verify::Line;
 use client::bots::WatcherReport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -38,17 +39,21 @@ pub(super) async fn check(
             let accepted = books.iter().flat_map(|b| &b.accepted).filter(|a| a.auction == *id);
             lost.extend(
                 accepted
-                    .filter(|a| !holds(&export, a))
+                    .filter(|a| !holds(&export.events, a))
                     .map(|a| (a.user.clone(), a.id.clone())),
             );
-            twice.extend(repeated(&export).into_iter().map(|(user, bid)| (id.clone(), user, bid)));
-            if let Err(why) = winner(&export) {
+            twice.extend(
+                repeated(&export.events)
+                    .into_iter()
+                    .map(|(user, bid)| (id.clone(), user, bid)),
+            );
+            if let Err(why) = winner(&export.events) {
                 complain(&mut report.winners_ok, id, place, &why);
             }
             let shown = watched
                 .iter()
                 .filter(|(a, _)| a == id)
-                .all(|(_, w)| as_shown(&export, w));
+                .all(|(_, w)| as_shown(&export.events, w));
             if !shown {
                 complain(&mut report.winners_ok, id, place, "a viewer was shown another end");
             }
@@ -88,23 +93,23 @@ async fn closed_export(door: &Door, id: &str, place: usize) -> Result<Export> {
 }
 
 /// The log holds the bid as it was acknowledged.
-fn holds(export: &Export, bid: &Accepted) -> bool {
+fn holds(events: &[Line], bid: &Accepted) -> bool {
     let at = usize::try_from(bid.verdict.seq)
         .ok()
-        .and_then(|seq| export.events.get(seq.checked_sub(1)?));
+        .and_then(|seq| events.get(seq.checked_sub(1)?));
     at.is_some_and(|event| {
         event.seq == bid.verdict.seq
             && event.actor.as_deref() == Some(&bid.user)
             && event.id.as_deref() == Some(&bid.id)
             && event.amount == Some(bid.amount)
-            && event.h == bid.verdict.h
+            && hex::encode(event.h) == bid.verdict.h
     })
 }
 
 /// Bids that are in the log more than once.
-fn repeated(export: &Export) -> Vec<(String, String)> {
+fn repeated(events: &[Line]) -> Vec<(String, String)> {
     let mut seen = BTreeMap::new();
-    for event in export.events.iter().filter(|e| e.ty == "bid") {
+    for event in events.iter().filter(|e| e.ty == "bid") {
         if let (Some(actor), Some(id)) = (&event.actor, &event.id) {
             *seen.entry((actor.clone(), id.clone())).or_insert(0) += 1;
         }
@@ -116,12 +121,12 @@ fn repeated(export: &Export) -> Vec<(String, String)> {
 }
 
 /// One close, at the end, to the last bidder.
-fn winner(export: &Export) -> Result<(), String> {
-    let closes = export.events.iter().filter(|e| e.ty == "close").count();
-    let Some(close) = export.events.last().filter(|e| e.ty == "close" && closes == 1) else {
+fn winner(events: &[Line]) -> Result<(), String> {
+    let closes = events.iter().filter(|e| e.ty == "close").count();
+    let Some(close) = events.last().filter(|e| e.ty == "close" && closes == 1) else {
         return Err(format!("{closes} closes, or something after one"));
     };
-    let last = export.events.iter().rev().find(|e| e.ty == "bid");
+    let last = events.iter().rev().find(|e| e.ty == "bid");
     let sold = close.outcome.as_deref() == Some("sold");
     let right = last.map_or(!sold && close.leader.is_none(), |bid| sold && close.leader == bid.actor);
     if right {
@@ -136,23 +141,22 @@ fn winner(export: &Export) -> Result<(), String> {
 }
 
 /// A viewer saw the same close, by the same hash, and no event twice or missing.
-fn as_shown(export: &Export, watched: &WatcherReport) -> bool {
-    let close = export.events.last();
+fn as_shown(events: &[Line], watched: &WatcherReport) -> bool {
+    let close = events.last();
     let same = watched
         .close
         .as_ref()
         .zip(close)
-        .is_some_and(|((seen, _), close)| seen.h == close.h);
+        .is_some_and(|((seen, _), close)| seen.h == hex::encode(close.h));
     same && watched.gaps == 0 && watched.repeats == 0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use client::wire::{Auction, Event};
 
-    fn export(events: &[(&str, Option<&str>, Option<&str>)]) -> Export {
-        let events = events.iter().enumerate().map(|(i, (ty, actor, id))| Event {
+    fn export(events: &[(&str, Option<&str>, Option<&str>)]) -> Vec<Line> {
+        let events = events.iter().enumerate().map(|(i, (ty, actor, id))| Line {
             seq: i as u64 + 1,
             ty: (*ty).into(),
             actor: actor.map(Into::into),
@@ -165,12 +169,9 @@ mod tests {
                     "unsold".into()
                 }
             }),
-            ..Event::default()
+            ..Line::default()
         });
-        Export {
-            auction: Auction::default(),
-            events: events.collect(),
-        }
+        events.collect()
     }
 
     #[test]

@@ -120,7 +120,7 @@ fn event(seq: u64) -> Event {
         id: None,
         price: 1,
         leader: None,
-        kind: auction::EventKind::Open,
+        kind: auction::EventKind::Raise,
         hash: [1; 32],
     }
 }

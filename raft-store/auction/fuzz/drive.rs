@@ -7,8 +7,8 @@
 //! Shared by the fuzz target and by `tests/arbitrary.rs`.
 
 use auction::{
-    Action, Actor, Applied, Command, Currency, Definition, Entry, Hold, Id, Limits, Office, Phase, Rights, Shard,
-    Stamp, Stamped, Terms, TimeRule, body_hash,
+    Action, Actor, Applied, Command, Currency, Definition, Entry, Hold, Id, Limits, Office, Phase, Reserve, Rights,
+    Shard, Stamp, Stamped, Terms, TimeRule, body_hash,
     money::MONEY_MAX,
     terms::{Rush, SoftClose},
     verify,
@@ -74,7 +74,9 @@ fn definition(bytes: &mut Bytes<'_>) -> Definition {
         } else {
             vec![(0, bytes.number()), (bytes.number(), bytes.number())]
         },
-        reserve: bytes.maybe(Bytes::number),
+        reserve: bytes
+            .maybe(Bytes::number)
+            .map(|amount| Reserve { amount, salt: [9; 32] }),
         duration_ms: number(bytes, 5_000),
         time: TimeRule { rush, soft_close },
         guests: bytes.below(2) == 0,
@@ -240,10 +242,7 @@ fn check(shard: &Shard, view: &auction::AuctionView) -> (usize, usize) {
     let closed = events.last().is_some_and(|last| last.kind.ty() == "close");
     assert_eq!(closed, matches!(view.phase, Phase::Closed(_)));
     assert_eq!(view.seq, events.len() as u64);
-    let head = verify::Head {
-        auction: view.id.to_string(),
-        terms: view.definition.terms.clone(),
-    };
+    let head = verify::Head::from(view);
     let lines = events.iter().map(|event| verify::Line::from(&**event));
     // At the very end of time stamps saturate, and the replay's differences with them.
     if shard.top() < Stamp(u64::MAX / 2) {

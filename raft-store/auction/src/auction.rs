@@ -195,7 +195,7 @@ impl Auction {
                 .definition
                 .terms
                 .reserve
-                .is_none_or(|reserve| self.price >= reserve);
+                .is_none_or(|reserve| self.price >= reserve.amount);
             let outcome = if self.leader.is_some() && met {
                 Outcome::Sold
             } else {
@@ -293,10 +293,13 @@ impl Auction {
         }
     }
 
-    /// The auction as shown: without what must stay hidden.
+    /// The auction as shown: without what must stay hidden. The reserve is opened when the outcome hung on it.
     pub(crate) fn view(&self) -> AuctionView {
         let mut definition = self.definition.clone();
-        let reserve = definition.terms.reserve.take();
+        let reserve = definition.terms.reserve;
+        if !matches!(self.phase, Phase::Closed(Outcome::Sold | Outcome::Unsold)) {
+            definition.terms.reserve = None;
+        }
         AuctionView {
             id: self.id.clone(),
             version: self.version,
@@ -307,7 +310,7 @@ impl Auction {
             least: self.least(),
             leader: self.leader.clone(),
             bids: self.bids,
-            reserve_met: reserve.map(|reserve| self.bids > 0 && self.price >= reserve),
+            reserve_met: reserve.map(|reserve| self.bids > 0 && self.price >= reserve.amount),
             ends_at: self.ends_at,
             left_ms: self.paused_at.and_then(|at| self.ends_at.map(|end| end.since(at))),
             start_wall_ms: self.start_wall_ms,

@@ -9,19 +9,19 @@
 //!
 //! | ty | idem | bidder | amt | ct | dl |
 //! |---|---|---|---|---|---|
-//! | open, pause, resume, extend | the command's id | | | its stamp | `ends_at` after it |
-//! | bid that leads at its own amount | id | who bid | the amount = the visible price | | |
+//! | open | digest of all that is fixed | the seller | | its stamp | `ends_at` after it |
+//! | bid that leads at its own amount | the command's id | who bid | the amount = the visible price | | |
 //! | bid that a hidden maximum answered | id | who bid | `amount/price/leader` | | |
 //! | raise | id | the leader | the visible price (the maximum stays hidden) | | |
-//! | held | | | | | |
-//! | close | id (only of a cancel) | the winner, if sold | the final price, 0 if not sold | | the deadline that it closes |
-//! | stream | id | | `node/stream`; `/stream`: gone | | |
+//! | pause, resume, extend, held, stream | digest of its particulars | | | | |
+//! | close | of a cancel: digest of its particulars | the winner, if sold | the final price, 0 if not sold | | the deadline that it closes |
 //!
-//! For plain bids this is `rushroom-history/1` to the letter, so that a checker that knows only that form verifies the
-//! product's own log. The two longer payloads exist because a price or leader that isn't in the line could be altered
-//! without breaking the chain.
+//! The digests (64 hex digits) and the texts that they are of stand in `bound`. All but an answered bid is
+//! `rushroom-history/1` to the letter, so that a checker that knows only that form verifies the product's own log from
+//! the cells. The longer payload exists because a price or leader that isn't in the line could be altered without
+//! breaking the chain.
 
-use crate::{Event, EventKind, Id, Outcome};
+use crate::{Event, EventKind, Id, Outcome, bound::Particulars};
 use sha2::{Digest, Sha256};
 
 /// A link of the chain.
@@ -40,8 +40,8 @@ pub struct Line<'a> {
     pub seq: u64,
     /// Its type.
     pub ty: &'a str,
-    /// The command's id, or empty.
-    pub idem: &'a str,
+    /// The command's id, or what stands in its place.
+    pub idem: Idem<'a>,
     /// Bidder or winner, or empty.
     pub bidder: &'a str,
     /// The amount, or what stands in its place.
@@ -50,6 +50,17 @@ pub struct Line<'a> {
     pub ct: u64,
     /// The deadline.
     pub dl: u64,
+}
+
+/// What stands in the place of the id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Idem<'a> {
+    /// Nothing.
+    Empty,
+    /// The command's id.
+    Id(&'a str),
+    /// The digest of what has no cell of its own.
+    Digest(Hash),
 }
 
 /// What stands in the place of the amount.
@@ -61,8 +72,6 @@ pub enum Amt<'a> {
     Money(u64),
     /// A bid and the hidden maximum's answer.
     Answered(u64, u64, &'a str),
-    /// A stream, and the node that takes it in.
-    Stream(Option<u64>, &'a str),
 }
 
 /// The line of an event.
@@ -79,23 +88,52 @@ pub fn line(event: &Event) -> Line<'_> {
         EventKind::Raise => (text_of(&event.actor), Amt::Money(event.price)),
         EventKind::Close { outcome: Outcome::Sold } => (text_of(&event.leader), Amt::Money(event.price)),
         EventKind::Close { .. } => ("", Amt::Money(0)),
-        EventKind::Stream { node, stream } => ("", Amt::Stream(*node, stream.as_str())),
-        EventKind::Open
-        | EventKind::Pause { .. }
+        EventKind::Open(opening) => (opening.seller.as_str(), Amt::Empty),
+        EventKind::Pause { .. }
         | EventKind::Resume { .. }
         | EventKind::Extend { .. }
-        | EventKind::Held { .. } => ("", Amt::Empty),
+        | EventKind::Held { .. }
+        | EventKind::Stream { .. } => ("", Amt::Empty),
     };
-    let idem = text_of(&event.id);
     Line {
         seq: event.seq,
         ty: event.kind.ty(),
-        idem,
+        idem: idem(event),
         bidder,
         amt,
         ct: event.ct.0,
         dl: event.ends_at.0,
     }
+}
+
+/// The digest that an event binds, if it binds one: what is published with it, so that its line can be written from cells.
+#[must_use]
+pub fn digest(event: &Event) -> Option<Hash> {
+    match idem(event) {
+        Idem::Digest(digest) => Some(digest),
+        Idem::Empty | Idem::Id(_) => None,
+    }
+}
+
+fn idem(event: &Event) -> Idem<'_> {
+    let mut told = Particulars {
+        seq: event.seq,
+        ty: event.kind.ty(),
+        actor: event.actor.as_ref().map(Id::as_str),
+        id: event.id.as_ref().map(Id::as_str),
+        ..Particulars::default()
+    };
+    match &event.kind {
+        EventKind::Bid { .. } | EventKind::Raise => {
+            return event.id.as_ref().map_or(Idem::Empty, |id| Idem::Id(id.as_str()));
+        }
+        EventKind::Open(opening) => return Idem::Digest(opening.terms),
+        EventKind::Pause { until, .. } => told.until = until.map(|until| until.0),
+        EventKind::Resume { dms } | EventKind::Extend { dms } | EventKind::Held { dms } => told.dms = Some(*dms),
+        EventKind::Stream { node, stream } => (told.node, told.stream) = (*node, Some(stream.as_str())),
+        EventKind::Close { .. } => {}
+    }
+    told.digest().map_or(Idem::Empty, Idem::Digest)
 }
 
 fn text_of(id: &Option<Id>) -> &str {
@@ -105,11 +143,7 @@ fn text_of(id: &Option<Id>) -> &str {
 /// The hash of a line after `previous` (`None`: it is the first).
 #[must_use]
 pub fn link(auction: &str, previous: Option<&Hash>, line: &Line<'_>) -> Hash {
-    let mut buffer = Buffer {
-        bytes: [0; BUFFER],
-        len: 0,
-        hash: Sha256::new(),
-    };
+    let mut buffer = Buffer::new();
     match previous {
         Some(hash) => buffer.hex(hash),
         None => {
@@ -119,25 +153,20 @@ pub fn link(auction: &str, previous: Option<&Hash>, line: &Line<'_>) -> Hash {
     }
     buffer.cell_number(line.seq);
     buffer.cell(line.ty);
-    buffer.cell(line.idem);
+    match line.idem {
+        Idem::Empty => buffer.cell(""),
+        Idem::Id(id) => buffer.cell(id),
+        Idem::Digest(digest) => buffer.cell_hash(Some(&digest)),
+    }
     buffer.cell(line.bidder);
     buffer.text("|");
     match line.amt {
         Amt::Empty => {}
         Amt::Money(amount) => buffer.number(amount),
         Amt::Answered(amount, price, leader) => {
-            buffer.number(amount);
-            buffer.text("/");
-            buffer.number(price);
+            buffer.numbers("/", [amount, price]);
             buffer.text("/");
             buffer.text(leader);
-        }
-        Amt::Stream(node, stream) => {
-            if let Some(node) = node {
-                buffer.number(node);
-            }
-            buffer.text("/");
-            buffer.text(stream);
         }
     }
     buffer.cell_number(line.ct);
@@ -155,14 +184,22 @@ pub fn hash(previous: Option<&Hash>, event: &Event) -> Hash {
 const BUFFER: usize = 512;
 
 /// Gathers text and hashes it, in as few calls as it can.
-struct Buffer {
+pub(crate) struct Buffer {
     bytes: [u8; BUFFER],
     len: usize,
     hash: Sha256,
 }
 
 impl Buffer {
-    fn text(&mut self, text: &str) {
+    pub(crate) fn new() -> Buffer {
+        Buffer {
+            bytes: [0; BUFFER],
+            len: 0,
+            hash: Sha256::new(),
+        }
+    }
+
+    pub(crate) fn text(&mut self, text: &str) {
         self.raw(text.as_bytes());
     }
 
@@ -180,12 +217,28 @@ impl Buffer {
         }
     }
 
-    fn cell(&mut self, text: &str) {
+    pub(crate) fn cell(&mut self, text: &str) {
         self.raw(b"|");
         self.text(text);
     }
 
-    fn cell_number(&mut self, number: u64) {
+    /// A hash as 64 hex digits, or nothing.
+    pub(crate) fn cell_hash(&mut self, hash: Option<&Hash>) {
+        self.raw(b"|");
+        if let Some(hash) = hash {
+            self.hex(hash);
+        }
+    }
+
+    /// Numbers with `between` between them.
+    pub(crate) fn numbers(&mut self, between: &str, numbers: impl IntoIterator<Item = u64>) {
+        for (place, number) in numbers.into_iter().enumerate() {
+            self.text(if place == 0 { "" } else { between });
+            self.number(number);
+        }
+    }
+
+    pub(crate) fn cell_number(&mut self, number: u64) {
         self.raw(b"|");
         self.number(number);
     }
@@ -215,7 +268,7 @@ impl Buffer {
         self.raw(&text);
     }
 
-    fn done(mut self) -> Hash {
+    pub(crate) fn done(mut self) -> Hash {
         self.hash.update(&self.bytes[..self.len]);
         self.hash.finalize().into()
     }

@@ -29,6 +29,8 @@ impl Sink {
     fn auction(&mut self, a: &Auction) {
         self.id(Some(&a.id));
         self.word(a.definition_hash);
+        self.0
+            .update(a.definition.terms.reserve.map_or([0; 32], |reserve| reserve.salt));
         self.id(a.leader.as_ref());
         self.id(a.stream.as_ref().map(|stream| &stream.1));
         let words = [

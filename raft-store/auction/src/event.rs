@@ -1,6 +1,7 @@
 //! What became so. An auction's events are its log: numbered 1, 2, 3 …, each bound to the one before by a hash.
 
-use crate::{AuctionId, Id, Money, Stamp};
+use crate::{AuctionId, Id, Money, Stamp, bound::Opening};
+use alloc::boxed::Box;
 
 /// One accepted change of one auction.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,8 +31,8 @@ pub struct Event {
 /// The kinds of event; `EventKind::ty` is the word on the wire and in the chain.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EventKind {
-    /// Went live.
-    Open,
+    /// Went live: from here on the definition is fixed.
+    Open(Box<Opening>),
     /// A bid was accepted. `amount` is what was asked; the visible price is `Event::price`.
     Bid {
         /// What the bidder named (for a maximum: the visible price that it made).
@@ -84,7 +85,7 @@ impl EventKind {
     #[must_use]
     pub fn ty(&self) -> &'static str {
         match self {
-            EventKind::Open => "open",
+            EventKind::Open(_) => "open",
             EventKind::Bid { .. } => "bid",
             EventKind::Raise => "raise",
             EventKind::Pause { .. } => "pause",

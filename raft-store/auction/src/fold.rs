@@ -67,7 +67,8 @@ pub fn body_hash(action: &Action) -> BodyHash {
     .done()
 }
 
-/// The stable hash of a definition, reserve and all.
+/// The stable hash of a definition, reserve and all. The reserve's salt is left out: each sending of one request throws
+/// it anew, and all of them are the same command. The state's digest takes it in by itself.
 pub(crate) fn definition_hash(definition: &Definition) -> u64 {
     let terms = &definition.terms;
     let mut fold = Fold::new(0xde)
@@ -80,7 +81,9 @@ pub(crate) fn definition_hash(definition: &Definition) -> u64 {
     for (from, increment) in &terms.increments {
         fold = fold.word(*from).word(*increment);
     }
-    fold = fold.maybe(terms.reserve).word(terms.duration_ms);
+    fold = fold
+        .maybe(terms.reserve.map(|reserve| reserve.amount))
+        .word(terms.duration_ms);
     fold = match terms.time.rush {
         Some(rush) => fold
             .word(1)

@@ -13,12 +13,14 @@
 use crate::{
     Action, Actor, Definition, EventKind, Id, Money, Outcome, Phase, Reason, Rights, Stamp,
     auction::{Auction, Cause, Out},
+    bound::Opening,
     cut::move_end,
     fold::definition_hash,
     money::MONEY_MAX,
     phase::{Verb, guard},
     terms::{EXTEND_MS_MAX, PAUSE_MS, reason_fits},
 };
+use alloc::boxed::Box;
 
 impl Auction {
     /// Judges a command at `arrived`. All timers up to `arrived` must have run.
@@ -132,7 +134,9 @@ impl Auction {
         self.ends_at = Some(cause.ct.plus(self.definition.terms.duration_ms));
         self.start_wall_ms = None;
         self.stream_gone = false;
-        self.emit(cause, EventKind::Open, out);
+        let (actor, id) = (cause.actor, cause.id);
+        let opening = Opening::of(self.id.as_str(), self.version, &self.definition, actor, id);
+        self.emit(cause, EventKind::Open(Box::new(opening)), out);
         Ok(())
     }
 

@@ -21,6 +21,7 @@ extern crate alloc;
 extern crate std;
 
 mod auction;
+pub mod bound;
 pub mod chain;
 pub mod command;
 pub mod cut;
@@ -47,6 +48,7 @@ mod tests;
 pub mod verify;
 pub mod view;
 
+pub use bound::{Opening, Reserve};
 pub use command::{Action, Actor, Command, Entry, Hold, Key, Rights, Stamped};
 pub use event::{Event, EventKind, Outcome};
 pub use fold::body_hash;

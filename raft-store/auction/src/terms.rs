@@ -3,7 +3,10 @@
 //! Every field's bounds stand in one place, `validate`, which names the first field that is wrong; the edge asks it before
 //! a command is sent, and `apply` asks it again, because a log may hold anything.
 
-use crate::money::{Currency, MONEY_MAX, Money};
+use crate::{
+    bound::Reserve,
+    money::{Currency, MONEY_MAX, Money},
+};
 use alloc::{string::String, vec::Vec};
 
 /// What is sold, by whom, under which terms. Edited only before the auction is live.
@@ -28,8 +31,8 @@ pub struct Terms {
     pub start_price: Money,
     /// `(from price, increment)`, first row from 0, rising; `p + increment(p)` never falls as p grows.
     pub increments: Vec<(Money, Money)>,
-    /// Hidden until met; `None`: sells to any bid.
-    pub reserve: Option<Money>,
+    /// Hidden until the end; `None`: sells to any bid.
+    pub reserve: Option<Reserve>,
     /// Bidding time at the start, ms.
     pub duration_ms: u64,
     /// How bids move the end.
@@ -135,7 +138,11 @@ impl Terms {
         must("currency", upper, "three capital letters (ISO 4217)")?;
         must("start_price", self.start_price <= MONEY_MAX, "at most 10^15")?;
         self.validate_increments()?;
-        must("reserve", self.reserve.is_none_or(|r| r <= MONEY_MAX), "at most 10^15")?;
+        must(
+            "reserve",
+            self.reserve.is_none_or(|r| r.amount <= MONEY_MAX),
+            "at most 10^15",
+        )?;
         must(
             "duration_ms",
             DURATION_MS.contains(&self.duration_ms),

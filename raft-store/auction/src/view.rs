@@ -31,14 +31,15 @@ impl Phase {
     }
 }
 
-/// One version of an auction. What must stay hidden (reserve, maxima) is not in it but as `reserve_met`.
+/// One version of an auction. What must stay hidden is not in it: maxima never, the reserve only as `reserve_met` until
+/// the auction closes sold or unsold.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AuctionView {
     /// The auction.
     pub id: AuctionId,
     /// Version of the definition (edits before it is live).
     pub version: u32,
-    /// What is sold, by whom, on which terms. `terms.reserve` is always `None` here.
+    /// What is sold, by whom, on which terms. `terms.reserve`: only once it is opened.
     pub definition: Definition,
     /// Where in its life.
     pub phase: Phase,

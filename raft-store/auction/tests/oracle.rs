@@ -16,7 +16,7 @@
 use auction::terms::{Rush, SoftClose};
 use auction::{
     Action, Actor, Applied, AuctionParts, Command, Currency, Definition, Entry, Event, EventKind, Hold, Id, Limits,
-    Office, Outcome, Parts, Phase, Reason, Rights, Shard, Stamp, Stamped, Terms, TimeRule,
+    Office, Outcome, Parts, Phase, Reason, Reserve, Rights, Shard, Stamp, Stamped, Terms, TimeRule,
 };
 
 fn id(text: &str) -> Id {
@@ -51,7 +51,10 @@ fn auction(words: &[&str]) -> AuctionParts {
         currency: Currency(*b"KRW"),
         start_price: number(2),
         increments: vec![(0, 1), (50, 5), (500, 25)],
-        reserve: (number(3) > 0).then(|| number(3)),
+        reserve: (number(3) > 0).then(|| Reserve {
+            amount: number(3),
+            salt: [3; 32],
+        }),
         duration_ms: number(1),
         time: TimeRule {
             rush: ["rush", "both"].contains(&mode).then_some(rush),
@@ -177,7 +180,7 @@ fn event(event: &Event) -> String {
     let end = event.ends_at.0;
     let bidder = |id: &Option<Id>| id.as_ref().map_or("-".into(), |id| id.as_str()[1..].to_string());
     let what = match &event.kind {
-        EventKind::Open => format!("live {end}"),
+        EventKind::Open(_) => format!("live {end}"),
         EventKind::Bid { .. } => {
             format!(
                 "bid {} {} {} {end}",

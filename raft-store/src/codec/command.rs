@@ -1,8 +1,8 @@
 //! Commands and definitions, to wire and back.
 
-use super::{BadWire, Wire, id, need, opt_id};
+use super::{BadWire, Wire, hash, hash_bytes, id, need, opt_id};
 use auction::{
-    Action, Actor, Command, Currency, Definition, Rights, Terms, TimeRule,
+    Action, Actor, Command, Currency, Definition, Reserve, Rights, Terms, TimeRule,
     terms::{Rush, SoftClose},
 };
 use proto::log::v1::{self as pb, command::Action as Pb};
@@ -127,7 +127,10 @@ impl Wire for Terms {
                 .iter()
                 .map(|&(from, increment)| pb::Step { from, increment })
                 .collect(),
-            reserve: self.reserve,
+            reserve: self.reserve.map(|reserve| pb::Reserve {
+                amount: reserve.amount,
+                salt: hash_bytes(&reserve.salt),
+            }),
             duration_ms: self.duration_ms,
             rush: self.time.rush.map(|r| pb::Rush {
                 cut_ppm_max: r.cut_ppm_max,
@@ -155,11 +158,15 @@ impl Wire for Terms {
             reset_to_ms: s.reset_to_ms,
             extensions_max: s.extensions_max,
         });
+        let reserve = proto.reserve.map(|r| {
+            let (amount, salt) = (r.amount, hash(&r.salt)?);
+            Ok(Reserve { amount, salt })
+        });
         Ok(Terms {
             currency: Currency::parse(&proto.currency).ok_or(BadWire::Invalid("terms.currency"))?,
             start_price: proto.start_price,
             increments: proto.increments.iter().map(|s| (s.from, s.increment)).collect(),
-            reserve: proto.reserve,
+            reserve: reserve.transpose()?,
             duration_ms: proto.duration_ms,
             time: TimeRule { rush, soft_close },
             guests: proto.guests,

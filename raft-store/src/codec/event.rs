@@ -1,7 +1,7 @@
 //! Events and verdicts, to wire and back.
 
 use super::{BadWire, Wire, hash, hash_bytes, id, need, opt_id};
-use auction::{Event, EventKind, Outcome, Phase, Reason, Stamp, Verdict};
+use auction::{Event, EventKind, Opening, Outcome, Phase, Reason, Stamp, Verdict};
 use proto::log::v1::{self as pb, event::Kind as Pb};
 
 impl Wire for Event {
@@ -40,7 +40,11 @@ impl Wire for Event {
 
 fn kind_to(kind: &EventKind) -> Pb {
     match kind {
-        EventKind::Open => Pb::Open(pb::Nothing {}),
+        EventKind::Open(opening) => Pb::Open(pb::Opening {
+            seller: (&opening.seller).into(),
+            terms: hash_bytes(&opening.terms),
+            seal: opening.seal.as_ref().map(hash_bytes),
+        }),
         EventKind::Bid {
             amount,
             cut_ms,
@@ -70,7 +74,11 @@ fn kind_to(kind: &EventKind) -> Pb {
 
 fn kind_from(kind: Pb) -> Result<EventKind, BadWire> {
     Ok(match kind {
-        Pb::Open(_) => EventKind::Open,
+        Pb::Open(opening) => EventKind::Open(Box::new(Opening {
+            seller: id(&opening.seller, "open.seller")?,
+            terms: hash(&opening.terms)?,
+            seal: opening.seal.as_deref().map(hash).transpose()?,
+        })),
         Pb::Bid(bid) => EventKind::Bid {
             amount: bid.amount,
             cut_ms: bid.cut_ms,

@@ -4,8 +4,8 @@
 use super::{BadWire, Wire};
 use crate::types::{Logged, MetaCommand, Payload, TraceContext};
 use auction::{
-    Action, Actor, AuctionView, Command, Currency, Definition, Entry, Event, EventKind, Hold, Id, Office, Outcome,
-    Phase, Reason, Rights, Stamp, Stamped, Terms, TimeRule, Verdict,
+    Action, Actor, AuctionView, Command, Currency, Definition, Entry, Event, EventKind, Hold, Id, Office, Opening,
+    Outcome, Phase, Reason, Reserve, Rights, Stamp, Stamped, Terms, TimeRule, Verdict,
     terms::{Rush, SoftClose},
 };
 use bytes::Bytes;
@@ -49,13 +49,14 @@ prop_compose! {
         currency in "[A-Z]{3}",
         start_price in any::<u64>(),
         increments in prop::collection::vec(any::<(u64, u64)>(), 0..4),
-        reserve in any::<Option<u64>>(),
+        reserve in any::<Option<(u64, [u8; 32])>>(),
         duration_ms in any::<u64>(),
         time in time_rules(),
         guests in any::<bool>(),
         pause_without_stream in any::<bool>(),
     ) -> Definition {
         let currency = Currency::parse(&currency).unwrap();
+        let reserve = reserve.map(|(amount, salt)| Reserve { amount, salt });
         let terms =
             Terms { currency, start_price, increments, reserve, duration_ms, time, guests, pause_without_stream };
         Definition { seller, title, description, terms }
@@ -118,7 +119,8 @@ fn phases() -> impl Strategy<Value = Phase> {
 
 fn kinds() -> impl Strategy<Value = EventKind> {
     prop_oneof![
-        Just(EventKind::Open),
+        (ids(), any::<[u8; 32]>(), any::<Option<[u8; 32]>>())
+            .prop_map(|(seller, terms, seal)| EventKind::Open(Box::new(Opening { seller, terms, seal }))),
         any::<(u64, u64, u64)>().prop_map(|(amount, cut_ms, extended_ms)| EventKind::Bid {
             amount,
             cut_ms,

@@ -32,7 +32,7 @@ use super::{Fate, Goes, Office, Options, Packed};
 use crate::{clock, lanes};
 use auction::{
     Action, Actor, Applied, AuctionId, Command, Currency, Definition, Entry, EventKind, Id, Known, Limits, Reason,
-    Reply, Rights, Shard, Stamp, Stamped, Terms, TimeRule, Verdict, body_hash,
+    Reply, Reserve, Rights, Shard, Stamp, Stamped, Terms, TimeRule, Verdict, body_hash,
     terms::{Rush, SoftClose},
 };
 use birth::{Dice, born};

@@ -167,6 +167,12 @@ pub struct Event {
     pub leader: Option<String>,
     /// Its hash.
     pub h: String,
+    /// What stands in its line's `idem` where that isn't the id.
+    pub digest: Option<String>,
+    /// Who sells, of an `open`.
+    pub seller: Option<String>,
+    /// The seal of a hidden reserve, of an `open`.
+    pub seal: Option<String>,
     /// A bid's amount.
     pub amount: Option<u64>,
     /// Time that it cut.

@@ -9,7 +9,7 @@ use crate::{
     wire::{Amount, AuctionBody, RushBody, SoftCloseBody, VerdictBody},
 };
 use auction::{
-    Action, AuctionId, Command, Currency, Definition, Id, Reason, Rights, Terms, TimeRule, Verdict,
+    Action, AuctionId, Command, Currency, Definition, Id, Reason, Reserve, Rights, Terms, TimeRule, Verdict,
     money::{MONEY_MAX, Money},
     terms::{Rush, SoftClose},
 };
@@ -63,6 +63,12 @@ fn money(amount: Amount) -> Result<Money, Problem> {
     }
 }
 
+/// A reserve under a salt of its own, so that its published seal gives nothing away (`auction::bound`).
+fn sealed(amount: Amount) -> Result<Reserve, Problem> {
+    let (amount, salt) = (money(amount)?, rand::random());
+    Ok(Reserve { amount, salt })
+}
+
 impl AuctionInput {
     /// As a definition. Only what can't be expressed is refused here; the rules' bounds are the core's.
     fn definition(self, seller: &User) -> Result<Definition, Problem> {
@@ -83,7 +89,7 @@ impl AuctionInput {
                 currency: Currency::parse(&self.currency).ok_or_else(|| wrong("currency: three letters, ISO 4217"))?,
                 start_price,
                 increments,
-                reserve: self.reserve.map(money).transpose()?,
+                reserve: self.reserve.map(sealed).transpose()?,
                 duration_ms: self.duration_ms,
                 time: TimeRule {
                     rush: self.rush.map(|r| Rush {

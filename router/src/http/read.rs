@@ -252,15 +252,7 @@ pub(crate) async fn export(
     } else {
         state.routes.read(&auction, Freshness::Linear).await?
     };
-    #[derive(Serialize)]
-    struct Head {
-        format: &'static str,
-        auction: AuctionBody,
-    }
-    let mut head = line(&Head {
-        format: "rushroom-export/1",
-        auction: body(&state, &view),
-    });
+    let mut head = line(&head(&state, &view));
     let end = if local {
         line(&replica(&state, me, shard).await)
     } else {
@@ -295,6 +287,18 @@ pub(crate) async fn export(
     });
     let whole = futures_util::StreamExt::chain(stream::iter([Ok(Bytes::from(head))]), rest);
     Ok(([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(whole)).into_response())
+}
+
+/// The first line of an export: the auction without what its events can't bear out (where it lies, what time it is, who
+/// takes the video in at the moment).
+fn head(state: &State, view: &AuctionView) -> serde_json::Value {
+    let mut auction = serde_json::json!(body(state, view));
+    if let Some(fields) = auction.as_object_mut() {
+        for passing in ["shard", "now", "stream"] {
+            fields.remove(passing);
+        }
+    }
+    serde_json::json!({"format": "rushroom-export/2", "auction": auction})
 }
 
 struct Export {

@@ -95,7 +95,7 @@ async fn an_export_is_the_auction_and_each_event_of_it() {
         assert_eq!(lines.len(), 1 + 602 + end, "{query}");
         assert_eq!(
             (&lines[0]["format"], &lines[0]["auction"]["seq"]),
-            (&json!("rushroom-export/1"), &json!(602))
+            (&json!("rushroom-export/2"), &json!(602))
         );
         let seqs: Vec<u64> = lines[1..603].iter().map(|l| l["seq"].as_u64().unwrap()).collect();
         assert_eq!(seqs, (1..=602).collect::<Vec<_>>());

@@ -302,7 +302,7 @@ fn every_bound_of_a_definition() {
         ("increments", |d| d.terms.increments = vec![(0, 6), (100, 4)]), // 99 asks 105, 100 asks 104
         ("", |d| d.terms.increments = (0..32).map(|i| (i, 1)).collect()),
         ("increments", |d| d.terms.increments = (0..33).map(|i| (i, 1)).collect()),
-        ("reserve", |d| d.terms.reserve = Some(u64::MAX)),
+        ("reserve", |d| d.terms.reserve = Some(sealed(u64::MAX))),
         ("duration_ms", |d| d.terms.duration_ms = 999),
         ("", |d| d.terms.duration_ms = 2_592_000_000),
         ("duration_ms", |d| d.terms.duration_ms = 2_592_000_001),

@@ -2,9 +2,10 @@
 //!
 //! `table` (rules, row by row) · `lifecycle` (every cell of the phase table, who may, every field's bounds) · `once` ·
 //! `watermark` (behind, holds, offices) · `naive` (against a model in `u128`) · `repack` (other entries, same history;
-//! with the mistakes that must be caught) · `proof` (golden chain, export, tampering) · `reasons` (the one table of codes).
+//! with the mistakes that must be caught) · `proof` (golden chain) · `export` (verified, and tampered with) · `reasons` (the one table of codes).
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod export;
 mod lifecycle;
 mod naive;
 mod once;
@@ -61,6 +62,11 @@ pub(crate) fn rush_terms() -> Terms {
         guests: false,
         pause_without_stream: false,
     }
+}
+
+/// A reserve with a salt that tests know.
+pub(crate) fn sealed(amount: Money) -> Reserve {
+    Reserve { amount, salt: [7; 32] }
 }
 
 pub(crate) fn soft() -> SoftClose {

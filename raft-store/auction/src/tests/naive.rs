@@ -37,7 +37,9 @@ impl Naive {
             {
                 self.resume(since, until);
             } else if self.live && self.paused.is_none() && self.ends_at <= upto {
-                let enough = terms.reserve.is_none_or(|reserve| self.price >= u128::from(reserve));
+                let enough = terms
+                    .reserve
+                    .is_none_or(|reserve| self.price >= u128::from(reserve.amount));
                 (self.live, self.closed) = (false, true);
                 if !enough {
                     self.leader = None;
@@ -157,7 +159,7 @@ fn terms(dice: &mut Dice) -> Terms {
         increments: dice
             .pick(&[vec![(0, 1)], vec![(0, 1), (50, 5), (500, 25)], vec![(0, 100)]])
             .clone(),
-        reserve: *dice.pick(&[None, Some(60), Some(5_000)]),
+        reserve: dice.pick(&[None, Some(60), Some(5_000)]).map(sealed),
         duration_ms: 1_000 + dice.below(30_000),
         time: TimeRule {
             rush: (!dice.one_in(3)).then_some(rush),

@@ -279,10 +279,7 @@ fn broken(seed: u64, plant: Option<Plant>) -> BTreeSet<&'static str> {
         check("price", pairs().all(|(a, b)| a.price <= b.price));
         check("close", pairs().all(|(a, _)| a.kind.ty() != "close"));
         check("open", !matches!(auction.phase, Phase::Live));
-        let head = verify::Head {
-            auction: auction.id.to_string(),
-            terms: auction.definition.terms.clone(),
-        };
+        let head = verify::Head::from(&first.0.view(&auction.id).unwrap());
         let lines = events.iter().map(|event| verify::Line::from(&**event));
         check(
             "verify",

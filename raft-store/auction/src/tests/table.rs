@@ -209,7 +209,7 @@ fn a_maximum_of_less_than_the_step_leads_at_itself() {
 #[test]
 fn reserve() {
     let terms = Terms {
-        reserve: Some(150),
+        reserve: Some(sealed(150)),
         ..rush_terms()
     };
     let below = check(
@@ -224,7 +224,15 @@ fn reserve() {
     );
     assert_eq!(met.view().phase, Phase::Closed(Outcome::Sold));
     assert_eq!(met.view().reserve_met, Some(true));
-    assert_eq!(met.view().definition.terms.reserve, None, "the reserve stays hidden");
+    for (world, when) in [(&below, "unsold"), (&met, "sold")] {
+        assert_eq!(
+            world.view().definition.terms.reserve,
+            Some(sealed(150)),
+            "opened once {when}"
+        );
+    }
+    let hidden = check(terms.clone(), "0 | ann | 150 | ok | 150 | ann |");
+    assert_eq!(hidden.view().definition.terms.reserve, None, "hidden while it is live");
     let none = check(terms, "60_000 | x | beat | | 100 | - |");
     assert_eq!(none.view().phase, Phase::Closed(Outcome::Unsold));
 }

@@ -1,8 +1,8 @@
 //! How a schedule begins: dice, and a shard with auctions to come.
 
 use super::{
-    Action, Actor, Applied, AuctionId, Command, Currency, Definition, Entry, Limits, Rights, Rush, Shard, SoftClose,
-    Stamp, Stamped, Terms, TimeRule, id,
+    Action, Actor, Applied, AuctionId, Command, Currency, Definition, Entry, Limits, Reserve, Rights, Rush, Shard,
+    SoftClose, Stamp, Stamped, Terms, TimeRule, id,
 };
 
 /// A random number generator that will give the same schedules next year.
@@ -113,7 +113,9 @@ fn terms(dice: &mut Dice, together: bool) -> Terms {
         currency: Currency::parse("KRW").unwrap(),
         start_price: dice.range(1, 40),
         increments: vec![(0, 1), (50, 5), (500, 25)],
-        reserve: dice.pick(&[None, Some(60)]),
+        reserve: dice
+            .pick(&[None, Some(60)])
+            .map(|amount| Reserve { amount, salt: [3; 32] }),
         duration_ms,
         time: TimeRule {
             rush: (mode & 1 == 1).then_some(rush),
