@@ -17,7 +17,8 @@ const FORMAT: &str = "rushroom-export/2";
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct First {
-    format: String,
+    #[serde(rename = "format")]
+    _format: String,
     auction: Auction,
 }
 

@@ -160,7 +160,7 @@ impl Wire for Terms {
         });
         let reserve = proto.reserve.map(|r| {
             let (amount, salt) = (r.amount, hash(&r.salt)?);
-            Ok(Reserve { amount, salt })
+            Ok::<_, BadWire>(Reserve { amount, salt })
         });
         Ok(Terms {
             currency: Currency::parse(&proto.currency).ok_or(BadWire::Invalid("terms.currency"))?,
