@@ -198,7 +198,7 @@ fn no_field_can_be_altered(sold: &str) {
     }
     refused(&format!("{sold}{{}}\n"), "file.", "something after the end");
     refused(&format!("{sold}\n"), "file.", "an empty line after the end");
-    refused(&sold[..sold.len() - 3], "file.json", "an end that is torn");
+    refused(&sold[..sold.len() - 3], "file.", "an end that is torn");
     let twice = sold.replacen("\"seq\":", "\"seq\":1,\"seq\":", 1);
     refused(&twice, "file.twice", "a field twice");
 }
