@@ -38,6 +38,21 @@ pub(crate) fn app(state: Arc<State>, extra: Router) -> Router {
     Router::new()
         .route("/api/v1/openapi.json", get(openapi::serve))
         .route("/api/v1/auth/guest", post(people::guest))
+        .route("/api/v1/cluster", get(cluster::status))
+        .route("/api/v1/admin/nodes/{id}/stop", post(cluster::stop))
+        .route("/media/{session}", delete(media::end).patch(media::patch))
+        .merge(of_auctions(&state))
+        .method_not_allowed_fallback(async || Problem::edge(EdgeCode::Method))
+        .with_state(state.clone())
+        .merge(extra)
+        .fallback(fallback.layer(CompressionLayer::new()))
+        .layer(middleware::from_fn_with_state(state.clone(), within_time))
+        .layer(middleware::from_fn_with_state(state, headers))
+}
+
+/// What speaks of an auction, and so of its shard: closed until the map says how many shards there are.
+fn of_auctions(state: &Arc<State>) -> Router<Arc<State>> {
+    Router::new()
         .route("/api/v1/auctions", get(read::list).post(auctions::create))
         .route("/api/v1/auctions/{id}", get(read::one).put(auctions::edit))
         .route("/api/v1/auctions/{id}/schedule", post(auctions::schedule))
@@ -50,18 +65,24 @@ pub(crate) fn app(state: Arc<State>, extra: Router) -> Router {
         .route("/api/v1/auctions/{id}/events", get(read::events))
         .route("/api/v1/auctions/{id}/export", get(read::export))
         .route("/api/v1/auctions/{id}/chat", get(read::chat))
-        .route("/api/v1/cluster", get(cluster::status))
-        .route("/api/v1/admin/nodes/{id}/stop", post(cluster::stop))
         .route("/whip/{id}", post(media::publish))
         .route("/whep/{id}", post(media::watch))
-        .route("/media/{session}", delete(media::end).patch(media::patch))
         .route("/ws", get(ws))
-        .method_not_allowed_fallback(async || Problem::edge(EdgeCode::Method))
-        .with_state(state.clone())
-        .merge(extra)
-        .fallback(fallback.layer(CompressionLayer::new()))
-        .layer(middleware::from_fn_with_state(state.clone(), within_time))
-        .layer(middleware::from_fn_with_state(state, headers))
+        .route_layer(middleware::from_fn_with_state(state.clone(), map_known))
+}
+
+/// A node that just started serves before it has the map. Without it every auction would seem to be in shard 1, which
+/// would answer 'no such auction' for good to a bid that may have been accepted, or take a new auction in at the wrong
+/// place. Nothing was judged: come back soon.
+async fn map_known(FromState(state): FromState<Arc<State>>, request: Request, next: Next) -> Response {
+    if state.routes.map().shards > 0 {
+        return next.run(request).await;
+    }
+    let problem = Problem {
+        retry_after_s: Some(1),
+        ..Problem::edge(EdgeCode::Unavailable)
+    };
+    problem.into_response()
 }
 
 async fn ws(

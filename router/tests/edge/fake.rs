@@ -133,6 +133,17 @@ impl Fake {
         self.inner.lock().leader = node;
     }
 
+    /// The node knows no map yet (true), or has it (false).
+    pub(crate) fn mapless(&self, mapless: bool) {
+        let shards = if mapless { 0 } else { 2 };
+        self.map.send_modify(|map| {
+            *map = Arc::new(ClusterMap {
+                shards,
+                ..ClusterMap::clone(map)
+            });
+        });
+    }
+
     pub(crate) fn rumour(&self, node: Option<u64>) {
         self.inner.lock().rumour = node;
     }

@@ -19,6 +19,35 @@ async fn a_change_of_leader_costs_one_redirect() {
     assert_eq!(kit.fake.asked()[before..], [2, 3, 3], "and then it is known");
 }
 
+/// Without a map every auction would seem to be in shard 1, and its leader's 'no such auction' would be taken for a verdict.
+#[tokio::test]
+async fn before_the_map_is_known_nothing_is_said_of_auctions() {
+    let kit = Kit::new().await;
+    let (seller, bidder) = (kit.guest("seller").await, kit.guest("bidder").await);
+    kit.live(&seller, "tea").await;
+    kit.fake.mapless(true);
+    let before = kit.fake.asked().len();
+    let (status, problem) = kit.bid("tea", &bidder, "k", 1_000).await;
+    assert_eq!(
+        (status.as_u16(), &problem["code"]),
+        (503, &json!("unavailable")),
+        "{problem}"
+    );
+    for path in ["/api/v1/auctions", "/api/v1/auctions/tea", "/ws"] {
+        let (status, problem) = kit.get(path).await;
+        assert_eq!(
+            (status.as_u16(), &problem["code"]),
+            (503, &json!("unavailable")),
+            "{path}"
+        );
+    }
+    assert_eq!(kit.fake.asked().len(), before, "nobody was asked");
+    // What is no auction's goes on.
+    kit.guest("bidder").await;
+    kit.fake.mapless(false);
+    assert_eq!(kit.bid("tea", &bidder, "k", 1_000).await.0, 200);
+}
+
 #[tokio::test]
 async fn an_unknown_outcome_is_asked_again_and_acts_once() {
     let kit = Kit::new().await;
