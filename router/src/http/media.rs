@@ -13,38 +13,67 @@ use crate::{
     ports::{Freshness, MediaAnswer, PortError},
     problem::{EdgeCode, Problem},
 };
-use auction::{AuctionView, Phase, Reason, Rights};
+use auction::{AuctionId, AuctionView, Phase, Reason, Rights};
 use axum::{
     extract::{Path, Request, State as FromState},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use placement::NodeId;
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 /// Whether this caller may watch (or publish).
-fn guard(view: &AuctionView, user: Option<&User>, publish: bool) -> Result<(), Problem> {
+fn guard(view: &AuctionView, user: Option<&User>, wish: Wish) -> Result<(), Problem> {
     let own = user.is_some_and(|u| u.id == view.definition.seller && u.rights.has(Rights::SELLER));
     match view.phase {
         Phase::Closed(_) => Err(Problem::reason(Reason::Closed)),
-        _ if publish && !own => Err(Problem::reason(Reason::Auth).because("only the auction's seller publishes")),
+        _ if wish == Wish::Publish && !own => {
+            Err(Problem::reason(Reason::Auth).because("only the auction's seller publishes"))
+        }
         Phase::Draft if !own => Err(Problem::reason(Reason::NotOpen)),
         _ => Ok(()),
     }
 }
 
-/// An SDP offer: text of the right type, not too large.
-async fn offer(state: &State, request: Request) -> Result<String, Problem> {
-    sdp(state, request, "application/sdp").await
+/// What an offer is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Publish,
+    Watch,
 }
 
-async fn sdp(state: &State, request: Request, kind: &str) -> Result<String, Problem> {
+/// An offer, whichever way the pictures go: limited, read, guarded, handed to this node's SFU.
+async fn offer(
+    state: &State,
+    auction: &AuctionId,
+    user: Option<&User>,
+    peer: IpAddr,
+    (wish, request): (Wish, Request),
+) -> Result<Response, Problem> {
+    state.limit_offer(peer)?;
+    let sdp = text(state, request, "application/sdp").await?;
+    // Who sells it never changes, and a stale phase can only refuse: any replica will do.
+    let view = state.routes.read(auction, Freshness::AtLeast(0)).await?;
+    guard(&view, user, wish)?;
+    let streams = &state.ports.streams;
+    let answered = match wish {
+        Wish::Publish => streams.publish(auction, sdp).await,
+        Wish::Watch => {
+            let origin = view.stream.as_ref().map(|(node, _)| NodeId(*node));
+            streams.watch(auction, origin, sdp).await
+        }
+    };
+    answered.map(answer).map_err(refused)
+}
+
+/// A body of the right type, not too large, that is text.
+async fn text(state: &State, request: Request, kind: &str) -> Result<String, Problem> {
     if !is_type(request.headers(), kind) {
         return Err(Problem::edge(EdgeCode::Unsupported).because(format!("send {kind}")));
     }
     let bytes = body(request, state.options.sdp_max).await?;
-    let text = String::from_utf8(bytes.into()).ok().filter(|t| !t.trim().is_empty());
-    text.ok_or_else(|| Problem::edge(EdgeCode::BadRequest).because("the body is no text"))
+    let read = String::from_utf8(bytes.into()).ok().filter(|t| !t.trim().is_empty());
+    read.ok_or_else(|| Problem::edge(EdgeCode::BadRequest).because("the body is no text"))
 }
 
 fn answer(answer: MediaAnswer) -> Response {
@@ -82,18 +111,7 @@ pub(crate) async fn publish(
     Peer(peer): Peer,
     request: Request,
 ) -> Result<Response, Problem> {
-    state.limit_offer(peer)?;
-    let offer = offer(&state, request).await?;
-    // Who sells it never changes, and a stale phase can only refuse: any replica will do.
-    let view = state.routes.read(&auction, Freshness::AtLeast(0)).await?;
-    guard(&view, Some(&user), true)?;
-    state
-        .ports
-        .streams
-        .publish(&auction, offer)
-        .await
-        .map(answer)
-        .map_err(refused)
+    offer(&state, &auction, Some(&user), peer, (Wish::Publish, request)).await
 }
 
 /// A viewer (WHEP).
@@ -108,18 +126,7 @@ pub(crate) async fn watch(
     Peer(peer): Peer,
     request: Request,
 ) -> Result<Response, Problem> {
-    state.limit_offer(peer)?;
-    let offer = offer(&state, request).await?;
-    let view = state.routes.read(&auction, Freshness::AtLeast(0)).await?;
-    guard(&view, user.as_ref(), false)?;
-    let origin = view.stream.as_ref().map(|(node, _)| NodeId(*node));
-    state
-        .ports
-        .streams
-        .watch(&auction, origin, offer)
-        .await
-        .map(answer)
-        .map_err(refused)
+    offer(&state, &auction, user.as_ref(), peer, (Wish::Watch, request)).await
 }
 
 /// A session's id is its capability; one that can't be is unknown.
@@ -139,15 +146,15 @@ fn session(text: &str) -> Result<&str, Problem> {
     responses((status = 200, body = String), (status = 204), (status = 404, body = Problem)))]
 pub(crate) async fn patch(
     FromState(state): FromState<Arc<State>>,
-    Path(text): Path<String>,
+    Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
     const KIND: &str = "application/trickle-ice-sdpfrag";
-    let fragment = sdp(&state, request, KIND).await?;
+    let fragment = text(&state, request, KIND).await?;
     match state
         .ports
         .streams
-        .patch(session(&text)?, fragment)
+        .patch(session(&id)?, fragment)
         .await
         .map_err(refused)?
     {
@@ -161,8 +168,8 @@ pub(crate) async fn patch(
     responses((status = 200), (status = 404, body = Problem)))]
 pub(crate) async fn end(
     FromState(state): FromState<Arc<State>>,
-    Path(text): Path<String>,
+    Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    state.ports.streams.end(session(&text)?).await.map_err(refused)?;
+    state.ports.streams.end(session(&id)?).await.map_err(refused)?;
     Ok(StatusCode::OK)
 }
