@@ -38,6 +38,8 @@ pub struct ClockEstimate {
     pub err_ms: u32,
     /// No fresh reading for `hold_ms`: the number must freeze.
     pub held: bool,
+    /// In how many ms that will be so if nothing more is heard; `None`: it is so already.
+    pub held_in_ms: Option<u32>,
 }
 
 /// How fresh a read must be.
@@ -89,6 +91,10 @@ pub trait Shards: Send + Sync + 'static {
 
     /// The clock of a shard's leader, if any reading was ever seen.
     fn clock(&self, shard: ShardId) -> Option<ClockEstimate>;
+
+    /// Changes whenever some shard's clock read what its readings before didn't foretell (it was held, or another leads):
+    /// whoever shows a clock looks again at once.
+    fn clock_news(&self) -> watch::Receiver<u64>;
 
     /// Who leads a shard, as far as this node knows.
     fn leader(&self, shard: ShardId) -> Option<NodeId>;

@@ -21,6 +21,7 @@ use placement::{NodeId, ShardId};
 use router::ports::ClockEstimate;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// One shard's clock as followed here.
 #[derive(Clone, Copy, Debug)]
@@ -48,8 +49,9 @@ impl Followed {
         }
     }
 
-    /// A newer sample: `now` (us) was true somewhere in `sent..=received`.
-    fn sample(&mut self, now: u64, sent: u64, received: u64) {
+    /// A newer sample: `now` (us) was true somewhere in `sent..=received`. Whether it told something that the ones before
+    /// didn't foretell: the clock was held, stands, or goes again.
+    fn sample(&mut self, now: u64, sent: u64, received: u64) -> bool {
         // A reading is whole milliseconds: it may be up to one behind.
         let slack = self.err + 1_000;
         let agrees = now + slack >= self.foretold(sent) && now <= self.foretold(received) + slack;
@@ -59,8 +61,11 @@ impl Followed {
         if !agrees || err <= self.err + age_bonus {
             (self.at, self.now, self.err) = (sent + err, now, err);
         }
-        self.still = now == self.last && received.saturating_sub(self.heard) > 20_000;
+        let still = now == self.last && received.saturating_sub(self.heard) > 20_000;
+        let news = !agrees || still != self.still;
+        self.still = still;
         (self.heard, self.last) = (received, now);
+        news
     }
 
     fn read(&self, t: u64, hold: u64) -> ClockEstimate {
@@ -74,6 +79,8 @@ impl Followed {
             now: Stamp(now / 1_000),
             err_ms: (self.err.div_ceil(1_000)) as u32,
             held: stale || self.still,
+            // Just past the moment at which silence becomes a hold.
+            held_in_ms: (!stale && !self.still).then(|| ((self.heard + hold).saturating_sub(t) / 1_000) as u32 + 1),
         }
     }
 }
@@ -83,6 +90,8 @@ pub(crate) struct Clocks {
     started: Instant,
     hold: u64,
     followed: Mutex<HashMap<ShardId, Followed>>,
+    /// Counts the readings that nobody could foretell, of all shards.
+    news: watch::Sender<u64>,
 }
 
 impl Clocks {
@@ -92,7 +101,13 @@ impl Clocks {
             started: Instant::now(),
             hold: hold.as_micros() as u64,
             followed: Mutex::default(),
+            news: watch::Sender::new(0),
         }
+    }
+
+    /// Changes whenever some shard's clock read what nobody could foretell.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
     }
 
     /// Our time, us.
@@ -102,13 +117,14 @@ impl Clocks {
 
     /// `node` read its clocks at some moment between `sent` and `received` (our time).
     pub(crate) fn heard(&self, node: NodeId, readings: &[Reading], sent: u64, received: u64) {
+        let mut news = false;
         let mut followed = self.followed.lock();
         for reading in readings {
             let (now, err) = (reading.now.0 * 1_000, (received - sent) / 2);
             match followed.get_mut(&reading.shard) {
                 // An older office's reading comes from a leader that doesn't know yet that it is none.
                 Some(old) if old.office > reading.office => {}
-                Some(old) if old.office == reading.office => old.sample(now, sent, received),
+                Some(old) if old.office == reading.office => news |= old.sample(now, sent, received),
                 _ => {
                     let fresh = Followed {
                         node,
@@ -121,8 +137,13 @@ impl Clocks {
                         still: false,
                     };
                     followed.insert(reading.shard, fresh);
+                    news = true;
                 }
             }
+        }
+        drop(followed);
+        if news {
+            self.news.send_modify(|n| *n = n.wrapping_add(1));
         }
     }
 
@@ -180,6 +201,39 @@ mod tests {
         check(&[(0, 10, 1_000), (100, 110, 1_000)], 150, (1_000, 5, true));
         // Silence: held, at the last word.
         check(&[(0, 10, 1_000)], 211, (1_000, 5, true));
+    }
+
+    /// After samples as in `check`, how often there was news, and in how long silence would be a hold at `ask`.
+    fn check_news(samples: &[(u64, u64, u64)], ask: u64, expect: (u64, Option<u32>)) {
+        let clocks = Clocks::new(Duration::from_millis(200));
+        for (sent, received, now) in samples {
+            clocks.heard(NodeId(2), &[reading(1, *now)], sent * 1_000, received * 1_000);
+        }
+        let read = clocks.read(ShardId(1), ask * 1_000).unwrap();
+        assert_eq!(
+            (*clocks.news().borrow(), read.held_in_ms),
+            expect,
+            "{samples:?} at {ask}"
+        );
+    }
+
+    #[test]
+    fn only_what_could_not_be_foretold_is_news() {
+        check_news(&[(0, 10, 1_000)], 10, (1, Some(201)));
+        check_news(
+            &[(0, 10, 1_000), (60, 70, 1_060), (120, 130, 1_121)],
+            140,
+            (1, Some(191)),
+        );
+        // Held in between; standing; going again.
+        check_news(&[(0, 10, 1_000), (100, 110, 1_020)], 110, (2, Some(201)));
+        check_news(&[(0, 10, 1_000), (60, 70, 1_000)], 80, (2, None));
+        check_news(
+            &[(0, 10, 1_000), (60, 70, 1_000), (120, 130, 1_040)],
+            130,
+            (3, Some(201)),
+        );
+        check_news(&[(0, 10, 1_000)], 211, (1, None));
     }
 
     #[test]

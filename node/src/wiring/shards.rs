@@ -8,6 +8,7 @@ use futures_util::stream::BoxStream;
 use placement::{NodeId, ShardId};
 use router::ports::{ClockEstimate, Freshness, PortError, Shards};
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// All shards, as reached from this node.
 #[derive(Clone)]
@@ -85,6 +86,10 @@ impl Shards for ShardPort {
 
     fn clock(&self, shard: ShardId) -> Option<ClockEstimate> {
         self.clocks.read(shard, self.clocks.mono())
+    }
+
+    fn clock_news(&self) -> watch::Receiver<u64> {
+        self.clocks.news()
     }
 
     fn leader(&self, shard: ShardId) -> Option<NodeId> {

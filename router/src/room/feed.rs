@@ -27,6 +27,8 @@ use tokio::time;
 const TICK: Duration = Duration::from_millis(100);
 /// Viewers are told at once when the clock is this far from what they were told, beyond its error, ms.
 const STRAY_MS: u64 = 25;
+/// Viewers are told news of the clock at most so often.
+const NEWS_PACE: Duration = Duration::from_millis(50);
 /// How long a feed may stay behind what verdicts say.
 const STUCK: Duration = Duration::from_secs(1);
 /// How often the leader is asked whether the feed is behind it.
@@ -326,19 +328,24 @@ async fn doubt(room: Arc<Room>) {
 /// Clock, viewer count, and the end of a room that nobody watches.
 async fn tick(room: Arc<Room>) {
     let options = &room.state.options;
-    let mut ticks = time::interval(TICK);
-    ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    let mut news = room.state.ports.shards.clock_news();
     let (mut was_held, mut spoke) = (None, Instant::now());
     let mut told: Option<(u64, Instant)> = None;
+    let mut heard_news = false;
     let (mut said, mut counted) = (0, None::<Instant>);
     let mut idle_since = None;
     loop {
-        ticks.tick().await;
         let estimate = room.state.ports.shards.clock(room.shard);
         let held = estimate.is_none_or(|c| c.held);
-        // A hold may be over before it was noticed here: then the clock is behind what viewers were told. A clock that
-        // keeps straying is told a few times as often as usual, not at every look.
-        let may_correct = spoke.elapsed() >= Duration::from_millis(options.clock_ms / 8);
+        // A hold may be over before it was noticed here: then the clock is behind what viewers were told. News of it is
+        // passed on at once; a clock that strays without is told a few times as often as usual, not at every look.
+        let quiet = if heard_news {
+            NEWS_PACE
+        } else {
+            Duration::from_millis(options.clock_ms / 8)
+        };
+        let may_correct = spoke.elapsed() >= quiet;
+        heard_news &= !may_correct;
         let strayed = may_correct
             && told.zip(estimate).is_some_and(|((now, at), c)| {
                 let foretold = now + at.elapsed().as_millis() as u64;
@@ -367,6 +374,17 @@ async fn tick(room: Arc<Room>) {
             && room.state.rooms.close_idle(&room)
         {
             return;
+        }
+        // Two edges tell of a hold at the same time only if neither waits for its next look.
+        let silence = estimate
+            .and_then(|c| c.held_in_ms)
+            .map_or(TICK, |ms| Duration::from_millis(ms.into()));
+        tokio::select! {
+            () = time::sleep(if heard_news { NEWS_PACE } else { TICK.min(silence) }) => {}
+            changed = news.changed() => match changed {
+                Ok(()) => heard_news = true,
+                Err(_) => return,
+            },
         }
     }
 }

@@ -48,6 +48,7 @@ struct Inner {
 pub(crate) struct Fake {
     inner: Arc<Mutex<Inner>>,
     map: watch::Sender<Arc<ClusterMap>>,
+    clock_news: watch::Sender<u64>,
     hall: Hall,
 }
 
@@ -107,6 +108,7 @@ impl Fake {
         Fake {
             inner: Arc::new(Mutex::new(inner)),
             map: watch::channel(Arc::new(map)).0,
+            clock_news: watch::Sender::new(0),
             hall: Hall::new(DeskLimits::default()),
         }
     }
@@ -154,6 +156,7 @@ impl Fake {
 
     pub(crate) fn hold(&self, held: bool) {
         self.inner.lock().held = held;
+        self.clock_news.send_modify(|n| *n += 1);
     }
 
     /// A restore: the same auctions, another epoch; every feed ends.
@@ -381,7 +384,12 @@ impl Shards for Fake {
             now: inner.now,
             err_ms: 3,
             held: inner.held,
+            held_in_ms: None,
         })
+    }
+
+    fn clock_news(&self) -> watch::Receiver<u64> {
+        self.clock_news.subscribe()
     }
 
     fn leader(&self, _: ShardId) -> Option<NodeId> {
