@@ -33,6 +33,13 @@ test('what a page declares held is not compared, and only that', () => {
   assert.equal(apart(page(60_000), page(60_000, off)).length, 200 - 29);
 });
 
+test('one page may learn of a hold a little before the other, but only a little', () => {
+  const learns = (from) => ({ wrong: (i) => (i >= from ? 200 : 0) });
+  assert.equal(worst(page(60_000, learns(100)), page(60_000, learns(105))), 0);
+  assert.ok(worst(page(60_000, learns(100)), page(60_000, learns(120))) > CLOSE_TOGETHER_MS);
+  assert.ok(worst(page(60_000, learns(100)), page(60_000)) > CLOSE_TOGETHER_MS);
+});
+
 test('a cut is a jump, time that passes is none', () => {
   assert.equal(biggestJump(page(60_000)), 0);
   assert.equal(biggestJump(page(60_000, { wrong: (i) => (i > 10 ? -18_000 : 0) })), 18_000);

@@ -11,17 +11,36 @@ const INSTANTS_MIN = 100;
 /** Two frames within so much of each other are one instant; both numbers are carried over the rest. */
 const SAME_MS = 100;
 
+/** A number that rises by more than this between two frames was told of time that did not count. */
+const RISE_MS = 25;
+/** Two edges hear of it with their own next reading, 20 a second: so long may one page know more than the other. */
+const HEARD_MS = 100;
+
+/** When a page learned that its clock had been held: its number rose, and didn't fall back. */
+function rises(drawn) {
+  const end = ([t, left]) => t + left;
+  return drawn.filter((frame, i) => {
+    const before = drawn[i - 1];
+    if (!before || before[2] || frame[2] || end(frame) - end(before) <= RISE_MS) return false;
+    const after = drawn.slice(i).filter(([t]) => t - frame[0] <= HEARD_MS);
+    return after.every((later) => later[2] || end(later) > end(before) + RISE_MS);
+  }).map(([t]) => t);
+}
+
 /**
  * Two recordings `[wall time, left, held]`, compared at each frame of the first: how far apart the numbers were. Where
- * either page says that the clock is held, its number stands by design and is not compared.
+ * either page says that the clock is held, its number stands by design and is not compared; nor are the instants around
+ * one at which either learned that it had been.
  */
 export function apart(one, other) {
   const found = [];
+  const told = [...rises(one), ...rises(other)];
   let next = 0;
   for (const [at, left, held] of one) {
     while (next + 1 < other.length && Math.abs(other[next + 1][0] - at) <= Math.abs(other[next][0] - at)) next += 1;
     const near = other[next];
     if (!near || Math.abs(near[0] - at) > SAME_MS || held || near[2]) continue;
+    if (told.some((t) => Math.abs(t - at) <= HEARD_MS)) continue;
     found.push({ at, ms: Math.abs(left + at - (near[1] + near[0])) });
   }
   return found;
@@ -38,8 +57,8 @@ export function biggestJump(drawn) {
 }
 
 /**
- * Watches both pages for some seconds in which nobody bids. At every instant at which neither says 'held' their numbers
- * are less than the promise apart: no sample is left out, and nothing is tried again.
+ * Watches both pages for some seconds in which nobody bids. At every instant at which neither says 'held', or has just
+ * learned that it was, their numbers are less than the promise apart: nothing is tried again.
  */
 export async function sameCountdown(one, other) {
   await Promise.all([b.recordCountdown(one.page), b.recordCountdown(other.page)]);
