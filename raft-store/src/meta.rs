@@ -45,6 +45,7 @@ pub(crate) fn first_map(founders: &[Node], shards: u32) -> ClusterMap {
         nodes: founders.iter().map(|node| (node.id, node.clone())).collect(),
         placement: BTreeMap::from([(ShardId::META, Placement { replicas })]),
         replica_ids: members.len() as u64,
+        ..ClusterMap::default()
     };
     let mut map = place::place(&bare, place::Rules::default());
     map.epoch = 1;
