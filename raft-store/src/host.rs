@@ -22,6 +22,7 @@ use crate::{
     port::Log,
     proposer::ProposerHandle,
     server::{Groups, MESSAGE_MAX, RaftService},
+    wal,
 };
 use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Position, Reply};
 use futures_util::{future::join_all, stream::BoxStream};
@@ -108,6 +109,19 @@ impl Host {
     #[must_use]
     pub fn map(&self) -> watch::Receiver<Arc<ClusterMap>> {
         self.inner.map.subscribe()
+    }
+
+    /// How much room the log's disk has, and its changes: below `Ample`, bids should be refused early.
+    #[must_use]
+    pub fn disk(&self) -> watch::Receiver<wal::Pressure> {
+        self.inner.ground.wal.pressure()
+    }
+
+    /// For how long the log's disk has had the batch in hand; 0 when it rests. A leader on a disk that hangs had better
+    /// hand over.
+    #[must_use]
+    pub fn disk_stalled(&self) -> Duration {
+        self.inner.ground.wal.stalled()
     }
 
     /// Has a map, and every group of this node knows a leader.

@@ -46,6 +46,8 @@ pub(crate) struct Found {
     committed: Option<LogId>,
     purged: Option<LogId>,
     entries: BTreeMap<u64, LogEntry>,
+    /// Damage took records of this log: why we know.
+    hurt: Option<String>,
 }
 
 impl Found {
@@ -66,16 +68,22 @@ impl Found {
             Kind::Commit => self.committed = Some(disk::read_log_id(&payload)?),
             Kind::Born => {
                 let born = disk::read_born(&payload)?;
-                if self.born != Some(born) {
-                    *self = Found {
-                        born: Some(born),
-                        ..Found::default()
-                    };
+                // Logs of format 1 have checkpoints in which a birth comes behind what was said after it.
+                if self.born.is_some_and(|before| before != born) {
+                    *self = Found::default();
                 }
+                self.born = Some(born);
             }
-            Kind::Seal | Kind::Cut => {}
+            Kind::Hurt => self.hurt = Some(String::from_utf8_lossy(&payload).into_owned()),
+            Kind::Seal | Kind::Cut | Kind::Tally => {}
         }
         Ok(())
+    }
+
+    /// Why `replica` must not go on with this log: damage took something of it that it may have answered for. Another
+    /// replica has nothing to do with it.
+    pub(crate) fn hurt(&self, replica: u64) -> Option<&str> {
+        self.hurt.as_deref().filter(|_| self.born == Some(replica))
     }
 
     /// The replica whose log this is.
@@ -170,6 +178,11 @@ impl LogStore {
         found: Option<Found>,
         options: &RaftOptions,
     ) -> Result<LogStore, String> {
+        if let Some(why) = found.as_ref().and_then(|found| found.hurt(replica)) {
+            return Err(format!(
+                "group {group}: damage in the log hurt replica {replica} ({why}): it must come back under a fresh id"
+            ));
+        }
         let found = match found {
             Some(found) if found.born == Some(replica) => found,
             _ => {

@@ -28,6 +28,12 @@ const RESYNCS: &str = "rushroom_feed_resyncs_total";
 const FSYNC: &str = "rushroom_wal_fsync_seconds";
 const FSYNCED: &str = "rushroom_wal_fsynced_bytes_total";
 const BATCH: &str = "rushroom_wal_fsync_batch_records";
+const STALLED: &str = "rushroom_wal_stalled_seconds";
+const SEGMENTS: &str = "rushroom_wal_segments";
+const FREE: &str = "rushroom_wal_disk_free_bytes";
+const PRESSURE: &str = "rushroom_wal_disk_pressure";
+const CUTS: &str = "rushroom_wal_cut_tails_total";
+const HURT: &str = "rushroom_wal_hurt_shards";
 
 /// Declares every metric with its unit and meaning. Once per process, after the recorder is installed.
 pub fn describe() {
@@ -74,6 +80,24 @@ pub fn describe() {
     describe_histogram!(FSYNC, Unit::Seconds, "One fdatasync of the log");
     describe_counter!(FSYNCED, Unit::Bytes, "Bytes made durable");
     describe_histogram!(BATCH, Unit::Count, "Log records made durable by one fdatasync");
+    describe_gauge!(
+        STALLED,
+        Unit::Seconds,
+        "For how long the disk has had the batch in hand, looked at once a second"
+    );
+    describe_gauge!(SEGMENTS, Unit::Count, "Segment files of the log");
+    describe_gauge!(FREE, Unit::Bytes, "Free room on the log's disk");
+    describe_gauge!(
+        PRESSURE,
+        Unit::Count,
+        "0: room enough; 1: below the low-water mark; 2: the disk is full and the reserve in use"
+    );
+    describe_counter!(CUTS, Unit::Count, "Torn ends of the log that were cut at a start");
+    describe_gauge!(
+        HURT,
+        Unit::Count,
+        "Shards whose replica here was hurt by damage in the log, found at the start"
+    );
 }
 
 /// A command was answered.
@@ -179,4 +203,30 @@ pub fn fsync(seconds: f64, records: usize, bytes: u64) {
     histogram!(FSYNC).record(seconds);
     histogram!(BATCH).record(records as f64);
     counter!(FSYNCED).increment(bytes);
+}
+
+/// For how long the disk has had the batch in hand.
+pub fn stalled(seconds: f64) {
+    gauge!(STALLED).set(seconds);
+}
+
+/// So many segment files.
+pub fn segments(count: usize) {
+    gauge!(SEGMENTS).set(count as f64);
+}
+
+/// So many bytes are free, and so hard it presses (see `wal::Pressure`).
+pub fn disk(free: u64, pressure: u8) {
+    gauge!(FREE).set(free as f64);
+    gauge!(PRESSURE).set(f64::from(pressure));
+}
+
+/// A torn end of the log was cut.
+pub fn cut() {
+    counter!(CUTS).increment(1);
+}
+
+/// So many groups are hurt.
+pub fn hurt(count: usize) {
+    gauge!(HURT).set(count as f64);
 }

@@ -186,6 +186,16 @@ async fn take_seats(inner: &Arc<Inner>, map: &ClusterMap) -> Result<(), String> 
         if shard == ShardId::META || inner.seat(shard).is_some() {
             continue;
         }
+        let hurt = inner
+            .found
+            .lock()
+            .get(&shard.0)
+            .and_then(|found| found.hurt(replica.0).map(str::to_owned));
+        if let Some(why) = hurt {
+            // The others of this node lost nothing; this one comes back when the map gives it a fresh id.
+            tracing::error!(shard = shard.0, replica = replica.0, %why, "a replica is hurt by damage in the log and stays shut");
+            continue;
+        }
         let members = map
             .replicas_of(shard)
             .iter()
