@@ -2,18 +2,22 @@
 //!
 //! ```text
 //!   open: lock the folder --> recover the log --> start shard 0 --> (map) --> start the shards that the map gives us
+//!   a newer map: seats are left and taken (`seats`); meta's leader moves replicas (`mover`)
 //!   shutdown: hand leaderships over --> stop proposers --> stop groups --> close the log
 //! ```
 //!
 //! A host answers for its own replicas only: whoever asks the wrong node is told so, with a hint, and asks again. One
 //! `Host` is one node; several can live in one process, as tests do.
 //!
-//! Deliberately absent: routing to other nodes (`router`), moves of replicas (next).
+//! Deliberately absent: routing to other nodes (`router`).
 
 mod face;
 mod open;
+mod seats;
+mod steer;
 
 pub use face::{Fresh, GroupStatus, OpenError, ReadError, Reading, Role};
+pub use steer::{Ask, SteerError};
 
 use crate::{
     group::{Ground, Group},
@@ -64,6 +68,8 @@ struct Inner {
     seats: RwLock<BTreeMap<ShardId, Arc<Seat>>>,
     service: Groups,
     map: watch::Sender<Arc<ClusterMap>>,
+    /// What moves wait for, while this node leads shard 0.
+    waits: watch::Sender<BTreeMap<ShardId, String>>,
     tasks: Mutex<JoinSet<()>>,
     /// Locked while the host lives, so that no other process opens the folder.
     _lock: File,

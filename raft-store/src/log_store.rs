@@ -86,9 +86,9 @@ impl Found {
         self.hurt.as_deref().filter(|_| self.born == Some(replica))
     }
 
-    /// The replica whose log this is.
+    /// The replica whose log this is; none if it was thrown away.
     pub(crate) fn born(&self) -> Option<u64> {
-        self.born
+        self.born.filter(|replica| *replica > 0)
     }
 }
 
@@ -223,6 +223,12 @@ impl LogStore {
             memory,
             append_bytes_max: options.append_bytes_max,
         })
+    }
+
+    /// Throws a group's log away: no replica is born there, until one is under a fresh id. Its log is closed.
+    pub(crate) async fn disown(group: u32, wal: &Wal) -> io::Result<()> {
+        let nobody = Record::new(group, Kind::Born, disk::write_born(0), Bytes::new());
+        wal.write(vec![nobody]).await
     }
 
     /// When the entry at `index` came here; `None` if it is gone.

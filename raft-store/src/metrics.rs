@@ -25,6 +25,10 @@ const OFFICES: &str = "rushroom_shard_offices_total";
 const LATE: &str = "rushroom_shard_close_late_ms";
 const FOLLOWERS: &str = "rushroom_feed_followers";
 const RESYNCS: &str = "rushroom_feed_resyncs_total";
+const MOVES: &str = "rushroom_moves_under_way";
+const GOALS: &str = "rushroom_moves_shards_to_go";
+const WORK: &str = "rushroom_moves_work_total";
+const WORK_TIME: &str = "rushroom_moves_work_seconds";
 const FSYNC: &str = "rushroom_wal_fsync_seconds";
 const FSYNCED: &str = "rushroom_wal_fsynced_bytes_total";
 const BATCH: &str = "rushroom_wal_fsync_batch_records";
@@ -37,6 +41,22 @@ const HURT: &str = "rushroom_wal_hurt_shards";
 
 /// Declares every metric with its unit and meaning. Once per process, after the recorder is installed.
 pub fn describe() {
+    describe_gauge!(
+        MOVES,
+        Unit::Count,
+        "Moves of replicas under way, at the node that leads shard 0"
+    );
+    describe_gauge!(
+        GOALS,
+        Unit::Count,
+        "Shards that aren't where they should be, at the node that leads shard 0"
+    );
+    describe_counter!(
+        WORK,
+        Unit::Count,
+        "Changes of a group's members or leader that the mover asked for, by kind and outcome"
+    );
+    describe_histogram!(WORK_TIME, Unit::Seconds, "How long each of those took, by kind");
     describe_counter!(
         BIDS,
         Unit::Count,
@@ -186,6 +206,18 @@ impl Drop for OfOffice {
         self.flying.set(0.0);
         self.strained.set(0.0);
     }
+}
+
+/// What the mover has before it.
+pub fn moving(moves: usize, goals: usize) {
+    gauge!(MOVES).set(moves as f64);
+    gauge!(GOALS).set(goals as f64);
+}
+
+/// The mover asked a group's leader for something.
+pub fn move_work(kind: &'static str, done: bool, took: std::time::Duration) {
+    counter!(WORK, "kind" => kind, "outcome" => if done { "done" } else { "refused" }).increment(1);
+    histogram!(WORK_TIME, "kind" => kind).record(took.as_secs_f64());
 }
 
 /// A follower opened (+1) or ended (-1).

@@ -236,26 +236,17 @@ impl Run<'_> {
         }
     }
 
-    /// A node that has gone for good and holds nothing stops following shard 0, once it knows.
+    /// A node that has gone for good and holds nothing stops following shard 0, once it has closed what it held. (One that
+    /// is lost goes on: it must hear of it when it comes back.)
     fn forget_the_gone(&mut self) {
-        let gone: Vec<NodeId> = self.map.steering.watchers.keys().copied().collect();
-        for node in gone {
-            let standing = self.map.standing(node);
-            let leaves = match standing {
-                Standing::Decommissioned => true,
-                Standing::Lost => !self.facts.alive(node),
-                Standing::Active | Standing::Draining => false,
-            };
+        let watchers: Vec<NodeId> = self.map.steering.watchers.keys().copied().collect();
+        for node in watchers {
             let holds = self.map.shards_on(node).next().is_some() || self.map.steering.moves_of(node) > 0;
             let open = self.facts.seats.get(&node);
             let closed = open.is_none_or(|seats| seats.keys().all(|shard| *shard == ShardId::META));
-            if leaves && !holds && closed {
+            if self.map.standing(node) == Standing::Decommissioned && !holds && closed {
                 self.map.steering.watchers.remove(&node);
-                self.news(format!(
-                    "node {} is {} and holds nothing any more",
-                    node.0,
-                    standing.word()
-                ));
+                self.news(format!("node {} has gone: it holds nothing any more", node.0));
             }
         }
     }
