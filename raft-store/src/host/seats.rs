@@ -38,9 +38,7 @@ pub(super) async fn take_seats(inner: &Arc<Inner>, map: &ClusterMap) -> Result<(
         if shard == ShardId::META || inner.seat(shard).is_some() {
             continue;
         }
-        let found = inner.found.lock();
-        let hurt = found.get(&shard.0).and_then(|found| found.hurt(replica.0).map(str::to_owned));
-        drop(found);
+        let hurt = inner.hurt(shard, replica);
         if let Some(why) = hurt {
             // The others of this node lost nothing; this one comes back when the map gives it a fresh id.
             tracing::error!(shard = shard.0, replica = replica.0, %why, "a replica is hurt by damage in the log and stays shut");
@@ -115,6 +113,12 @@ impl Here for Own {
 }
 
 impl Inner {
+    /// Why a replica must not be opened with what lies in the log.
+    fn hurt(&self, shard: ShardId, replica: ReplicaId) -> Option<String> {
+        let found = self.found.lock();
+        found.get(&shard.0)?.hurt(replica.0).map(str::to_owned)
+    }
+
     fn looked(&self) -> Looked {
         let me = self.options.node;
         let seats = self.seats();
