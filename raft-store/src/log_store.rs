@@ -17,6 +17,8 @@ mod disk;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use disk::describe;
+
 use crate::{
     options::RaftOptions,
     types::{LogEntry, LogId, TypeConfig, Vote},

@@ -35,7 +35,9 @@
 //! Deliberately absent: reading back (entries alive are in memory, in `log_store`), compression, any knowledge of what a
 //! payload means beyond an entry's index.
 
+pub mod bench;
 pub(crate) mod disk;
+pub mod inspect;
 mod ledger;
 mod proof;
 pub(crate) mod record;
@@ -44,7 +46,7 @@ mod scan;
 mod segment;
 mod space;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 pub(crate) use record::{Kind, Record};
@@ -226,6 +228,11 @@ impl Wal {
     /// For how long the disk has had the batch in hand (0: it rests): a leader on a disk that hangs had better hand over.
     pub(crate) fn stalled(&self) -> Duration {
         self.shared.space.stalled()
+    }
+
+    /// Fsyncs of batches, and bytes in them, since the opening.
+    pub(crate) fn done(&self) -> (u64, u64) {
+        self.shared.space.done()
     }
 
     /// Groups that keep the oldest of too many segments.

@@ -109,7 +109,7 @@ fn open_disk(options: &Options) -> Result<(File, Wal, HashMap<u32, Found>), Open
     let mut visit = |group, kind, payload| found.entry(group).or_default().take(kind, payload);
     let wal = Wal::open(&dir.join("wal"), options.wal, &mut visit).map_err(|error| match error {
         WalError::Io { what, source } => OpenError::Io { what, source },
-        damaged @ WalError::Damaged { .. } => OpenError::Damaged(damaged.to_string()),
+        damaged @ (WalError::Damaged { .. } | WalError::Missing { .. }) => OpenError::Damaged(damaged.to_string()),
     })?;
     Ok((lock, wal, found))
 }

@@ -88,6 +88,22 @@ impl Kind {
         })
     }
 
+    /// Its name for people and for JSON.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Kind::Entry => "entry",
+            Kind::Vote => "vote",
+            Kind::Truncate => "truncate",
+            Kind::Purge => "purge",
+            Kind::Commit => "commit",
+            Kind::Seal => "seal",
+            Kind::Cut => "cut",
+            Kind::Born => "born",
+            Kind::Tally => "tally",
+            Kind::Hurt => "hurt",
+        }
+    }
+
     /// Whether it speaks of one group; else of the log.
     pub(super) fn is_of_group(self) -> bool {
         !matches!(self, Kind::Seal | Kind::Cut | Kind::Tally)

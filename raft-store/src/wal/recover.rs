@@ -59,6 +59,12 @@ pub enum WalError {
         /// What is wrong.
         what: String,
     },
+    /// There is no log where one was looked for.
+    #[error("{} holds no log", dir.display())]
+    Missing {
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
 }
 
 impl WalError {
@@ -68,6 +74,7 @@ impl WalError {
         match self {
             WalError::Io { .. } => "wal_io",
             WalError::Damaged { .. } => "wal_damaged",
+            WalError::Missing { .. } => "wal_missing",
         }
     }
 }
@@ -262,7 +269,7 @@ fn replay(disk: &impl Disk, segments: &[(u64, PathBuf)], visit: &mut Visit<'_>) 
 }
 
 /// A segment that was made and never written to.
-fn is_blank(file: &[u8]) -> bool {
+pub(super) fn is_blank(file: &[u8]) -> bool {
     Header::read(file).is_ok_and(|header| {
         let rest = file.get(header.len()..).unwrap_or_default();
         rest.iter().all(|byte| *byte == 0)

@@ -14,7 +14,10 @@
 //! Deliberately absent: what to refuse. That is for whoever takes in commands.
 
 use parking_lot::Mutex;
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 
 /// How much room is left.
@@ -34,6 +37,9 @@ pub(super) struct Space {
     pub(super) pressure: watch::Sender<Pressure>,
     /// When the disk was given the batch that it has in hand.
     busy: Mutex<Option<Instant>>,
+    /// Fsyncs of batches, and bytes in them, so far.
+    syncs: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl Space {
@@ -41,6 +47,8 @@ impl Space {
         Space {
             pressure: watch::channel(Pressure::default()).0,
             busy: Mutex::new(None),
+            syncs: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
         }
     }
 
@@ -68,6 +76,17 @@ impl Space {
     /// The disk is given a batch, or is done with it.
     pub(super) fn busy(&self, busy: bool) {
         *self.busy.lock() = busy.then(Instant::now);
+    }
+
+    /// A batch of so many bytes is durable.
+    pub(super) fn synced(&self, bytes: u64) {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Fsyncs of batches, and bytes in them, so far.
+    pub(super) fn done(&self) -> (u64, u64) {
+        (self.syncs.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
     /// For how long the disk has had the batch in hand.

@@ -250,6 +250,7 @@ impl<D: Disk> Writer<D> {
         self.current.file.write_at(&self.buffer, self.at)?;
         self.current.file.sync()?;
         crate::metrics::fsync(started.elapsed().as_secs_f64(), records.len(), self.buffer.len() as u64);
+        self.space.synced(self.buffer.len() as u64);
         self.at += self.buffer.len() as u64;
         self.batch += 1;
         if records.iter().any(|record| record.kind == Kind::Tally) {

@@ -5,7 +5,7 @@ mod crash;
 mod damage;
 mod faults;
 mod model;
-mod sim_disk;
+pub(crate) mod sim_disk;
 
 use super::{
     Kind, Op, Options, Record, Wal, WalError,

@@ -33,17 +33,17 @@ enum NameOp {
 
 /// What goes wrong.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Faults {
+pub(crate) struct Faults {
     /// After so many written bytes the power is gone.
-    pub(super) dies_after: Option<u64>,
+    pub(crate) dies_after: Option<u64>,
     /// This fsync, counted from now, fails.
-    pub(super) sync_fails_at: Option<u64>,
+    pub(crate) sync_fails_at: Option<u64>,
     /// Bytes that all files together may have.
-    pub(super) capacity: Option<u64>,
+    pub(crate) capacity: Option<u64>,
     /// What `free` says, if not by capacity.
-    pub(super) free: Option<u64>,
+    pub(crate) free: Option<u64>,
     /// Fsyncs wait until it is false again.
-    pub(super) hangs: bool,
+    pub(crate) hangs: bool,
 }
 
 #[derive(Default)]
@@ -62,9 +62,9 @@ struct Sim {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct SimDisk(Arc<(Mutex<Sim>, Condvar)>);
+pub(crate) struct SimDisk(Arc<(Mutex<Sim>, Condvar)>);
 
-pub(super) struct SimFile(SimDisk, u64);
+pub(crate) struct SimFile(SimDisk, u64);
 
 fn gone() -> io::Error {
     io::Error::other("the power is gone")
@@ -90,19 +90,19 @@ impl SimDisk {
         if sim.dead { Err(gone()) } else { f(&mut sim) }
     }
 
-    pub(super) fn set(&self, faults: Faults) {
+    pub(crate) fn set(&self, faults: Faults) {
         let mut sim = self.0.0.lock();
         sim.faults = faults;
         sim.syncs = 0;
         self.0.1.notify_all();
     }
 
-    pub(super) fn retried(&self) -> u64 {
+    pub(crate) fn retried(&self) -> u64 {
         self.0.0.lock().retried
     }
 
     /// What is left when the power fails: the durable bytes, any of the sectors under way, some of the names.
-    pub(super) fn crash(&self, rng: &mut impl Rng) -> SimDisk {
+    pub(crate) fn crash(&self, rng: &mut impl Rng) -> SimDisk {
         let sim = self.0.0.lock();
         let mut names = sim.durable_names.clone();
         let kept = rng.random_range(0..=sim.journal.len());
@@ -127,7 +127,7 @@ impl SimDisk {
     }
 
     /// What is left when only the process dies: all of it.
-    pub(super) fn kill(&self) -> SimDisk {
+    pub(crate) fn kill(&self) -> SimDisk {
         let sim = self.0.0.lock();
         let inodes = sim.inodes.iter();
         let inodes = inodes
@@ -155,8 +155,13 @@ impl SimDisk {
         SimDisk(Arc::new((Mutex::new(sim), Condvar::new())))
     }
 
+    /// How many files there are.
+    pub(crate) fn files(&self) -> usize {
+        self.0.0.lock().names.len()
+    }
+
     /// All segments, by name.
-    pub(super) fn segments(&self) -> Vec<(PathBuf, Vec<u8>)> {
+    pub(crate) fn segments(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let sim = self.0.0.lock();
         let files = sim
             .names
@@ -168,7 +173,7 @@ impl SimDisk {
     }
 
     /// Puts bytes into a file behind everyone's back.
-    pub(super) fn spoil(&self, path: &Path, bytes: Vec<u8>) {
+    pub(crate) fn spoil(&self, path: &Path, bytes: Vec<u8>) {
         let mut sim = self.0.0.lock();
         let id = match sim.names.get(path) {
             Some(id) => *id,
@@ -183,7 +188,7 @@ impl SimDisk {
         sim.inodes.insert(id, SimDisk::settled(bytes));
     }
 
-    pub(super) fn lose(&self, path: &Path) {
+    pub(crate) fn lose(&self, path: &Path) {
         let mut sim = self.0.0.lock();
         sim.names.remove(path);
         sim.durable_names.remove(path);
