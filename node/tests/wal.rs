@@ -97,7 +97,7 @@ async fn a_log_is_shown_alive_dead_and_damaged() {
 
     // One flipped bit in an entry of shard 1: it is hurt, nobody else is.
     let entry = lines.iter().find(|line| line["kind"] == "entry").unwrap();
-    let mut damaged = before.clone();
+    let mut damaged = before;
     damaged[entry["at"].as_u64().unwrap() as usize + 40] ^= 1;
     std::fs::write(segment(dir), &damaged).unwrap();
     check(&["verify"], dir, 1, &["can't be read", "shard 1 is hurt"]);
