@@ -326,7 +326,7 @@ fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
 fn list(shards: &[u32]) -> String {
     match shards {
         [] => "nobody".to_owned(),
-        [few @ ..] if few.len() <= 8 => few.iter().map(u32::to_string).collect::<Vec<_>>().join(" "),
+        few if few.len() <= 8 => few.iter().map(u32::to_string).collect::<Vec<_>>().join(" "),
         many => format!("{} shards", many.len()),
     }
 }
