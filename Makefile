@@ -8,7 +8,7 @@ TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"targ
 # A target that others need takes ARGS only when it was asked for by name.
 own = $(if $(filter $@,$(MAKECMDGOALS)),$(ARGS))
 
-.PHONY: help demo test web build fix lint bench chaos fuzz FORCE
+.PHONY: help demo test web build fix lint bench bench-peers chaos fuzz FORCE
 
 help: ## this list (ARGS: only the lines with that word)
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | grep -iF -- "$(own)"
@@ -41,6 +41,10 @@ fix: ## formats the code
 
 bench: build ## a bench: ARGS="core", "bids --clients 64 --seconds 10", "failover --kills 20"
 	RUSHROOM_BIN=$(TARGET)/release/rushroom $(TARGET)/release/chaos bench $(ARGS)
+
+bench-peers: build ## ours beside etcd and a Redis job queue (builds them into out/peers): ARGS="--rounds 3 --seconds 8"
+	chaos/peers/install out/peers
+	RUSHROOM_BIN=$(TARGET)/release/rushroom $(TARGET)/release/chaos bench peers --peers out/peers $(ARGS)
 
 chaos: build ## a chaos plan: ARGS="chaos/plans/smoke.toml --out out/chaos"
 	RUSHROOM_BIN=$(TARGET)/release/rushroom $(TARGET)/release/chaos run $(ARGS)

@@ -5,17 +5,28 @@
 //!   verdict came, so the latencies are those at the load that the clients reach, not at one that was set.
 //!   Every bid leads its auction, none is refused: what is counted is work on disk.
 //! - `failover`: SIGKILL of the leader, until the first bid *called after the kill* is accepted.
+//! - `idle`: what shards cost that nobody uses.
+//! - `peers`: `bids` beside etcd and a Redis job queue, by turns.
+//! - `storm`: thousands of bidders on one auction, most of them hopeless: are closes in time, do others wait?
 //! - `join`: from a viewer's offer to its first whole picture, at the origin and behind a relay; then what is lost on the way.
 
 mod bids;
+mod child;
 mod core;
 mod failover;
+mod idle;
 mod join;
+mod peers;
+mod storm;
+mod usage;
 
 pub(crate) use bids::{BidsOptions, bids};
 pub(crate) use core::core;
 pub(crate) use failover::failover;
+pub(crate) use idle::{IdleOptions, idle};
 pub(crate) use join::{JoinOptions, join};
+pub(crate) use peers::{PeersOptions, peers};
+pub(crate) use storm::{StormOptions, load::load as storm_load, storm};
 
 use crate::cluster::{self, Cluster};
 use anyhow::Result;
@@ -23,12 +34,17 @@ use client::{
     Api, BidError, Dice, Role, Socket, SocketOptions,
     wire::{NewAuction, Verdict},
 };
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 /// A fresh cluster in a folder of its own, ready.
 async fn fresh(shards: u32) -> Result<(tempfile::TempDir, Cluster, Api)> {
+    fresh_in(None, shards).await
+}
+
+/// The same, on the disk that holds `within`.
+async fn fresh_in(within: Option<&Path>, shards: u32) -> Result<(tempfile::TempDir, Cluster, Api)> {
     let binary = cluster::binary()?;
-    let dir = tempfile::tempdir()?;
+    let dir = within.map_or_else(tempfile::tempdir, tempfile::tempdir_in)?;
     let options = cluster::Options {
         dir: dir.path().into(),
         shards,

@@ -112,6 +112,12 @@ impl Cluster {
         self.nodes.iter().map(|node| node.http.clone()).collect()
     }
 
+    /// Processes of the nodes that run, in order of id.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        let children = self.nodes.iter().filter_map(|node| node.child.as_ref());
+        children.map(Child::id).collect()
+    }
+
     /// A client of all nodes.
     pub(crate) fn api(&self, attempt: Duration, seed: u64) -> Result<Api> {
         Ok(Api::new(ApiOptions {

@@ -90,6 +90,15 @@ enum Bench {
         #[arg(long, default_value_t = 16)]
         shards: u32,
     },
+    /// What shards cost that nobody uses: CPU of three nodes, memory of each.
+    Idle(bench::IdleOptions),
+    /// Ours beside etcd and a Redis job queue: interleaved rounds, medians, ratios. Start it with `make bench-peers`.
+    Peers(bench::PeersOptions),
+    /// Thousands of bidders on one auction: lateness of closes, and what another auction of its shard feels.
+    Storm(bench::StormOptions),
+    /// One load process of `storm`, which starts it: bidders as its standard input says.
+    #[command(hide = true)]
+    StormLoad,
 }
 
 fn main() -> ExitCode {
@@ -119,6 +128,10 @@ fn bench(what: &Bench, out: &mut String) -> anyhow::Result<check::Status> {
         Bench::Core { commands, seed } => bench::core(*commands, *seed),
         Bench::Bids(options) => wait(bench::bids(options)),
         Bench::Join(options) => wait(bench::join(options)),
+        Bench::Idle(options) => wait(bench::idle(options)),
+        Bench::Peers(options) => wait(bench::peers(options)),
+        Bench::Storm(options) => wait(bench::storm(options)),
+        Bench::StormLoad => wait(bench::storm_load(say)),
         Bench::Failover { kills, shards } => wait(bench::failover(*kills, *shards)),
     }?;
     write!(out, "{figures}")?;

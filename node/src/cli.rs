@@ -2,7 +2,7 @@
 
 use crate::config::{self, Environment, Flags, Source, TomlFile};
 use crate::demo::{self, Demo};
-use crate::{process, telemetry, verify};
+use crate::{process, telemetry, verify, wal};
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write as _;
@@ -34,6 +34,9 @@ enum Command {
         /// What `GET /api/v1/auctions/{id}/export` gave.
         file: PathBuf,
     },
+    /// Look at a node's write-ahead log; nothing is changed.
+    #[command(subcommand)]
+    Wal(wal::Wal),
     /// Print the description of the HTTP API (OpenAPI, JSON).
     Openapi,
     /// Work with settings.
@@ -75,6 +78,7 @@ pub(crate) fn run() -> Result<ExitCode> {
             runtime()?.block_on(demo::run(*demo))
         }
         Command::Verify { file } => run_verify(&file),
+        Command::Wal(what) => wal::run(&what),
         Command::Openapi => say(&(router::openapi() + "\n")),
         Command::Config { what } => match what {
             ConfigCommand::Check(settings) => Ok(match read(&settings)? {

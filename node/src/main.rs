@@ -20,6 +20,7 @@ mod metrics;
 mod process;
 mod telemetry;
 mod verify;
+mod wal;
 mod wiring;
 
 use std::process::ExitCode;

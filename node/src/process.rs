@@ -204,6 +204,7 @@ fn grpc_server(
         .http2_keepalive_interval(Some(Duration::from_secs(2)))
         .http2_keepalive_timeout(Some(Duration::from_secs(2)))
         .add_service(host.raft_service())
+        .add_service(host.moves_service())
         .add_service(shards)
         .add_service(chats)
         .add_service(cluster)

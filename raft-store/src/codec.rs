@@ -10,6 +10,7 @@ mod command;
 mod event;
 mod map;
 mod parts;
+mod steering;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -115,6 +115,11 @@ impl Feed {
         }
     }
 
+    /// Ends all followers: this replica is no more, and others have what comes next.
+    pub fn close(&self) {
+        self.rooms.lock().clear();
+    }
+
     /// Follows an auction: complete after `from`, or opened by a snapshot. `None`: no such auction here.
     #[must_use]
     pub fn follow(

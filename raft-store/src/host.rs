@@ -2,18 +2,22 @@
 //!
 //! ```text
 //!   open: lock the folder --> recover the log --> start shard 0 --> (map) --> start the shards that the map gives us
+//!   a newer map: seats are left and taken (`seats`); meta's leader moves replicas (`mover`)
 //!   shutdown: hand leaderships over --> stop proposers --> stop groups --> close the log
 //! ```
 //!
 //! A host answers for its own replicas only: whoever asks the wrong node is told so, with a hint, and asks again. One
 //! `Host` is one node; several can live in one process, as tests do.
 //!
-//! Deliberately absent: routing to other nodes (`router`), moves of replicas (next).
+//! Deliberately absent: routing to other nodes (`router`).
 
 mod face;
 mod open;
+mod seats;
+mod steer;
 
 pub use face::{Fresh, GroupStatus, OpenError, ReadError, Reading, Role};
+pub use steer::{Ask, SteerError};
 
 use crate::{
     group::{Ground, Group},
@@ -22,6 +26,7 @@ use crate::{
     port::Log,
     proposer::ProposerHandle,
     server::{Groups, MESSAGE_MAX, RaftService},
+    wal,
 };
 use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Position, Reply};
 use futures_util::{future::join_all, stream::BoxStream};
@@ -63,6 +68,8 @@ struct Inner {
     seats: RwLock<BTreeMap<ShardId, Arc<Seat>>>,
     service: Groups,
     map: watch::Sender<Arc<ClusterMap>>,
+    /// What moves wait for, while this node leads shard 0.
+    waits: watch::Sender<BTreeMap<ShardId, String>>,
     tasks: Mutex<JoinSet<()>>,
     /// Locked while the host lives, so that no other process opens the folder.
     _lock: File,
@@ -108,6 +115,19 @@ impl Host {
     #[must_use]
     pub fn map(&self) -> watch::Receiver<Arc<ClusterMap>> {
         self.inner.map.subscribe()
+    }
+
+    /// How much room the log's disk has, and its changes: below `Ample`, bids should be refused early.
+    #[must_use]
+    pub fn disk(&self) -> watch::Receiver<wal::Pressure> {
+        self.inner.ground.wal.pressure()
+    }
+
+    /// For how long the log's disk has had the batch in hand; 0 when it rests. A leader on a disk that hangs had better
+    /// hand over.
+    #[must_use]
+    pub fn disk_stalled(&self) -> Duration {
+        self.inner.ground.wal.stalled()
     }
 
     /// Has a map, and every group of this node knows a leader.

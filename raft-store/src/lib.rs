@@ -13,7 +13,8 @@
 //! What is decided lies in `auction`; when it is decided lies in `clock`, `lanes` and `proposer`; that it stays decided
 //! lies in `wal`, `log_store`, `state_machine` and openraft. No type of openraft's leaves this crate.
 //!
-//! Deliberately absent: HTTP, WebSockets, routing between nodes (the edge's), rules (the core's), moves of replicas.
+//! Deliberately absent: HTTP, WebSockets, routing between nodes (the edge's), rules (the core's), what should
+//! move where (`placement`'s).
 
 pub mod clock;
 pub mod codec;
@@ -23,8 +24,11 @@ pub mod host;
 mod janitor;
 pub mod lanes;
 mod log_store;
+mod membership;
 mod meta;
 pub mod metrics;
+pub mod mover;
+mod moves;
 mod network;
 pub mod office;
 pub mod options;
@@ -40,7 +44,8 @@ pub mod types;
 pub mod wal;
 mod wire;
 
-pub use host::{Fresh, GroupStatus, Host, OpenError, ReadError, Reading, Role};
+pub use host::{Ask, Fresh, GroupStatus, Host, OpenError, ReadError, Reading, Role, SteerError};
+pub use moves::MovesService;
 pub use options::{Options, RaftOptions};
 pub use port::{Leadership, Log, ProposeError};
 pub use server::RaftService;

@@ -17,6 +17,8 @@ mod disk;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use disk::describe;
+
 use crate::{
     options::RaftOptions,
     types::{LogEntry, LogId, TypeConfig, Vote},
@@ -46,6 +48,8 @@ pub(crate) struct Found {
     committed: Option<LogId>,
     purged: Option<LogId>,
     entries: BTreeMap<u64, LogEntry>,
+    /// Damage took records of this log: why we know.
+    hurt: Option<String>,
 }
 
 impl Found {
@@ -66,21 +70,27 @@ impl Found {
             Kind::Commit => self.committed = Some(disk::read_log_id(&payload)?),
             Kind::Born => {
                 let born = disk::read_born(&payload)?;
-                if self.born != Some(born) {
-                    *self = Found {
-                        born: Some(born),
-                        ..Found::default()
-                    };
+                // Logs of format 1 have checkpoints in which a birth comes behind what was said after it.
+                if self.born.is_some_and(|before| before != born) {
+                    *self = Found::default();
                 }
+                self.born = Some(born);
             }
-            Kind::Seal | Kind::Cut => {}
+            Kind::Hurt => self.hurt = Some(String::from_utf8_lossy(&payload).into_owned()),
+            Kind::Seal | Kind::Cut | Kind::Tally => {}
         }
         Ok(())
     }
 
-    /// The replica whose log this is.
+    /// Why `replica` must not go on with this log: damage took something of it that it may have answered for. Another
+    /// replica has nothing to do with it.
+    pub(crate) fn hurt(&self, replica: u64) -> Option<&str> {
+        self.hurt.as_deref().filter(|_| self.born == Some(replica))
+    }
+
+    /// The replica whose log this is; none if it was thrown away.
     pub(crate) fn born(&self) -> Option<u64> {
-        self.born
+        self.born.filter(|replica| *replica > 0)
     }
 }
 
@@ -170,6 +180,11 @@ impl LogStore {
         found: Option<Found>,
         options: &RaftOptions,
     ) -> Result<LogStore, String> {
+        if let Some(why) = found.as_ref().and_then(|found| found.hurt(replica)) {
+            return Err(format!(
+                "group {group}: damage in the log hurt replica {replica} ({why}): it must come back under a fresh id"
+            ));
+        }
         let found = match found {
             Some(found) if found.born == Some(replica) => found,
             _ => {
@@ -210,6 +225,12 @@ impl LogStore {
             memory,
             append_bytes_max: options.append_bytes_max,
         })
+    }
+
+    /// Throws a group's log away: no replica is born there, until one is under a fresh id. Its log is closed.
+    pub(crate) async fn disown(group: u32, wal: &Wal) -> io::Result<()> {
+        let nobody = Record::new(group, Kind::Born, disk::write_born(0), Bytes::new());
+        wal.write(vec![nobody]).await
     }
 
     /// When the entry at `index` came here; `None` if it is gone.

@@ -10,9 +10,10 @@
 //! The map is computed once and stored: nobody else runs the arithmetic, so neither floats nor library versions can make
 //! two nodes disagree. Two leaders that both try are told apart by the compare-and-set on the epoch.
 //!
-//! All founders vote in shard 0: a founder more than `VOTERS_MAX` is refused at the start, until nodes can join later.
+//! All founders vote in shard 0: a founder more than `VOTERS_MAX` is refused at the start. A node that joins later follows
+//! shard 0 without a vote, so that every node has the map, and votes when the mover makes it.
 //!
-//! Deliberately absent: joining, leaving and moving (the mover's, next).
+//! Deliberately absent: everything after birth (`mover`, `host::steer`).
 
 use crate::{
     group::Group,
@@ -45,6 +46,7 @@ pub(crate) fn first_map(founders: &[Node], shards: u32) -> ClusterMap {
         nodes: founders.iter().map(|node| (node.id, node.clone())).collect(),
         placement: BTreeMap::from([(ShardId::META, Placement { replicas })]),
         replica_ids: members.len() as u64,
+        ..ClusterMap::default()
     };
     let mut map = place::place(&bare, place::Rules::default());
     map.epoch = 1;

@@ -25,12 +25,38 @@ const OFFICES: &str = "rushroom_shard_offices_total";
 const LATE: &str = "rushroom_shard_close_late_ms";
 const FOLLOWERS: &str = "rushroom_feed_followers";
 const RESYNCS: &str = "rushroom_feed_resyncs_total";
+const MOVES: &str = "rushroom_moves_under_way";
+const GOALS: &str = "rushroom_moves_shards_to_go";
+const WORK: &str = "rushroom_moves_work_total";
+const WORK_TIME: &str = "rushroom_moves_work_seconds";
 const FSYNC: &str = "rushroom_wal_fsync_seconds";
 const FSYNCED: &str = "rushroom_wal_fsynced_bytes_total";
 const BATCH: &str = "rushroom_wal_fsync_batch_records";
+const STALLED: &str = "rushroom_wal_stalled_seconds";
+const SEGMENTS: &str = "rushroom_wal_segments";
+const FREE: &str = "rushroom_wal_disk_free_bytes";
+const PRESSURE: &str = "rushroom_wal_disk_pressure";
+const CUTS: &str = "rushroom_wal_cut_tails_total";
+const HURT: &str = "rushroom_wal_hurt_shards";
 
 /// Declares every metric with its unit and meaning. Once per process, after the recorder is installed.
 pub fn describe() {
+    describe_gauge!(
+        MOVES,
+        Unit::Count,
+        "Moves of replicas under way, at the node that leads shard 0"
+    );
+    describe_gauge!(
+        GOALS,
+        Unit::Count,
+        "Shards that aren't where they should be, at the node that leads shard 0"
+    );
+    describe_counter!(
+        WORK,
+        Unit::Count,
+        "Changes of a group's members or leader that the mover asked for, by kind and outcome"
+    );
+    describe_histogram!(WORK_TIME, Unit::Seconds, "How long each of those took, by kind");
     describe_counter!(
         BIDS,
         Unit::Count,
@@ -74,6 +100,24 @@ pub fn describe() {
     describe_histogram!(FSYNC, Unit::Seconds, "One fdatasync of the log");
     describe_counter!(FSYNCED, Unit::Bytes, "Bytes made durable");
     describe_histogram!(BATCH, Unit::Count, "Log records made durable by one fdatasync");
+    describe_gauge!(
+        STALLED,
+        Unit::Seconds,
+        "For how long the disk has had the batch in hand, looked at once a second"
+    );
+    describe_gauge!(SEGMENTS, Unit::Count, "Segment files of the log");
+    describe_gauge!(FREE, Unit::Bytes, "Free room on the log's disk");
+    describe_gauge!(
+        PRESSURE,
+        Unit::Count,
+        "0: room enough; 1: below the low-water mark; 2: the disk is full and the reserve in use"
+    );
+    describe_counter!(CUTS, Unit::Count, "Torn ends of the log that were cut at a start");
+    describe_gauge!(
+        HURT,
+        Unit::Count,
+        "Shards whose replica here was hurt by damage in the log, found at the start"
+    );
 }
 
 /// A command was answered.
@@ -164,6 +208,18 @@ impl Drop for OfOffice {
     }
 }
 
+/// What the mover has before it.
+pub fn moving(moves: usize, goals: usize) {
+    gauge!(MOVES).set(moves as f64);
+    gauge!(GOALS).set(goals as f64);
+}
+
+/// The mover asked a group's leader for something.
+pub fn move_work(kind: &'static str, done: bool, took: std::time::Duration) {
+    counter!(WORK, "kind" => kind, "outcome" => if done { "done" } else { "refused" }).increment(1);
+    histogram!(WORK_TIME, "kind" => kind).record(took.as_secs_f64());
+}
+
 /// A follower opened (+1) or ended (-1).
 pub fn followers(change: i32) {
     gauge!(FOLLOWERS).increment(f64::from(change));
@@ -179,4 +235,30 @@ pub fn fsync(seconds: f64, records: usize, bytes: u64) {
     histogram!(FSYNC).record(seconds);
     histogram!(BATCH).record(records as f64);
     counter!(FSYNCED).increment(bytes);
+}
+
+/// For how long the disk has had the batch in hand.
+pub fn stalled(seconds: f64) {
+    gauge!(STALLED).set(seconds);
+}
+
+/// So many segment files.
+pub fn segments(count: usize) {
+    gauge!(SEGMENTS).set(count as f64);
+}
+
+/// So many bytes are free, and so hard it presses (see `wal::Pressure`).
+pub fn disk(free: u64, pressure: u8) {
+    gauge!(FREE).set(free as f64);
+    gauge!(PRESSURE).set(f64::from(pressure));
+}
+
+/// A torn end of the log was cut.
+pub fn cut() {
+    counter!(CUTS).increment(1);
+}
+
+/// So many groups are hurt.
+pub fn hurt(count: usize) {
+    gauge!(HURT).set(count as f64);
 }

@@ -14,7 +14,7 @@ pub struct Options {
     pub dir: PathBuf,
     /// Number of auction shards, fixed when the cluster is born.
     pub shards: u32,
-    /// The nodes that the cluster is born with, this one among them; the same list on each.
+    /// The nodes that the cluster is born with; the same list on each of them, and none on one that joins later.
     pub founders: Vec<Node>,
     /// The log on disk.
     pub wal: wal::Options,
@@ -26,6 +26,12 @@ pub struct Options {
     pub lanes: lanes::Options,
     /// What a shard remembers.
     pub limits: Limits,
+    /// How replicas move.
+    pub moves: placement::mover::Limits,
+    /// How often the mover looks.
+    pub pace: crate::mover::Pace,
+    /// The replica of shard 0 by which this node joined, if it is no founder. Told once; the log remembers it.
+    pub joined: Option<placement::ReplicaId>,
 }
 
 impl Default for Options {
@@ -40,6 +46,9 @@ impl Default for Options {
             clock: clock::Options::default(),
             lanes: lanes::Options::default(),
             limits: Limits::default(),
+            moves: placement::mover::Limits::default(),
+            pace: crate::mover::Pace::default(),
+            joined: None,
         }
     }
 }

@@ -64,6 +64,11 @@ impl Groups {
         self.open.write().insert(group, (replica, raft));
     }
 
+    /// A replica that moved away answers no one any more.
+    pub(crate) fn remove(&self, group: u32) {
+        self.open.write().remove(&group);
+    }
+
     fn find(&self, group: u32, replica: u64) -> Result<Handle, String> {
         match self.open.read().get(&group) {
             Some((here, raft)) if *here == replica => Ok(raft.clone()),

@@ -21,6 +21,7 @@ use crate::{
     codec::Wire,
     state::State,
     types::{SnapshotBytes, SnapshotMeta},
+    wal::disk::{Disk, DiskFile, Os},
     wire,
 };
 use auction::{Limits, Parts, Shard};
@@ -29,8 +30,7 @@ use placement::ClusterMap;
 use prost::Message;
 use proto::{log::v1 as log_pb, raft::v1 as raft_pb};
 use std::{
-    fs::File,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -102,28 +102,27 @@ impl SnapshotFile {
     /// Replaces the file. Blocks for the disk.
     pub(crate) fn write(&self, meta: &SnapshotMeta, body: &SnapshotBytes) -> io::Result<()> {
         let meta = wire::snapshot_meta_to(meta).encode_to_vec();
-        let mut head = Vec::with_capacity(HEAD);
-        head.extend_from_slice(&MAGIC);
-        head.extend_from_slice(&VERSION.to_le_bytes());
-        head.extend_from_slice(&(meta.len() as u32).to_le_bytes());
-        head.extend_from_slice(&(body.len() as u64).to_le_bytes());
-        let crc = checksum(&head, &meta, body);
-        head.extend_from_slice(&crc.to_le_bytes());
-        head.extend_from_slice(&[0; 4]);
+        self.replace(&Os, &[&head(&meta, body), &meta, body])
+    }
+
+    fn replace(&self, disk: &impl Disk, parts: &[&[u8]]) -> io::Result<()> {
         let temporary = self.path.with_extension("tmp");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&head)?;
-        file.write_all(&meta)?;
-        file.write_all(body)?;
-        file.sync_all()?;
-        drop(file);
-        std::fs::rename(&temporary, &self.path)?;
-        File::open(&self.dir)?.sync_all()
+        let written = fill(disk, &temporary, parts).and_then(|()| disk.rename(&temporary, &self.path));
+        if let Err(error) = written {
+            // Not there perhaps; if it is, it takes room that is short now. The old snapshot is untouched.
+            let _ = disk.remove(&temporary);
+            return Err(error);
+        }
+        disk.sync_dir(&self.dir)
     }
 
     /// Reads the file back, if there is one. Blocks for the disk.
     pub(crate) fn read(&self) -> io::Result<Option<(SnapshotMeta, SnapshotBytes)>> {
-        let file = match std::fs::read(&self.path) {
+        self.read_from(&Os)
+    }
+
+    fn read_from(&self, disk: &impl Disk) -> io::Result<Option<(SnapshotMeta, SnapshotBytes)>> {
+        let file = match disk.read(&self.path) {
             Ok(file) => Bytes::from(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -133,13 +132,36 @@ impl SnapshotFile {
             .map_err(|what| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", self.path.display())))
     }
 
-    /// Deletes the file of a replica that is no more.
+    /// Deletes the file of a replica that is no more. Durable: the next replica here must never find it.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        match std::fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        match Os.remove(&self.path) {
+            Ok(()) => Os.sync_dir(&self.dir),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         }
     }
+}
+
+fn fill(disk: &impl Disk, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let file = disk.create(path)?;
+    let mut at = 0;
+    for part in parts {
+        file.write_at(part, at)?;
+        at += part.len() as u64;
+    }
+    file.sync()
+}
+
+fn head(meta: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut head = Vec::with_capacity(HEAD);
+    head.extend_from_slice(&MAGIC);
+    head.extend_from_slice(&VERSION.to_le_bytes());
+    head.extend_from_slice(&(meta.len() as u32).to_le_bytes());
+    head.extend_from_slice(&(body.len() as u64).to_le_bytes());
+    let crc = checksum(&head, meta, body);
+    head.extend_from_slice(&crc.to_le_bytes());
+    head.extend_from_slice(&[0; 4]);
+    head
 }
 
 fn parse(file: &Bytes) -> Result<(SnapshotMeta, SnapshotBytes), String> {
@@ -173,4 +195,128 @@ fn parse(file: &Bytes) -> Result<(SnapshotMeta, SnapshotBytes), String> {
 
 fn checksum(head: &[u8], meta: &[u8], body: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(head), meta), body)
+}
+
+#[cfg(test)]
+mod tests {
+    //! The old one or the new one, whatever happens in between; and never a damaged one.
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::{HEAD, SnapshotFile, head};
+    use crate::{
+        types::{LeaderId, LogId, SnapshotMeta},
+        wal::tests::sim_disk::{Faults, SimDisk},
+        wire,
+    };
+    use openraft::vote::RaftLeaderId;
+    use prost::Message;
+    use rand::{SeedableRng, rngs::StdRng};
+    use std::path::Path;
+
+    fn file() -> SnapshotFile {
+        SnapshotFile::new(Path::new("/snapshots"), 7)
+    }
+
+    /// A snapshot up to `index`, with a body of its own.
+    fn parts(index: u64, len: usize) -> [Vec<u8>; 3] {
+        let meta = SnapshotMeta {
+            last_log_id: Some(LogId {
+                leader_id: LeaderId::new(1, 1),
+                index,
+            }),
+            ..SnapshotMeta::default()
+        };
+        let meta = wire::snapshot_meta_to(&meta).encode_to_vec();
+        let body = vec![index as u8; len];
+        [head(&meta, &body), meta, body]
+    }
+
+    fn put(disk: &SimDisk, parts: &[Vec<u8>; 3]) -> std::io::Result<()> {
+        file().replace(disk, &[&parts[0], &parts[1], &parts[2]])
+    }
+
+    fn index(disk: &SimDisk) -> Option<u64> {
+        let read = file().read_from(disk).unwrap();
+        read.map(|(meta, body)| {
+            let index = meta.last_log_id.unwrap().index;
+            assert!(
+                body.iter().all(|byte| u64::from(*byte) == index),
+                "a body of another snapshot"
+            );
+            index
+        })
+    }
+
+    #[test]
+    fn a_crash_at_any_byte_leaves_the_old_one_or_the_new_one() {
+        let (old, new) = (parts(1, 700), parts(2, 1500));
+        let all: usize = new.iter().map(Vec::len).sum();
+        for dies_after in 0..=all as u64 + 1 {
+            let disk = SimDisk::default();
+            put(&disk, &old).unwrap();
+            disk.set(Faults {
+                dies_after: Some(dies_after),
+                ..Faults::default()
+            });
+            let written = put(&disk, &new).is_ok();
+            for seed in 0..4 {
+                let left = disk.crash(&mut StdRng::seed_from_u64(seed));
+                let found = index(&left);
+                let right = if written {
+                    found == Some(2)
+                } else {
+                    matches!(found, Some(1 | 2))
+                };
+                assert!(
+                    right,
+                    "died after {dies_after} bytes, seed {seed}: found {found:?}, written: {written}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_fsync_or_a_full_disk_leaves_the_old_one() {
+        let (old, new) = (parts(1, 700), parts(2, 1500));
+        let (sync, full) = (
+            Faults {
+                sync_fails_at: Some(1),
+                ..Faults::default()
+            },
+            Faults {
+                capacity: Some(1500),
+                ..Faults::default()
+            },
+        );
+        for faults in [sync, full] {
+            let disk = SimDisk::default();
+            put(&disk, &old).unwrap();
+            disk.set(faults);
+            assert!(put(&disk, &new).is_err());
+            assert_eq!(index(&disk), Some(1), "{faults:?}");
+            assert_eq!(index(&disk.crash(&mut StdRng::seed_from_u64(0))), Some(1), "{faults:?}");
+            assert_eq!(disk.files(), 1, "{faults:?}: nothing is left of the attempt");
+        }
+    }
+
+    #[test]
+    fn every_cut_and_every_flip_is_noticed() {
+        let whole = parts(3, 300).concat();
+        let path = file().path;
+        let check = |bytes: Vec<u8>, what: &str| {
+            let disk = SimDisk::default();
+            disk.spoil(&path, bytes);
+            assert!(file().read_from(&disk).is_err(), "{what}");
+        };
+        for at in 0..whole.len() {
+            check(whole[..at].to_vec(), &format!("cut at {at}"));
+            // The four bytes behind the checksum mean nothing.
+            if !(HEAD - 4..HEAD).contains(&at) {
+                let mut flipped = whole.clone();
+                flipped[at] ^= 1 << (at % 8);
+                check(flipped, &format!("flip at {at}"));
+            }
+        }
+        check([&whole[..], &[0]].concat(), "a byte more");
+    }
 }

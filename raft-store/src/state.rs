@@ -41,9 +41,17 @@ impl State {
     }
 
     fn apply_meta(&mut self, command: &MetaCommand) -> Answer {
-        let MetaCommand::StoreMap { expected, map } = command;
         let epoch = self.map.as_ref().map_or(0, |map| map.epoch);
-        let stored = *expected == epoch && map.epoch == epoch + 1;
+        let (stored, map) = match command {
+            MetaCommand::StoreMap { expected, map } => (*expected == epoch && map.epoch == epoch + 1, map),
+            MetaCommand::Steer { expected, map } => {
+                let present = self.map.as_ref().map(|map| map.steering.version);
+                (
+                    present == Some(*expected) && map.steering.version > *expected && map.epoch >= epoch,
+                    map,
+                )
+            }
+        };
         if stored {
             self.map = Some(Arc::new((**map).clone()));
         }

@@ -60,6 +60,13 @@ pub enum MetaCommand {
         /// The new map; its epoch is `expected + 1`.
         map: Box<ClusterMap>,
     },
+    /// Stores `map` if there is one whose steering is at version `expected`: how everything after birth is written.
+    Steer {
+        /// The version that the sender saw.
+        expected: u64,
+        /// The new map; its version is newer, its epoch not older.
+        map: Box<ClusterMap>,
+    },
 }
 
 /// What applying a log entry answers to its proposer.

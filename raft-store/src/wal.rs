@@ -15,33 +15,48 @@
 //! ```
 //!
 //! **What is on disk** is described byte by byte in `record`. **Recovery** (`recover`) replays all segments in order and
-//! gives every record to its group. A batch that was being written when the process died may be torn: nobody was promised
-//! anything of it, so it is cut. Damage *before* it touches what was promised: the node refuses to start.
+//! gives every record to its group. A batch that was being written when the process died may be torn (`scan`): nobody was
+//! promised anything of it, so it is cut. Damage *before* it touches what was promised. It is pinned to the groups that it
+//! hurts (`proof`): their replicas stop, and come back under fresh ids, while the others go on. Where that can't be proved,
+//! the node refuses to start.
 //!
-//! **Space.** Each new segment begins with a checkpoint of every group's small state (birth, vote, commit, purge), so the
-//! oldest segment is needed only for entries that are still alive in it. It goes when there are none. A group that is
-//! idle would keep its first segment for ever; `log_store` rewrites such a group's few entries (`Op::rewrite`), and asks
-//! those with many for a snapshot.
+//! **Space.** Each new segment begins with a checkpoint of every group's small state (`ledger`), so the oldest segment is
+//! needed only for entries that are still alive in it. It goes when there are none. A group that is idle would keep its
+//! first segment for ever; `log_store` rewrites such a group's few entries (`Op::rewrite`), and asks those with many for a
+//! snapshot. A disk that fills up is told of early, and the next segments lie ready, even when it is full (`space`).
 //!
 //! **A failed fsync is final.** What the kernel then holds for the file is unknown, and a second fsync may say 'done' for
 //! pages that it dropped. So the first error stops the log: all waiting writes fail, `failed` tells the host, and the
 //! node must restart from what the disk really has.
 //!
+//! **A disk that lies** is what the tests are about: they put one under the log (`disk`), which tears, flips, swaps, fills
+//! up and dies at every byte.
+//!
 //! Deliberately absent: reading back (entries alive are in memory, in `log_store`), compression, any knowledge of what a
 //! payload means beyond an entry's index.
 
+pub mod bench;
+pub(crate) mod disk;
+pub mod inspect;
+mod ledger;
+mod proof;
 pub(crate) mod record;
 mod recover;
+mod scan;
 mod segment;
+mod space;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 pub(crate) use record::{Kind, Record};
 pub use recover::WalError;
+pub use space::Pressure;
 
+use disk::{Disk, Os};
 use parking_lot::{Condvar, Mutex};
-use std::{collections::BTreeMap, io, path::Path, sync::Arc, thread::JoinHandle};
+use space::Space;
+use std::{collections::BTreeMap, io, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// The log on disk.
@@ -57,6 +72,10 @@ pub struct Options {
     pub batch_bytes: usize,
     /// Zero-fill the next segment in the background, so that commits never grow a file.
     pub preallocate: bool,
+    /// Segments laid by, with `preallocate`, for when the disk is full.
+    pub reserve_segments: usize,
+    /// Free bytes on the disk below which bids should be refused (`Pressure::Low`).
+    pub low_water_bytes: u64,
 }
 
 impl Default for Options {
@@ -67,6 +86,8 @@ impl Default for Options {
             queue: 4096,
             batch_bytes: 8 * 1024 * 1024,
             preallocate: true,
+            reserve_segments: 1,
+            low_water_bytes: 256 * 1024 * 1024,
         }
     }
 }
@@ -108,6 +129,7 @@ struct Shared {
     failed: watch::Sender<Option<String>>,
     /// Groups with living entries in the oldest segment, if there are more segments than `segments_soft`.
     pinned: Mutex<Vec<u32>>,
+    space: Arc<Space>,
 }
 
 /// The way to the log. Cheap to clone; the writer thread lives until `close`.
@@ -123,15 +145,27 @@ pub(crate) struct Room(OwnedSemaphorePermit);
 impl Wal {
     /// Recovers what lies in `dir`, giving each record to `visit`, and starts the writer.
     pub(crate) fn open(dir: &Path, options: Options, visit: &mut recover::Visit<'_>) -> Result<Wal, WalError> {
-        let recovered = recover::recover(dir, visit)?;
+        Wal::open_on(Os, dir, options, visit)
+    }
+
+    /// The same on any disk.
+    pub(crate) fn open_on<D: Disk>(
+        disk: D,
+        dir: &Path,
+        options: Options,
+        visit: &mut recover::Visit<'_>,
+    ) -> Result<Wal, WalError> {
+        let recovered = recover::recover(&disk, dir, visit)?;
+        let space = Arc::new(Space::new());
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue::default()),
             wake: Condvar::new(),
             room: Arc::new(Semaphore::new(options.queue.max(1))),
             failed: watch::channel(None).0,
             pinned: Mutex::new(Vec::new()),
+            space: space.clone(),
         });
-        let writer = writer::Writer::new(dir.to_owned(), options, recovered)?;
+        let writer = writer::Writer::new(disk, dir.to_owned(), options, space, recovered)?;
         let thread = std::thread::Builder::new().name("wal".into()).spawn({
             let shared = shared.clone();
             move || writer.run(&shared)
@@ -184,6 +218,21 @@ impl Wal {
     /// Why the log stopped, once it did.
     pub(crate) fn failed(&self) -> watch::Receiver<Option<String>> {
         self.shared.failed.subscribe()
+    }
+
+    /// How much room the disk has.
+    pub(crate) fn pressure(&self) -> watch::Receiver<Pressure> {
+        self.shared.space.pressure.subscribe()
+    }
+
+    /// For how long the disk has had the batch in hand (0: it rests): a leader on a disk that hangs had better hand over.
+    pub(crate) fn stalled(&self) -> Duration {
+        self.shared.space.stalled()
+    }
+
+    /// Fsyncs of batches, and bytes in them, since the opening.
+    pub(crate) fn done(&self) -> (u64, u64) {
+        self.shared.space.done()
     }
 
     /// Groups that keep the oldest of too many segments.

@@ -160,7 +160,7 @@ impl Default for Options {
             sockets_max: 15_000,
             frame_max: 4 * 1024,
             joins_max: 32,
-            socket_bids_max: 32,
+            socket_bids_max: 64,
             socket_chats_max: 8,
             verdict_bytes_max: 256 * 1024,
             viewer_lag_max: 256,

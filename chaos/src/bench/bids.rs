@@ -1,14 +1,18 @@
 //! Durable bids a second: real processes, real sockets, each accepted bid fsynced by a majority before its verdict.
 //!
 //! A client is a pair of people on two sockets with an auction of their own, one bid under way: `clients` bids are in
-//! flight, spread over all shards and edges. Harness and cluster share the machine, and its cores.
+//! flight, spread over all shards and edges. Harness and cluster share the machine, and its cores: so the figures come
+//! with the CPU that the nodes used per accepted bid, with the clients' own, and with what others used meanwhile.
 
-use super::{Pair, fresh, open};
+use super::{Pair, fresh_in, open, usage::Usage};
 use anyhow::{Result, ensure};
 use client::{Api, Role};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use hdrhistogram::Histogram;
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 use tokio::task::JoinSet;
 
 /// How hard.
@@ -16,13 +20,16 @@ use tokio::task::JoinSet;
 pub(crate) struct BidsOptions {
     /// Pairs of people, each pair with one bid under way.
     #[arg(long, default_value_t = 256)]
-    clients: usize,
+    pub(super) clients: usize,
     /// Measured time; two seconds before it are not counted.
     #[arg(long, default_value_t = 10)]
-    seconds: u64,
+    pub(super) seconds: u64,
     /// Shards of the cluster.
     #[arg(long, default_value_t = 16)]
-    shards: u32,
+    pub(super) shards: u32,
+    /// Where the nodes keep their data: the disk that is measured. If absent, the folder for temporary files.
+    #[arg(long)]
+    pub(super) dir: Option<PathBuf>,
 }
 
 const WARM: Duration = Duration::from_secs(2);
@@ -42,7 +49,7 @@ pub(crate) async fn bids(options: &BidsOptions) -> Result<serde_json::Value> {
         options.clients > 0 && options.seconds > 0,
         "clients and seconds must be at least 1"
     );
-    let (dir, cluster, api) = fresh(options.shards).await?;
+    let (dir, cluster, api) = fresh_in(options.dir.as_deref(), options.shards).await?;
     tracing::info!(clients = options.clients, "opening auctions, signing in");
     let pairs = pairs(&api, options).await?;
     let from = Instant::now() + WARM;
@@ -51,6 +58,12 @@ pub(crate) async fn bids(options: &BidsOptions) -> Result<serde_json::Value> {
     for pair in pairs {
         tasks.spawn(one(pair, from, until));
     }
+    let (nodes, me) = (cluster.pids(), [std::process::id()]);
+    let groups: [&[u32]; 2] = [&nodes, &me];
+    tokio::time::sleep_until(from.into()).await;
+    let before = Usage::now(&groups)?;
+    tokio::time::sleep_until(until.into()).await;
+    let spent = before.since(&groups)?;
     let mut latency = Histogram::<u64>::new(3)?;
     let (mut refused, mut unknown) = (0, 0);
     while let Some(counts) = tasks.join_next().await {
@@ -63,11 +76,13 @@ pub(crate) async fn bids(options: &BidsOptions) -> Result<serde_json::Value> {
     ensure!(panics.is_empty(), "a node panicked: {panics:?}");
     drop((cluster, dir));
     let ms = |quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
+    let cpu_us = |group: usize| (spent.groups[group] * 1e7 / latency.len().max(1) as f64).round() / 10.0;
     Ok(serde_json::json!({
         "bench": "bids", "bids_per_s": (latency.len() as f64 / options.seconds as f64).round(),
         "p50_ms": ms(0.5), "p99_ms": ms(0.99), "max_ms": latency.max() as f64 / 1e3,
         "clients": options.clients, "shards": options.shards, "seconds": options.seconds, "loop": "closed",
         "refused": refused, "unknown": unknown,
+        "cpu_us_per_bid": cpu_us(0), "client_cpu_us_per_bid": cpu_us(1), "others_percent": spent.others_percent(),
     }))
 }
 

@@ -5,7 +5,9 @@
 //!
 //! ```text
 //!   auction id --shard_of--> shard --ClusterMap--> replicas          (every request: one hash, one look-up)
-//!   nodes, weights --rank--> rendezvous order --place--> ClusterMap  (only when nodes change, only at meta's leader)
+//!   nodes, weights --rank--> rendezvous order --place--> ClusterMap  (at birth, only at meta's leader)
+//!   ClusterMap, a change --plan--> ClusterMap with a goal            (an operator, or a node that stays dead)
+//!   ClusterMap, what is seen --mover--> next steps                   (at meta's leader, until the goal is reached)
 //!   stream key --rank--> parent and spare of a relay                 (`sfu`)
 //! ```
 //!
@@ -13,14 +15,26 @@
 
 use std::collections::BTreeMap;
 
+mod change;
+mod explain;
+pub mod mover;
+mod overrides;
 pub mod place;
+pub mod plan;
 pub mod rank;
+mod steering;
 
+pub use change::{Change, Refusal};
+pub use explain::{Candidate, Explained, explain};
+pub use mover::{Decision, Facts, GroupFacts, Work, decide};
+pub use overrides::{Override, Wish};
 pub use place::{Rules, place};
+pub use plan::{Plan, PlannedMove, plan};
 pub use rank::{rank, shard_of};
+pub use steering::{Ended, Move, Said, Standing, Steering, Step};
 
 /// A machine's id in the cluster: chosen by the operator, never reused.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct NodeId(pub u64);
 
 /// A shard: one Raft group and the auctions in it. Shard 0 is `meta`, the cluster map; auctions live in 1..=n.
@@ -75,6 +89,8 @@ pub struct ClusterMap {
     pub placement: BTreeMap<ShardId, Placement>,
     /// Replica ids given so far: the next is one more. Only rises, so that no id is ever used twice.
     pub replica_ids: u64,
+    /// Where it is going, and how far it got.
+    pub steering: Steering,
 }
 
 impl ClusterMap {
@@ -110,6 +126,44 @@ impl ClusterMap {
         self.placement
             .keys()
             .filter_map(move |&shard| Some((shard, self.replica_on(shard, node)?)))
+    }
+
+    /// Whether a node takes shards, gives them away, or is gone for good.
+    #[must_use]
+    pub fn standing(&self, node: NodeId) -> Standing {
+        self.steering.standings.get(&node).copied().unwrap_or_default()
+    }
+
+    /// A node's share of shards: none unless it is active.
+    #[must_use]
+    pub fn share(&self, node: NodeId) -> u32 {
+        match self.standing(node) {
+            Standing::Active => self.nodes.get(&node).map_or(0, |known| known.weight),
+            Standing::Draining | Standing::Lost | Standing::Decommissioned => 0,
+        }
+    }
+
+    /// The replica of a shard that a node must keep open: one that is placed there, one that is moving there, or one
+    /// that only follows shard 0.
+    #[must_use]
+    pub fn seat_on(&self, shard: ShardId, node: NodeId) -> Option<ReplicaId> {
+        let placed = self.replica_on(shard, node);
+        let coming = || {
+            let to = self.steering.moves.get(&shard)?.to?;
+            (to.0 == node).then_some(to.1)
+        };
+        let watching = || {
+            let watcher = self.steering.watchers.get(&node)?;
+            (shard == ShardId::META).then_some(*watcher)
+        };
+        placed.or_else(coming).or_else(watching)
+    }
+
+    /// All replicas that a node must keep open, in order of shard.
+    pub fn seats_on(&self, node: NodeId) -> impl Iterator<Item = (ShardId, ReplicaId)> + '_ {
+        self.placement
+            .keys()
+            .filter_map(move |&shard| Some((shard, self.seat_on(shard, node)?)))
     }
 
     /// A replica id that was never used before.

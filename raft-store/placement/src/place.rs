@@ -6,11 +6,18 @@
 //! With four nodes in three zones the lone nodes of two zones must hold everything, bound or not: losing a zone must
 //! never lose two replicas.
 //!
+//! Operators' overrides go before the order: pins first, exclusions never. A node that drains is not chosen, but keeps what
+//! nobody else can take: a drain never leaves a shard with fewer replicas.
+//!
 //! Leaders are then spread: of a shard's replicas the one that leads least (by weight) so far is put first.
 //!
 //! Deliberately absent: moving. `place` says what should be; the mover gets there one step at a time.
 
-use crate::{ClusterMap, NodeId, Placement, ShardId, rank::rank_shard};
+use crate::{
+    ClusterMap, NodeId, Placement, ShardId, Standing,
+    overrides::{Holding, holding},
+    rank::rank_shard,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How shards are placed.
@@ -33,15 +40,15 @@ impl Default for Rules {
 
 /// The placement of shards 1..=`map.shards` on the nodes of `map`: the same map with `placement` renewed and the epoch
 /// raised, if anything changed. Replicas that stay keep their ids, new ones get fresh ids. What is placed of shard 0
-/// stays: where the map itself lives isn't decided by the map.
+/// stays: where the map itself lives isn't decided by the map. For a cluster that is being born: where groups live
+/// already, replicas must be moved (`plan`, `mover`).
 #[must_use]
 pub fn place(map: &ClusterMap, rules: Rules) -> ClusterMap {
-    let wanted = spread_leaders(map, choose(map, rules));
     let mut next = map.clone();
     let auction_shards = 1..=map.shards;
     next.placement
         .retain(|shard, _| *shard == ShardId::META || auction_shards.contains(&shard.0));
-    for (shard, nodes) in wanted {
+    for (shard, nodes) in wanted(map, rules, 0).0 {
         let replicas = nodes
             .into_iter()
             .map(|node| (node, map.replica_on(shard, node).unwrap_or_else(|| next.next_replica())))
@@ -52,24 +59,39 @@ pub fn place(map: &ClusterMap, rules: Rules) -> ClusterMap {
     next
 }
 
+/// The nodes that each auction shard should have, leader first; and which overrides were left out, and why.
+pub(crate) fn wanted(map: &ClusterMap, rules: Rules, now_ms: u64) -> (BTreeMap<ShardId, Vec<NodeId>>, Vec<String>) {
+    let mut void = Vec::new();
+    let held: BTreeMap<ShardId, Holding> = (1..=map.shards)
+        .map(ShardId)
+        .map(|shard| {
+            let (holds, left_out) = holding(map, shard, rules.replicas, now_ms);
+            void.extend(left_out);
+            (shard, holds)
+        })
+        .collect();
+    (spread_leaders(map, choose(map, rules, &held), &held), void)
+}
+
 /// The nodes of each shard, in rendezvous order.
-fn choose(map: &ClusterMap, rules: Rules) -> BTreeMap<ShardId, Vec<NodeId>> {
+fn choose(map: &ClusterMap, rules: Rules, wishes: &BTreeMap<ShardId, Holding>) -> BTreeMap<ShardId, Vec<NodeId>> {
     let bounds = bounds(map, rules);
     let mut held: BTreeMap<NodeId, u64> = BTreeMap::new();
     let mut chosen = BTreeMap::new();
-    for shard in (1..=map.shards).map(ShardId) {
-        let order = rank_shard(shard, map.nodes.values().map(|node| (node.id, node.weight)));
-        let mut picked: Vec<NodeId> = Vec::with_capacity(rules.replicas);
-        let mut zones: BTreeSet<&str> = BTreeSet::new();
+    for (&shard, wish) in wishes {
+        let order = rank_shard(shard, map.nodes.keys().map(|&node| (node, map.share(node))));
+        let mut picked = wish.pins.clone();
+        let zone = |node: &NodeId| map.nodes.get(node).map_or("", |known| known.zone.as_str());
+        let mut zones: BTreeSet<&str> = picked.iter().map(zone).collect();
         // Strictest wish first; what a pass can't fill the next one may.
         for (distinct_zones, bounded) in [(true, true), (true, false), (false, true), (false, false)] {
-            for &node in &order {
-                let zone = map.nodes.get(&node).map_or("", |known| known.zone.as_str());
+            for &node in order.iter().filter(|node| !wish.excluded.contains(node)) {
                 let full = held.get(&node).copied().unwrap_or(0) >= bounds.get(&node).copied().unwrap_or(0);
-                let fits = !(picked.contains(&node) || distinct_zones && zones.contains(zone) || bounded && full);
+                let near = distinct_zones && zones.contains(zone(&node));
+                let fits = !(picked.contains(&node) || near || bounded && full);
                 if fits && picked.len() < rules.replicas {
                     picked.push(node);
-                    zones.insert(zone);
+                    zones.insert(zone(&node));
                 }
             }
         }
@@ -77,31 +99,47 @@ fn choose(map: &ClusterMap, rules: Rules) -> BTreeMap<ShardId, Vec<NodeId>> {
             *held.entry(*node).or_default() += 1;
         }
         picked.sort_by_key(|node| order.iter().position(|other| other == node));
+        // Whoever drains keeps what nobody else can take.
+        let stays = map.replicas_of(shard).iter().map(|replica| replica.0);
+        let stays = stays.filter(|node| map.standing(*node) == Standing::Draining);
+        let missing = rules.replicas.saturating_sub(picked.len());
+        picked.extend(stays.take(missing));
         chosen.insert(shard, picked);
     }
     chosen
 }
 
 /// How many replicas each node may hold: its share by weight times the bound, rounded up.
-fn bounds(map: &ClusterMap, rules: Rules) -> BTreeMap<NodeId, u64> {
-    let taking: Vec<_> = map.nodes.values().filter(|node| node.weight > 0).collect();
-    let weights: u128 = taking.iter().map(|node| u128::from(node.weight)).sum();
+pub(crate) fn bounds(map: &ClusterMap, rules: Rules) -> BTreeMap<NodeId, u64> {
+    let share = |node: &NodeId| u128::from(map.share(*node));
+    let taking: Vec<NodeId> = map.nodes.keys().copied().filter(|node| share(node) > 0).collect();
+    let weights: u128 = taking.iter().map(share).sum();
     let replicas = u128::from(map.shards) * rules.replicas.min(taking.len()) as u128;
-    let bound = |weight: u32| {
-        (replicas * u128::from(weight) * u128::from(rules.bound_ppm)).div_ceil((weights * 1_000_000).max(1)) as u64
+    let bound = |node: &NodeId| {
+        (replicas * share(node) * u128::from(rules.bound_ppm)).div_ceil((weights * 1_000_000).max(1)) as u64
     };
-    taking.iter().map(|node| (node.id, bound(node.weight))).collect()
+    taking.iter().map(|node| (*node, bound(node))).collect()
 }
 
 /// Puts one node of each shard first, so that leaderships are spread by weight; rendezvous order decides ties.
-fn spread_leaders(map: &ClusterMap, chosen: BTreeMap<ShardId, Vec<NodeId>>) -> BTreeMap<ShardId, Vec<NodeId>> {
+fn spread_leaders(
+    map: &ClusterMap,
+    chosen: BTreeMap<ShardId, Vec<NodeId>>,
+    wishes: &BTreeMap<ShardId, Holding>,
+) -> BTreeMap<ShardId, Vec<NodeId>> {
     let mut leads: BTreeMap<NodeId, u64> = BTreeMap::new();
-    let weight = |node: &NodeId| map.nodes.get(node).map_or(1, |known| u128::from(known.weight.max(1)));
     let mut spread = BTreeMap::new();
     for (shard, mut nodes) in chosen {
-        // (leads + 1) / weight, compared without fractions.
-        let load = |node: &NodeId| (u128::from(leads.get(node).copied().unwrap_or(0)) + 1) * 1_000_000 / weight(node);
-        if let Some(first) = (0..nodes.len()).min_by_key(|&i| load(&nodes[i])) {
+        // (leads + 1) / weight, compared without fractions; who takes no shards leads only where nobody else can.
+        let load = |node: &NodeId| {
+            let share = u128::from(map.share(*node));
+            let leads = u128::from(leads.get(node).copied().unwrap_or(0));
+            (share == 0, (leads + 1) * 1_000_000 / share.max(1))
+        };
+        let wish = wishes.get(&shard).and_then(|wish| wish.leader);
+        let wished = nodes.iter().position(|node| Some(*node) == wish);
+        let first = wished.or_else(|| (0..nodes.len()).min_by_key(|&i| load(&nodes[i])));
+        if let Some(first) = first {
             nodes[..=first].rotate_right(1);
             *leads.entry(nodes[0]).or_default() += 1;
         }

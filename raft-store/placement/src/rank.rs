@@ -36,6 +36,14 @@ pub fn rank(key: &str, nodes: impl IntoIterator<Item = (NodeId, u32)>) -> Vec<No
     all.calc_candidates(&item).map(|candidate| *candidate.node).collect()
 }
 
+/// What a node of weight 1 or more draws for a shard: the highest goes first. For people; the order is `rank`'s.
+#[must_use]
+pub fn score(shard: ShardId, node: NodeId, weight: u32) -> f64 {
+    let item = xxh3_64_with_seed(format!("shard/{}", shard.0).as_bytes(), RANK_SEED);
+    let drawn = Stable.hash(&node, &item) as f64 / u64::MAX as f64;
+    -f64::from(weight) / drawn.ln()
+}
+
 /// The order of nodes for a shard.
 #[must_use]
 pub(crate) fn rank_shard(shard: ShardId, nodes: impl IntoIterator<Item = (NodeId, u32)>) -> Vec<NodeId> {
@@ -76,6 +84,17 @@ impl Hasher for LittleEndian {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
+
+    #[test]
+    fn scores_are_in_the_order_of_ranks() {
+        for shard in (0..64).map(ShardId) {
+            let nodes: Vec<_> = (1..=9).map(|id| (NodeId(id), 1 + (id % 3) as u32)).collect();
+            let mut by_score = nodes.clone();
+            by_score.sort_by(|a, b| score(shard, b.0, b.1).total_cmp(&score(shard, a.0, a.1)));
+            let by_score: Vec<_> = by_score.into_iter().map(|n| n.0).collect();
+            assert_eq!(by_score, rank_shard(shard, nodes));
+        }
+    }
 
     /// Written down once, true forever: a change here would orphan every auction of every cluster.
     #[test]

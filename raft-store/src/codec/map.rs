@@ -2,7 +2,7 @@
 
 use super::{BadWire, Wire, need};
 use crate::types::MetaCommand;
-use placement::{ClusterMap, Node, NodeId, Placement, ReplicaId, ShardId};
+use placement::{ClusterMap, Node, NodeId, Placement, ReplicaId, ShardId, Steering};
 use proto::log::v1::{self as pb, meta_command::Command as Pb};
 
 impl Wire for Node {
@@ -54,6 +54,7 @@ impl Wire for ClusterMap {
             nodes: self.nodes.values().map(Wire::to_proto).collect(),
             placement: placement.collect(),
             replica_ids: self.replica_ids,
+            steering: Some(self.steering.to_proto()),
         }
     }
 
@@ -76,6 +77,11 @@ impl Wire for ClusterMap {
             nodes: nodes.collect::<Result<_, _>>()?,
             placement: placement.collect(),
             replica_ids: proto.replica_ids,
+            steering: proto
+                .steering
+                .map(Steering::from_proto)
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 }
@@ -84,22 +90,31 @@ impl Wire for MetaCommand {
     type Proto = pb::MetaCommand;
 
     fn to_proto(&self) -> pb::MetaCommand {
-        let MetaCommand::StoreMap { expected, map } = self;
-        let store = pb::StoreMap {
+        let store = |expected: &u64, map: &ClusterMap| pb::StoreMap {
             expected: *expected,
             map: Some(map.to_proto()),
         };
-        pb::MetaCommand {
-            command: Some(Pb::StoreMap(store)),
-        }
+        let command = match self {
+            MetaCommand::StoreMap { expected, map } => Pb::StoreMap(store(expected, map)),
+            MetaCommand::Steer { expected, map } => Pb::Steer(store(expected, map)),
+        };
+        pb::MetaCommand { command: Some(command) }
     }
 
     fn from_proto(proto: pb::MetaCommand) -> Result<MetaCommand, BadWire> {
-        let Pb::StoreMap(store) = need(proto.command, "meta.command")?;
-        let map = Box::new(ClusterMap::from_proto(need(store.map, "store_map.map")?)?);
-        Ok(MetaCommand::StoreMap {
-            expected: store.expected,
-            map,
+        let read = |store: pb::StoreMap| {
+            let map = Box::new(ClusterMap::from_proto(need(store.map, "store_map.map")?)?);
+            Ok::<_, BadWire>((store.expected, map))
+        };
+        Ok(match need(proto.command, "meta.command")? {
+            Pb::StoreMap(store) => {
+                let (expected, map) = read(store)?;
+                MetaCommand::StoreMap { expected, map }
+            }
+            Pb::Steer(store) => {
+                let (expected, map) = read(store)?;
+                MetaCommand::Steer { expected, map }
+            }
         })
     }
 }

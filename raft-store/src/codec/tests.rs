@@ -9,7 +9,10 @@ use auction::{
     terms::{Rush, SoftClose},
 };
 use bytes::Bytes;
-use placement::{ClusterMap, Node, NodeId, Placement, ReplicaId, ShardId};
+use placement::{
+    ClusterMap, Ended, Move, Node, NodeId, Override, Placement, ReplicaId, Said, ShardId, Standing, Steering, Step,
+    Wish,
+};
 use proptest::{option, prelude::*, sample::select};
 use prost::Message;
 use proto::log::v1 as pb;
@@ -190,7 +193,51 @@ prop_compose! {
             (ShardId(shard), Placement { replicas })
         };
         let (nodes, placement) = (nodes.into_iter().map(node).collect(), placement.into_iter().map(place).collect());
-        ClusterMap { epoch, shards, nodes, placement, replica_ids }
+        ClusterMap { epoch, shards, nodes, placement, replica_ids, ..ClusterMap::default() }
+    }
+}
+
+prop_compose! {
+    fn moves()(
+        (id, began_ms, step, back) in any::<(u64, u64, u8, bool)>(),
+        from in any::<Option<(u64, u64)>>(),
+        to in any::<Option<(u64, u64)>>(),
+        (forced, reason) in (prop::option::of(".{0,8}"), ".{0,8}"),
+    ) -> Move {
+        let end = |(node, replica)| (NodeId(node), ReplicaId(replica));
+        let step = Step::ALL[step as usize % Step::ALL.len()];
+        Move { id, from: from.map(end), to: to.map(end), step, back, forced, reason, began_ms }
+    }
+}
+
+prop_compose! {
+    fn steerings()(
+        (version, move_ids, paused) in any::<(u64, u64, bool)>(),
+        standings in prop::collection::btree_map(any::<u64>(), 0usize..4, 0..4),
+        watchers in prop::collection::btree_map(any::<u64>(), any::<u64>(), 0..4),
+        goal in prop::collection::btree_map(any::<u32>(), prop::collection::vec(any::<u64>(), 0..4), 0..4),
+        moves in prop::collection::btree_map(any::<u32>(), moves(), 0..4),
+        ended in prop::collection::vec((any::<u32>(), moves(), any::<u64>()), 0..4),
+        overrides in prop::collection::vec((any::<u32>(), 0usize..3, any::<u64>(), ".{0,8}", any::<u64>()), 0..4),
+        said in prop::collection::vec((any::<u64>(), ".{0,8}", ".{0,8}", prop::option::of(".{0,8}")), 0..4),
+        (reason, forced) in (".{0,8}", prop::option::of(".{0,8}")),
+    ) -> Steering {
+        let all = [Standing::Active, Standing::Draining, Standing::Lost, Standing::Decommissioned];
+        let wish = |kind: usize, node| [Wish::Pin(node), Wish::Exclude(node), Wish::PreferLeader(node)][kind];
+        let over = |(shard, kind, node, owner, until_ms)| {
+            Override { shard: ShardId(shard), wish: wish(kind, NodeId(node)), owner, until_ms }
+        };
+        let nodes = |(shard, nodes): (u32, Vec<u64>)| (ShardId(shard), nodes.into_iter().map(NodeId).collect());
+        Steering {
+            version, move_ids, paused, reason, forced,
+            standings: standings.into_iter().map(|(node, i)| (NodeId(node), all[i])).collect(),
+            watchers: watchers.into_iter().map(|(node, replica)| (NodeId(node), ReplicaId(replica))).collect(),
+            goal: goal.into_iter().map(nodes).collect(),
+            moves: moves.into_iter().map(|(shard, one)| (ShardId(shard), one)).collect(),
+            ended: ended.into_iter().map(|(s, what, ended_ms)| Ended { shard: ShardId(s), what, ended_ms }).collect(),
+            overrides: overrides.into_iter().map(over).collect(),
+            said: said.into_iter().map(|(at_ms, who, what, why)| Said { at_ms, who, what, why, version }).collect(),
+        }
     }
 }
 
@@ -203,6 +250,13 @@ proptest! {
         let logged = Logged::of(payload.clone());
         let read = Logged::read(logged.bytes().clone()).unwrap();
         prop_assert_eq!(read.payload(), &payload);
+    }
+
+    #[test]
+    fn maps_on_their_way_round_trip(map in maps(), steering in steerings(), expected in any::<u64>()) {
+        let map = Box::new(ClusterMap { steering, ..map });
+        round_trip(&*map);
+        round_trip(&MetaCommand::Steer { expected, map });
     }
 
     #[test]

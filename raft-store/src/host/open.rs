@@ -7,12 +7,17 @@
 //!   DIR/snapshots/       see `snapshot`
 //! ```
 
-use super::{Host, Inner, OpenError, Seat};
+use super::{
+    Host, Inner, OpenError, Seat,
+    seats::{Own, take_seats},
+};
 use crate::{
     group::{Ground, Group},
     janitor,
     log_store::Found,
-    meta, office,
+    meta, mover,
+    moves::Crew,
+    office,
     options::Options,
     peers::Peers,
     port::Log,
@@ -63,6 +68,7 @@ pub(super) async fn open(options: Options) -> Result<Host, OpenError> {
         seats: RwLock::default(),
         service: Groups::default(),
         map: watch::channel(Arc::new(ClusterMap::default())).0,
+        waits: watch::channel(BTreeMap::new()).0,
         tasks: Mutex::new(JoinSet::new()),
         _lock: lock,
     });
@@ -75,9 +81,6 @@ fn check(options: &Options) -> Result<(), OpenError> {
     let founders: std::collections::BTreeSet<NodeId> = options.founders.iter().map(|node| node.id).collect();
     if options.shards == 0 {
         return bad("shards must be at least 1");
-    }
-    if !founders.contains(&options.node) {
-        return bad("this node is not among the founders");
     }
     if founders.len() != options.founders.len() {
         return bad("a founder is named twice");
@@ -106,7 +109,7 @@ fn open_disk(options: &Options) -> Result<(File, Wal, HashMap<u32, Found>), Open
     let mut visit = |group, kind, payload| found.entry(group).or_default().take(kind, payload);
     let wal = Wal::open(&dir.join("wal"), options.wal, &mut visit).map_err(|error| match error {
         WalError::Io { what, source } => OpenError::Io { what, source },
-        damaged @ WalError::Damaged { .. } => OpenError::Damaged(damaged.to_string()),
+        damaged @ (WalError::Damaged { .. } | WalError::Missing { .. }) => OpenError::Damaged(damaged.to_string()),
     })?;
     Ok((lock, wal, found))
 }
@@ -132,22 +135,37 @@ fn own(path: &Path, node: NodeId) -> Result<(), OpenError> {
 }
 
 async fn start(inner: &Arc<Inner>) -> Result<(), OpenError> {
-    let Options {
-        node,
-        founders,
-        shards,
-        raft,
-        ..
-    } = &inner.options;
-    let members = meta::members(founders);
-    let me = members.iter().find(|(_, home)| home.node() == *node).map(|(id, _)| *id);
-    let me = me.ok_or_else(|| OpenError::Options("this node is not among the founders".into()))?;
+    let options = &inner.options;
+    let members = meta::members(&options.founders);
+    let founded = members
+        .iter()
+        .find(|(_, home)| home.node() == options.node)
+        .map(|(id, _)| *id);
+    // The log knows best: a node that joined was told its replica once.
+    let known = inner.found.lock().get(&ShardId::META.0).and_then(Found::born);
+    let me = known.or(founded).or(options.joined.map(|replica| replica.0));
+    let me = me.ok_or_else(|| OpenError::Options("this node is no founder, and has not joined".into()))?;
+    let members = if founded.is_some() { members } else { BTreeMap::new() };
     let meta = seat(inner, ShardId::META, me, members).await.map_err(OpenError::Raft)?;
+    let crew = Crew {
+        me: options.node,
+        here: Arc::new(Own(Arc::downgrade(inner))),
+        peers: inner.ground.peers.clone(),
+    };
     let weak = Arc::downgrade(inner);
     let groups = move || weak.upgrade().map_or_else(Vec::new, |inner| groups(&inner));
     let mut tasks = inner.tasks.lock();
-    tasks.spawn(janitor::run(inner.ground.wal.clone(), raft.clone(), groups));
-    tasks.spawn(meta::bear(meta.clone(), founders.clone(), *shards));
+    tasks.spawn(janitor::run(inner.ground.wal.clone(), options.raft.clone(), groups));
+    if founded.is_some() {
+        tasks.spawn(meta::bear(meta.clone(), options.founders.clone(), options.shards));
+    }
+    tasks.spawn(mover::run(
+        meta.clone(),
+        crew,
+        options.moves,
+        options.pace,
+        inner.waits.clone(),
+    ));
     tasks.spawn(follow_map(Arc::downgrade(inner), meta.replica.map.subscribe()));
     Ok(())
 }
@@ -181,23 +199,13 @@ async fn follow_map(inner: Weak<Inner>, mut maps: watch::Receiver<Option<Arc<Clu
     }
 }
 
-async fn take_seats(inner: &Arc<Inner>, map: &ClusterMap) -> Result<(), String> {
-    for (shard, replica) in map.shards_on(inner.options.node) {
-        if shard == ShardId::META || inner.seat(shard).is_some() {
-            continue;
-        }
-        let members = map
-            .replicas_of(shard)
-            .iter()
-            .map(|(node, replica)| (replica.0, Home(node.0)))
-            .collect();
-        seat(inner, shard, replica.0, members).await?;
-    }
-    Ok(())
-}
-
 /// Opens one group, gives it a proposer and a place among those that are found from outside.
-async fn seat(inner: &Arc<Inner>, shard: ShardId, id: u64, members: BTreeMap<u64, Home>) -> Result<Arc<Group>, String> {
+pub(super) async fn seat(
+    inner: &Arc<Inner>,
+    shard: ShardId,
+    id: u64,
+    members: BTreeMap<u64, Home>,
+) -> Result<Arc<Group>, String> {
     let found = inner.found.lock().remove(&shard.0);
     let group = Group::open(&inner.ground, shard, id, found).await?;
     let options = office::Options {
@@ -234,7 +242,11 @@ fn order(inner: &Inner, shard: ShardId, members: &BTreeMap<u64, Home>) -> Vec<u6
 }
 
 /// The preferred replica gives a new group its members at once, and so leads it; others only if that didn't happen.
+/// A replica that moves here is let in by its group, and has none to give.
 async fn give_members(group: Arc<Group>, members: BTreeMap<u64, Home>, rank: usize) {
+    if members.is_empty() {
+        return;
+    }
     tokio::time::sleep(INITIALIZE_AFTER * u32::try_from(rank).unwrap_or(u32::MAX)).await;
     if group.leadership().borrow().leader.is_some() {
         return;

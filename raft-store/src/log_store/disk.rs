@@ -121,6 +121,39 @@ pub(super) fn read_born(bytes: &Bytes) -> Result<u64, String> {
     bytes.clone().try_get_u64_le().map_err(|_| short("born"))
 }
 
+/// What a record says, for people. Of an entry its place and size: what bidders wrote isn't shown.
+pub(crate) fn describe(kind: Kind, payload: &Bytes) -> String {
+    let id = |id: LogId| format!("{} of term {} by {}", id.index, id.leader_id.term, id.leader_id.node_id);
+    let said = match kind {
+        Kind::Entry => take_log_id(&mut payload.clone()).map(|entry| {
+            let (form, bytes) = (payload.get(24).copied(), payload.len().saturating_sub(25));
+            let form = match form {
+                Some(BLANK) => "blank",
+                Some(NORMAL) => "normal",
+                Some(MEMBERSHIP) => "membership",
+                _ => "of no known form",
+            };
+            format!("{}, {form}, {bytes} bytes", id(entry))
+        }),
+        Kind::Vote => read_vote(payload).map(|vote| {
+            let committed = if vote.committed { ", a majority's" } else { "" };
+            format!("term {} for {}{committed}", vote.leader_id.term, vote.leader_id.node_id)
+        }),
+        Kind::Truncate => read_truncate(payload).map(|from| format!("from {from}")),
+        Kind::Purge => read_log_id(payload).map(|upto| format!("to {}", id(upto))),
+        Kind::Commit => read_log_id(payload).map(|upto| format!("to {}", id(upto))),
+        Kind::Born => read_born(payload).map(|replica| match replica {
+            0 => "no replica any more".to_owned(),
+            replica => format!("replica {replica}"),
+        }),
+        Kind::Seal => read_born(payload).map(|next| format!("next is {next}")),
+        Kind::Tally => read_born(payload).map(|shards| format!("{shards} shards")),
+        Kind::Cut => Ok("a torn end".to_owned()),
+        Kind::Hurt => Ok(String::from_utf8_lossy(payload).escape_debug().to_string()),
+    };
+    said.unwrap_or_else(|bad| bad)
+}
+
 fn short(what: &str) -> String {
     format!("a {what} record is malformed")
 }

@@ -146,6 +146,58 @@ async fn a_rewritten_log_is_the_same_log() {
     log.wal.close();
 }
 
+/// What was said once and long ago is in no segment but as a copy: the log begins with a checkpoint then.
+#[tokio::test]
+async fn a_vote_outlives_the_segment_that_it_was_written_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = reopen(dir.path(), REPLICA).await;
+    let vote = Vote::new(9, 2);
+    log.save_vote(&vote).await.unwrap();
+    // Far more than the segment that holds the vote: it goes.
+    for n in 0..40 {
+        append(&mut log, 1, n * 100..(n + 1) * 100).await;
+        log.purge(log_id(1, n * 100 + 90)).await.unwrap();
+    }
+    log.wal.close();
+    let names = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let first = names.min().unwrap();
+    assert_ne!(first, "wal-0000000000000001.seg", "the first segment should be gone");
+    let mut log = reopen(dir.path(), REPLICA).await;
+    assert_eq!(log.read_vote().await.unwrap(), Some(vote));
+    let state = log.get_log_state().await.unwrap();
+    assert_eq!(
+        (state.last_purged_log_id, state.last_log_id),
+        (Some(log_id(1, 3990)), Some(log_id(1, 3999)))
+    );
+    log.wal.close();
+}
+
+/// Damage to a group's records shuts that group's replica, whatever else the log holds; a fresh replica is free of it.
+#[tokio::test]
+async fn a_hurt_replica_stays_shut_and_a_fresh_one_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = reopen(dir.path(), REPLICA).await;
+    append(&mut log, 1, 0..10).await;
+    log.wal.close();
+    let path = dir.path().join("wal-0000000000000001.seg");
+    let mut file = std::fs::read(&path).unwrap();
+    // An entry in the middle: its checksum fails, those around it are whole.
+    let at = file.windows(8).position(|bytes| bytes == 4u64.to_le_bytes()).unwrap();
+    file[at] ^= 1;
+    std::fs::write(&path, file).unwrap();
+    let (wal, mut found) = recover(dir.path());
+    let found = found.remove(&GROUP).unwrap();
+    assert!(found.hurt(REPLICA).is_some() && found.hurt(REPLICA + 1).is_none());
+    let shut = LogStore::open(GROUP, REPLICA, wal.clone(), Some(found), &RaftOptions::default()).await;
+    assert!(shut.is_err_and(|why| why.contains("fresh id")));
+    wal.close();
+    let mut log = reopen(dir.path(), REPLICA + 1).await;
+    assert_eq!(log.get_log_state().await.unwrap().last_log_id, None);
+    log.wal.close();
+}
+
 /// A fresh replica id on an old folder: the old log and, above all, the old vote are not its own.
 #[tokio::test]
 async fn another_replicas_log_is_disowned() {

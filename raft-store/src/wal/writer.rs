@@ -3,105 +3,165 @@
 //! It is a thread and no task: `fdatasync` blocks for as long as the disk likes, and a worker of the runtime that blocks
 //! would hold up heartbeats.
 //!
+//! Every start begins with a checkpoint behind whatever was recovered, so that a torn one is never the only one, and what
+//! was recovered is no longer the end of the log. Tallies follow every `TALLY_EVERY` bytes, a second after the last batch,
+//! and at the close: see `proof` and `scan` for what hangs on them.
+//!
 //! Deliberately absent: retries. See `wal` for why an error ends it.
 
 use super::{
-    Done, Op, Options, Queue, Shared,
-    record::{HEADER, Kind, Record, SEAL},
-    recover::{Recovered, WalError, release},
-    segment::{self, Preparer, Segment},
+    Done, Op, Options, Queue, Shared, WalError,
+    disk::{Disk, DiskFile},
+    ledger::Ledger,
+    record::{Form, HEADER, Kind, Mark, Record},
+    recover::Recovered,
+    segment::{Preparer, Segment},
+    space::Space,
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, io, os::unix::fs::FileExt, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-pub(super) struct Writer {
+/// Bytes between tallies.
+const TALLY_EVERY: u64 = 256 * 1024;
+/// A log that rests for so long gets a tally behind its last batch.
+const REST: Duration = Duration::from_secs(1);
+
+pub(super) struct Writer<D: Disk> {
     dir: PathBuf,
     options: Options,
-    preparer: Preparer,
-    current: Segment,
+    space: Arc<Space>,
+    preparer: Preparer<D>,
+    current: Segment<D::File>,
     /// Where the free room of `current` begins.
     at: u64,
     batch: u64,
-    pins: BTreeMap<u64, BTreeMap<u32, u64>>,
-    small: BTreeMap<(u32, Kind), Record>,
+    ledger: Ledger,
+    /// Bytes since the last tally.
+    untallied: u64,
     buffer: Vec<u8>,
 }
 
-impl Writer {
-    pub(super) fn new(dir: PathBuf, options: Options, recovered: Recovered) -> Result<Writer, WalError> {
-        let io = |source| WalError::Io {
-            what: format!("making a segment in {}", dir.display()),
-            source,
+/// What is to be done next.
+pub(super) struct Work {
+    pub(super) ops: Vec<Op>,
+    pub(super) lazy: BTreeMap<u32, Record>,
+    /// The log rests or closes.
+    pub(super) rests: bool,
+}
+
+impl<D: Disk> Writer<D> {
+    pub(super) fn new(
+        disk: D,
+        dir: PathBuf,
+        options: Options,
+        space: Arc<Space>,
+        recovered: Recovered<D::File>,
+    ) -> Result<Writer<D>, WalError> {
+        let failed = |what: &str| {
+            let what = format!("{what} in {}", dir.display());
+            move |source| WalError::Io { what, source }
         };
-        let preparer = Preparer::start(dir.clone(), options.segment_bytes, options.preallocate).map_err(io)?;
+        let preparer = Preparer::start(disk, dir.clone(), options, space.clone()).map_err(failed("starting"))?;
         let Recovered {
             tail,
             next_seq,
             next_batch,
-            mut pins,
-            small,
+            before,
+            ledger,
+            hurt,
         } = recovered;
-        let fresh = tail.is_none();
         let (current, at) = match tail {
             Some(tail) => tail,
-            None => (preparer.make(next_seq, 0).map_err(io)?, HEADER as u64),
+            None => {
+                let room = Ledger::size_of(&ledger.checkpoint(), NEW) + NEW.seal();
+                let made = preparer.make(next_seq, before, next_batch, room as u64);
+                (made.map_err(failed("making a segment"))?, HEADER as u64)
+            }
         };
-        pins.entry(current.seq).or_default();
-        let buffer = Vec::new();
         let mut writer = Writer {
-            dir,
+            dir: dir.clone(),
             options,
+            space,
             preparer,
             current,
             at,
             batch: next_batch,
-            pins,
-            small,
-            buffer,
+            ledger,
+            untallied: 0,
+            buffer: Vec::new(),
         };
-        if fresh && !writer.small.is_empty() {
-            let records: Vec<Record> = writer.small.values().cloned().collect();
-            writer.write(&records).map_err(|source| WalError::Io {
-                what: "writing a checkpoint".into(),
-                source,
-            })?;
-        }
+        writer.ledger.pins.entry(writer.current.header.seq).or_default();
+        writer.begin(hurt).map_err(failed("writing a checkpoint"))?;
         Ok(writer)
     }
 
+    /// A whole checkpoint behind whatever was recovered, and the news of who is hurt.
+    fn begin(&mut self, hurt: BTreeMap<u32, String>) -> io::Result<()> {
+        let room = Ledger::size_of(&self.ledger.checkpoint(), NEW) + NEW.seal();
+        if self.current.header.form.version != NEW.version || self.at + room as u64 > self.current.capacity {
+            self.roll(0)?;
+        } else {
+            let checkpoint = self.ledger.checkpoint();
+            self.put(&checkpoint.iter().collect::<Vec<_>>(), true)?;
+        }
+        let unknown = |group: &u32| {
+            let account = self.ledger.accounts.get(group);
+            account.is_some_and(|account| !account.is_hurt())
+        };
+        let news = hurt.into_iter().filter(|(group, _)| unknown(group));
+        let news: Vec<Record> = news
+            .map(|(group, why)| Record::new(group, Kind::Hurt, why.into_bytes(), Bytes::new()))
+            .collect();
+        if news.is_empty() { Ok(()) } else { self.write(&news) }
+    }
+
     pub(super) fn run(mut self, shared: &Arc<Shared>) {
-        while let Some((ops, lazy)) = self.gather(shared) {
-            if let Err(error) = self.commit(ops, lazy) {
+        while let Some(work) = self.gather(shared) {
+            if let Err(error) = self.commit(work) {
                 self.fail(shared, &error);
                 return;
             }
             *shared.pinned.lock() = self.pinned();
+            crate::metrics::segments(self.ledger.pins.len());
         }
     }
 
     /// Waits for work and takes a batch of it. `None`: closed, and nothing is left.
-    #[allow(clippy::type_complexity)]
-    fn gather(&self, shared: &Shared) -> Option<(Vec<Op>, BTreeMap<u32, Record>)> {
+    fn gather(&self, shared: &Shared) -> Option<Work> {
         let mut queue = shared.queue.lock();
         while queue.ops.is_empty() && !queue.closed {
-            shared.wake.wait(&mut queue);
+            if self.untallied == 0 {
+                shared.wake.wait(&mut queue);
+            } else if shared.wake.wait_for(&mut queue, REST).timed_out() {
+                break;
+            }
         }
         let mut bytes = 0;
+        let form = self.current.header.form;
         let mut fits = |op: &Op| {
             let first = bytes == 0;
-            bytes += op.records.iter().map(Record::size).sum::<usize>();
+            bytes += Ledger::size_of(&op.records, form);
             first || bytes <= self.options.batch_bytes
         };
         let n = queue.ops.iter().take_while(|(op, _)| fits(op)).count();
         // Permits go here: what is being written no longer waits in the queue.
         let ops: Vec<Op> = queue.ops.drain(..n).map(|(op, _permit)| op).collect();
+        let rests = ops.is_empty();
         let Queue { lazy, closed, .. } = &mut *queue;
         let lazy = std::mem::take(lazy);
-        (!ops.is_empty() || !lazy.is_empty() || !*closed).then_some((ops, lazy))
+        let over = *closed && rests && lazy.is_empty() && self.untallied == 0;
+        (!over).then_some(Work { ops, lazy, rests })
     }
 
     /// Writes one batch, and answers everyone in it.
-    fn commit(&mut self, ops: Vec<Op>, lazy: BTreeMap<u32, Record>) -> io::Result<()> {
+    pub(super) fn commit(&mut self, work: Work) -> io::Result<()> {
+        let Work { ops, lazy, rests } = work;
         let mut records = Vec::with_capacity(ops.len() + lazy.len());
         let mut done: Vec<Done> = Vec::with_capacity(ops.len());
         let mut rewritten = Vec::new();
@@ -111,108 +171,128 @@ impl Writer {
             rewritten.extend(op.rewrite);
         }
         records.extend(lazy.into_values());
-        let result = if records.is_empty() {
+        self.space.busy(true);
+        let mut result = if records.is_empty() {
             Ok(())
         } else {
             self.write(&records)
         };
-        let answer = result
-            .as_ref()
-            .map_or_else(|error| Some((error.kind(), error.to_string())), |()| None);
+        if result.is_ok() {
+            // Before anything that may begin another segment.
+            for group in rewritten {
+                self.ledger.forget_before(group, self.current.header.seq);
+            }
+        }
+        if rests && result.is_ok() && self.untallied > 0 {
+            result = self.rest();
+        }
+        self.space.busy(false);
+        let answer = result.as_ref().err().map(|error| (error.kind(), error.to_string()));
         for done in done {
-            done(
-                answer
-                    .clone()
-                    .map_or(Ok(()), |(kind, text)| Err(io::Error::new(kind, text))),
-            );
+            let answer = answer.clone();
+            done(answer.map_or(Ok(()), |(kind, text)| Err(io::Error::new(kind, text))));
         }
         result?;
-        for group in rewritten {
-            self.forget_before(group, self.current.seq);
-        }
         self.drop_free()
+    }
+
+    /// A tally as a batch of its own: what lies before it isn't the end of the log any more.
+    fn rest(&mut self) -> io::Result<()> {
+        let tally = self.ledger.tally();
+        self.make_room(tally.size(self.current.header.form))?;
+        // A roll has written one.
+        if self.untallied > 0 {
+            self.put(&[&tally], false)
+        } else {
+            Ok(())
+        }
     }
 
     /// One batch of records: written, synced, accounted for.
     fn write(&mut self, records: &[Record]) -> io::Result<()> {
-        let size: usize = records.iter().map(Record::size).sum();
-        if self.at + (size + SEAL) as u64 > self.current.capacity {
+        let form = self.current.header.form;
+        let size = Ledger::size_of(records, form);
+        let due = self.untallied > 0 && self.untallied + size as u64 > TALLY_EVERY;
+        let tally = due.then(|| self.ledger.tally());
+        self.make_room(size + tally.as_ref().map_or(0, |tally| tally.size(form)))?;
+        let batch: Vec<&Record> = tally.iter().chain(records).collect();
+        self.put(&batch, false)?;
+        self.untallied += size as u64;
+        for record in records {
+            self.ledger.take(self.current.header.seq, record);
+        }
+        Ok(())
+    }
+
+    fn make_room(&mut self, size: usize) -> io::Result<()> {
+        let need = size + self.current.header.form.seal();
+        if self.at + need as u64 > self.current.capacity {
             self.roll(size)?;
         }
-        self.put(records)?;
-        for record in records {
-            match record.kind {
-                Kind::Entry => {
-                    let pin = self
-                        .pins
-                        .entry(self.current.seq)
-                        .or_default()
-                        .entry(record.group)
-                        .or_default();
-                    *pin = record.index().max(*pin);
-                }
-                Kind::Purge => release(&mut self.pins, record.group, record.index()),
-                Kind::Born => self.forget_before(record.group, self.current.seq),
-                Kind::Vote | Kind::Truncate | Kind::Commit | Kind::Seal | Kind::Cut => {}
-            }
-            if record.kind.is_small_state() {
-                self.small.insert((record.group, record.kind), record.clone());
-            }
-        }
         Ok(())
     }
 
-    fn put(&mut self, records: &[Record]) -> io::Result<()> {
+    /// Puts records on disk as one batch. Copies (of a checkpoint) say nothing new.
+    fn put(&mut self, records: &[&Record], copies: bool) -> io::Result<()> {
         self.buffer.clear();
+        let form = self.current.header.form;
         for (i, record) in records.iter().enumerate() {
-            record.write(&mut self.buffer, self.current.salt, self.batch, i + 1 == records.len());
+            let of_group = record.kind.is_of_group();
+            let mark = Mark {
+                batch: self.batch,
+                last: i + 1 == records.len(),
+                copy: copies && of_group,
+                nth: if of_group { self.ledger.number(record.group) } else { 0 },
+            };
+            record.write(&mut self.buffer, self.at as usize, form, mark);
         }
         let started = Instant::now();
-        self.current.file.write_all_at(&self.buffer, self.at)?;
-        self.current.file.sync_data()?;
+        self.current.file.write_at(&self.buffer, self.at)?;
+        self.current.file.sync()?;
         crate::metrics::fsync(started.elapsed().as_secs_f64(), records.len(), self.buffer.len() as u64);
+        self.space.synced(self.buffer.len() as u64);
         self.at += self.buffer.len() as u64;
         self.batch += 1;
+        if records.iter().any(|record| record.kind == Kind::Tally) {
+            self.untallied = 0;
+        }
         Ok(())
     }
 
-    /// Seals the current segment and opens the next with a checkpoint and room for `need` more bytes.
+    /// Goes on in the next segment, which begins with a checkpoint and has room for `need` more bytes.
     fn roll(&mut self, need: usize) -> io::Result<()> {
-        let next = self.current.seq + 1;
-        let seal = Record::new(0, Kind::Seal, next.to_le_bytes().to_vec(), Bytes::new());
-        self.put(&[seal])?;
-        let checkpoint: Vec<Record> = self.small.values().cloned().collect();
-        let size: usize = checkpoint.iter().map(Record::size).sum();
-        self.current = self.preparer.make(next, (need + size + SEAL) as u64)?;
+        let header = self.current.header;
+        let checkpoint = self.ledger.checkpoint();
+        let size = need + Ledger::size_of(&checkpoint, NEW) + NEW.seal();
+        // The seal takes a batch of its own, and comes after the file: a seal without a next segment means a lost one.
+        let next = self
+            .preparer
+            .make(header.seq + 1, header.form.salt, self.batch + 1, size as u64)?;
+        let number = next.header.seq.to_le_bytes().to_vec();
+        self.put(&[&Record::new(0, Kind::Seal, number, Bytes::new())], false)?;
+        self.current = next;
         self.at = HEADER as u64;
-        self.pins.insert(next, BTreeMap::new());
-        if !checkpoint.is_empty() {
-            self.put(&checkpoint)?;
-        }
-        Ok(())
-    }
-
-    fn forget_before(&mut self, group: u32, seq: u64) {
-        for (_, groups) in self.pins.range_mut(..seq) {
-            groups.remove(&group);
-        }
+        self.ledger.pins.insert(self.current.header.seq, BTreeMap::new());
+        self.put(&checkpoint.iter().collect::<Vec<_>>(), true)
     }
 
     /// Deletes the oldest segments while nothing lives in them.
     fn drop_free(&mut self) -> io::Result<()> {
-        while let Some((&seq, groups)) = self.pins.first_key_value() {
-            if seq == self.current.seq || !groups.is_empty() {
+        while let Some((&seq, groups)) = self.ledger.pins.first_key_value() {
+            if seq == self.current.header.seq || !groups.is_empty() {
                 break;
             }
-            std::fs::remove_file(segment::path(&self.dir, seq))?;
-            self.pins.remove(&seq);
+            self.preparer.delete(seq)?;
+            self.ledger.pins.remove(&seq);
         }
         Ok(())
     }
 
     fn pinned(&self) -> Vec<u32> {
-        match self.pins.first_key_value() {
-            Some((_, groups)) if self.pins.len() > self.options.segments_soft => groups.keys().copied().collect(),
+        match self.ledger.pins.first_key_value() {
+            Some((_, groups)) if self.ledger.pins.len() > self.options.segments_soft => {
+                groups.keys().copied().collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -231,3 +311,9 @@ impl Writer {
         }
     }
 }
+
+/// What new segments are written in; sizes don't depend on the salt.
+const NEW: Form = Form {
+    version: super::record::VERSION,
+    salt: 0,
+};

@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, missing_docs, unreachable_pub)]
 
 use auction::{Action, Actor, AuctionId, Command, Currency, Definition, Id, Reply, Rights, Terms, TimeRule, Verdict};
-use placement::{Node, NodeId, ShardId};
-use raft_store::{GroupStatus, Host, Options, RaftOptions, Role, wal};
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use placement::{Change, ClusterMap, Node, NodeId, Plan, ReplicaId, ShardId, mover::Limits};
+use raft_store::{Ask, GroupStatus, Host, Options, RaftOptions, Role, mover::Pace, wal};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::Instant};
 use tokio_stream::wrappers::TcpListenerStream;
 
@@ -29,6 +29,9 @@ pub struct Cluster {
     pub founders: Vec<Node>,
     pub shards: u32,
     pub raft: RaftOptions,
+    pub moves: Limits,
+    /// Nodes that joined later, and the replicas of shard 0 by which they did.
+    pub joined: BTreeMap<u64, (Node, ReplicaId)>,
     pub running: BTreeMap<u64, Running>,
     listeners: BTreeMap<u64, std::net::TcpListener>,
 }
@@ -58,6 +61,8 @@ impl Cluster {
             founders,
             shards,
             raft,
+            moves: Limits::default(),
+            joined: BTreeMap::new(),
             running: BTreeMap::new(),
             listeners,
         }
@@ -85,11 +90,22 @@ impl Cluster {
     }
 
     pub fn options(&self, id: u64) -> Options {
+        let joined = self.joined.get(&id).map(|(_, replica)| *replica);
         Options {
             node: NodeId(id),
             dir: self.folder(id),
             shards: self.shards,
-            founders: self.founders.clone(),
+            founders: if joined.is_some() {
+                Vec::new()
+            } else {
+                self.founders.clone()
+            },
+            moves: self.moves,
+            pace: Pace {
+                busy: Duration::from_millis(20),
+                idle: Duration::from_millis(100),
+            },
+            joined,
             wal: wal::Options {
                 segment_bytes: 1024 * 1024,
                 preallocate: false,
@@ -102,7 +118,10 @@ impl Cluster {
 
     pub async fn start(&mut self, id: u64) {
         let host = Host::open(self.options(id)).await.unwrap();
-        let address: SocketAddr = self.founders[id as usize - 1].grpc.parse().unwrap();
+        let address: SocketAddr = match self.joined.get(&id) {
+            Some((node, _)) => node.grpc.parse().unwrap(),
+            None => self.founders[id as usize - 1].grpc.parse().unwrap(),
+        };
         let listener = match self.listeners.remove(&id) {
             Some(listener) => {
                 listener.set_nonblocking(true).unwrap();
@@ -110,17 +129,57 @@ impl Cluster {
             }
             None => TcpListener::bind(address).await.unwrap(),
         };
-        let service = host.raft_service();
+        let (service, moves) = (host.raft_service(), host.moves_service());
         let (end, ended) = oneshot::channel();
         let server = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
-            let server = tonic::transport::Server::builder().add_service(service);
+            let server = tonic::transport::Server::builder()
+                .add_service(service)
+                .add_service(moves);
             server
                 .serve_with_incoming_shutdown(incoming, async { drop(ended.await) })
                 .await
                 .unwrap();
         });
         self.running.insert(id, Running { host, server, end });
+    }
+
+    /// Lets a new node into the cluster, and starts it.
+    pub async fn join(&mut self, id: u64) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let grpc = listener.local_addr().unwrap().to_string();
+        let node = Node {
+            id: NodeId(id),
+            zone: format!("zone-{id}"),
+            region: "here".into(),
+            weight: 1,
+            grpc,
+            http: String::new(),
+            trunk: String::new(),
+        };
+        let plan = self.steer(Change::Join(node.clone())).await;
+        self.joined.insert(id, (node, plan.map.steering.watchers[&NodeId(id)]));
+        self.listeners.insert(id, listener);
+        self.start(id).await;
+    }
+
+    /// Has any running node store a change.
+    pub async fn steer(&self, change: Change) -> Plan {
+        let host = &self.running.values().next().unwrap().host;
+        let ask = Ask {
+            change,
+            who: "test".into(),
+            force: None,
+            version: None,
+            dry_run: false,
+        };
+        host.steer(ask).await.unwrap()
+    }
+
+    /// The newest map that any running node knows.
+    pub fn map(&self) -> Arc<ClusterMap> {
+        let maps = self.running.values().map(|r| r.host.map().borrow().clone());
+        maps.max_by_key(|map| map.steering.version).unwrap()
     }
 
     /// Stops a node without handing anything over.
@@ -143,8 +202,10 @@ impl Cluster {
         while !so(self) {
             assert!(
                 Instant::now() < deadline,
-                "gave up waiting until {what}: {:#?}",
-                self.statuses()
+                "gave up waiting until {what}: {:#?}\n{:?}\n{:?}",
+                self.statuses(),
+                self.map().steering,
+                self.running.values().map(|r| r.host.waits()).collect::<Vec<_>>()
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -1,0 +1,186 @@
+//! What may be wanted of the map, and why it may be refused: the words of operators.
+//!
+//! Each refusal has a code for scripts and a sentence for people. A few may be overridden with a reason, which is kept.
+//!
+//! Deliberately absent: what a change does (`plan`).
+
+use crate::{Node, NodeId, Override, ShardId};
+use std::fmt;
+
+/// What somebody wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A new node (or one that holds nothing, again).
+    Join(Node),
+    /// It leads nothing, and gives its replicas away where others can take them.
+    Drain(NodeId),
+    /// It takes shards again.
+    Resume(NodeId),
+    /// Its share.
+    Weight(NodeId, u32),
+    /// It goes for good.
+    Decommission(NodeId),
+    /// It was silent for too long: its replicas are replaced.
+    Lose(NodeId),
+    /// An exception for one shard.
+    Override(Override),
+    /// No exception for that shard and node any more.
+    Lift(ShardId, NodeId),
+    /// One replica to another node, pinned there for a while.
+    Move {
+        /// Of which shard.
+        shard: ShardId,
+        /// Where it is.
+        from: NodeId,
+        /// Where it shall be.
+        to: NodeId,
+        /// Who wants it.
+        owner: String,
+    },
+    /// Everything to where the arithmetic wants it.
+    Rebalance,
+    /// No goal for this shard (or any), and what is under way goes back while it can.
+    Cancel(Option<ShardId>),
+    /// Nothing moves.
+    Pause,
+    /// Moves go on.
+    Go,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Join(node) => write!(f, "node {} joins", node.id.0),
+            Change::Drain(node) => write!(f, "node {} drains", node.0),
+            Change::Resume(node) => write!(f, "node {} takes shards again", node.0),
+            Change::Weight(node, weight) => write!(f, "node {} has weight {weight}", node.0),
+            Change::Decommission(node) => write!(f, "node {} goes for good", node.0),
+            Change::Lose(node) => write!(f, "node {} is lost", node.0),
+            Change::Override(o) => write!(
+                f,
+                "shard {}: {} {} for {}",
+                o.shard.0,
+                o.wish.word(),
+                o.wish.node().0,
+                o.owner
+            ),
+            Change::Lift(shard, node) => write!(f, "shard {}: no override for node {}", shard.0, node.0),
+            Change::Move { shard, from, to, owner } => {
+                write!(
+                    f,
+                    "shard {}: from node {} to node {} for {owner}",
+                    shard.0, from.0, to.0
+                )
+            }
+            Change::Rebalance => f.write_str("rebalance"),
+            Change::Cancel(Some(shard)) => write!(f, "shard {}: cancel", shard.0),
+            Change::Cancel(None) => f.write_str("cancel all"),
+            Change::Pause => f.write_str("pause"),
+            Change::Go => f.write_str("go on"),
+        }
+    }
+}
+
+/// Why a change can't be planned.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// No such node.
+    UnknownNode(NodeId),
+    /// No such shard.
+    UnknownShard(ShardId),
+    /// The node is decommissioned: its id is never used again.
+    Gone(NodeId),
+    /// A node of that id holds replicas: a machine that lost its disk comes back under a new id.
+    Taken(NodeId),
+    /// The map is full.
+    TooMany(&'static str),
+    /// Fewer nodes than replicas would take shards.
+    TooFew {
+        /// Nodes that would.
+        left: usize,
+        /// Replicas of a shard.
+        wanted: usize,
+    },
+    /// Nobody would be left to lead.
+    Last(NodeId),
+    /// The node has no replica of the shard.
+    NotThere(ShardId, NodeId),
+    /// The node has a replica of the shard already.
+    There(ShardId, NodeId),
+    /// The node takes no shards.
+    TakesNone(NodeId),
+    /// Two replicas would lie in one zone, though there are enough zones.
+    SameZone(ShardId, String),
+    /// A move of the shard is under way.
+    UnderWay(ShardId),
+    /// Nothing is there to cancel, or it is past the point.
+    NothingToCancel,
+    /// The plan is of another version of the map.
+    Stale {
+        /// The version that it is of.
+        of: u64,
+        /// The version now.
+        now: u64,
+    },
+}
+
+impl Refusal {
+    /// A code that scripts can match.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refusal::UnknownNode(_) => "unknown_node",
+            Refusal::UnknownShard(_) => "unknown_shard",
+            Refusal::Gone(_) => "gone",
+            Refusal::Taken(_) => "taken",
+            Refusal::TooMany(_) => "too_many",
+            Refusal::TooFew { .. } => "too_few",
+            Refusal::Last(_) => "last",
+            Refusal::NotThere(..) => "not_there",
+            Refusal::There(..) => "there",
+            Refusal::TakesNone(_) => "takes_none",
+            Refusal::SameZone(..) => "same_zone",
+            Refusal::UnderWay(_) => "under_way",
+            Refusal::NothingToCancel => "nothing_to_cancel",
+            Refusal::Stale { .. } => "stale",
+        }
+    }
+
+    /// Whether a good reason may override it.
+    #[must_use]
+    pub fn may_be_forced(&self) -> bool {
+        matches!(self, Refusal::TooFew { .. } | Refusal::SameZone(..))
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::UnknownNode(node) => write!(f, "there is no node {}", node.0),
+            Refusal::UnknownShard(shard) => write!(f, "there is no shard {}", shard.0),
+            Refusal::Gone(node) => write!(f, "node {} is decommissioned; its id is never used again", node.0),
+            Refusal::Taken(node) => write!(
+                f,
+                "node {} holds replicas; a machine that lost its disk joins under a new id, and the old one is decommissioned",
+                node.0
+            ),
+            Refusal::TooMany(what) => write!(f, "too many {what}"),
+            Refusal::TooFew { left, wanted } => {
+                write!(
+                    f,
+                    "only {left} nodes would take shards, and each shard wants {wanted} replicas"
+                )
+            }
+            Refusal::Last(node) => write!(f, "node {} is the last that takes shards", node.0),
+            Refusal::NotThere(shard, node) => write!(f, "node {} has no replica of shard {}", node.0, shard.0),
+            Refusal::There(shard, node) => write!(f, "node {} has a replica of shard {} already", node.0, shard.0),
+            Refusal::TakesNone(node) => write!(f, "node {} takes no shards", node.0),
+            Refusal::SameZone(shard, zone) => {
+                write!(f, "shard {} would have two replicas in zone {zone}", shard.0)
+            }
+            Refusal::UnderWay(shard) => write!(f, "a move of shard {} is under way", shard.0),
+            Refusal::NothingToCancel => f.write_str("nothing is under way that could still be cancelled"),
+            Refusal::Stale { of, now } => write!(f, "the plan is of version {of}; the map is at {now}: read it again"),
+        }
+    }
+}

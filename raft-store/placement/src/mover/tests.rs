@@ -1,0 +1,567 @@
+//! Moves in a world of values: random changes, and deaths between any two steps.
+//!
+//! The world is the least that matters: nodes that open and close what the map tells them, late; groups that change their
+//! members, sometimes only half; movers that decide on what they saw a while ago. After every event the three rules are
+//! checked; at the end everybody is woken, nothing fails any more, and the map must come true.
+//!
+//! `RUSHROOM_SEEDS=<n>` runs more. A seed that fails is run alone by `RUSHROOM_SEED=<n> cargo test -p placement mover`.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::*;
+use crate::{Change, Node, Override, Placement, Step, Wish, place, place::wanted, plan};
+
+const SEEDS: u64 = 120;
+
+/// splitmix64: enough to mix events.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> Option<T> {
+        (!of.is_empty()).then(|| of[self.roll(of.len() as u64) as usize])
+    }
+}
+
+#[derive(Clone)]
+struct Group {
+    facts: GroupFacts,
+    homes: BTreeMap<ReplicaId, NodeId>,
+    /// Rises with each change of members: what work is bound to.
+    changes: u64,
+}
+
+struct Host {
+    up: bool,
+    knows: u64,
+    seats: BTreeMap<ShardId, ReplicaId>,
+}
+
+struct World {
+    dice: Dice,
+    map: ClusterMap,
+    hosts: BTreeMap<NodeId, Host>,
+    groups: BTreeMap<ShardId, Group>,
+    limits: Limits,
+    /// Where each replica id was ever opened, and those that were thrown away.
+    opened: BTreeMap<ReplicaId, NodeId>,
+    buried: BTreeSet<ReplicaId>,
+    /// What movers saw and when: decisions may come from old looks.
+    looks: Vec<(ClusterMap, Facts, BTreeMap<ShardId, u64>)>,
+    now_ms: u64,
+}
+
+fn node(id: u64) -> Node {
+    let text = String::new;
+    let zone = ["a", "b", "c"][id as usize % 3].to_owned();
+    Node {
+        id: NodeId(id),
+        zone,
+        region: text(),
+        weight: 1,
+        grpc: text(),
+        http: text(),
+        trunk: text(),
+    }
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let nodes: BTreeMap<NodeId, Node> = (1..=3).map(|id| (NodeId(id), node(id))).collect();
+        let replicas = (1..=3).map(|id| (NodeId(id), ReplicaId(id))).collect();
+        let bare = ClusterMap {
+            shards: 6,
+            nodes,
+            placement: BTreeMap::from([(ShardId::META, Placement { replicas })]),
+            replica_ids: 3,
+            ..ClusterMap::default()
+        };
+        let map = place(&bare, Rules::default());
+        let host = |_| Host {
+            up: true,
+            knows: 0,
+            seats: BTreeMap::new(),
+        };
+        let mut world = World {
+            dice: Dice(seed),
+            hosts: map.nodes.keys().map(|id| (*id, host(id))).collect(),
+            groups: map.placement.iter().map(|(shard, p)| (*shard, Group::of(p))).collect(),
+            map,
+            limits: Limits::default(),
+            opened: BTreeMap::new(),
+            buried: BTreeSet::new(),
+            looks: Vec::new(),
+            now_ms: 1_000_000,
+        };
+        world
+            .hosts
+            .keys()
+            .copied()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|id| world.adopt(id));
+        world
+    }
+
+    /// A host takes in the stored map: throws away what it no longer has, opens what it has.
+    fn adopt(&mut self, id: NodeId) {
+        let host = self.hosts.get_mut(&id).unwrap();
+        if !host.up {
+            return;
+        }
+        host.knows = self.map.steering.version;
+        let wants: BTreeMap<ShardId, ReplicaId> = self.map.seats_on(id).collect();
+        for (shard, replica) in std::mem::take(&mut host.seats) {
+            if wants.get(&shard) == Some(&replica) {
+                host.seats.insert(shard, replica);
+            } else {
+                self.buried.insert(replica);
+            }
+        }
+        for (shard, replica) in wants {
+            if host.seats.insert(shard, replica).is_none() {
+                assert!(
+                    !self.buried.contains(&replica),
+                    "{replica:?} was thrown away, and came back"
+                );
+                let first = *self.opened.entry(replica).or_insert(id);
+                assert_eq!(first, id, "{replica:?} on two nodes");
+            }
+        }
+    }
+
+    fn has_majority(&self, shard: ShardId) -> bool {
+        let group = &self.groups[&shard];
+        let up = |r: &&ReplicaId| {
+            group
+                .homes
+                .get(r)
+                .and_then(|n| self.hosts.get(n))
+                .is_some_and(|h| h.up && h.seats.get(&shard) == Some(*r))
+        };
+        group
+            .facts
+            .voters
+            .iter()
+            .all(|set| set.iter().filter(up).count() * 2 > set.len())
+    }
+
+    /// Every group with a majority has a leader among those who vote and are up.
+    fn elect(&mut self) {
+        for shard in self.groups.keys().copied().collect::<Vec<_>>() {
+            let majority = self.has_majority(shard);
+            let group = self.groups.get_mut(&shard).unwrap();
+            let can: Vec<NodeId> = group
+                .homes
+                .iter()
+                .filter(|(r, n)| {
+                    group.facts.votes(**r) && self.hosts[n].up && self.hosts[n].seats.get(&shard) == Some(r)
+                })
+                .map(|(_, n)| *n)
+                .collect();
+            match majority {
+                true if can.contains(&group.facts.leader) => {}
+                true => group.facts.leader = self.dice.pick(&can).unwrap(),
+                false => group.facts.leader = NodeId(0),
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        self.elect();
+        let led = self.groups.iter().filter(|(_, g)| g.facts.leader != NodeId(0));
+        let groups = led.map(|(s, g)| (*s, g.facts.clone())).collect();
+        let up = self.hosts.iter().filter(|(_, h)| h.up);
+        let facts = Facts {
+            now_ms: self.now_ms,
+            silent_ms: self
+                .hosts
+                .iter()
+                .map(|(n, h)| (*n, if h.up { 0 } else { 1_000 }))
+                .collect(),
+            seats: up.map(|(n, h)| (*n, h.seats.clone())).collect(),
+            groups,
+        };
+        let changes = self.groups.iter().map(|(s, g)| (*s, g.changes)).collect();
+        self.looks.push((self.map.clone(), facts, changes));
+        if self.looks.len() > 4 {
+            self.looks.remove(0);
+        }
+    }
+
+    /// A mover acts on one of the last looks, and may die after any of what it does.
+    fn act(&mut self, newest: bool, dies: bool) {
+        if self.looks.is_empty() {
+            return;
+        }
+        let at = if newest {
+            self.looks.len() - 1
+        } else {
+            self.dice.roll(self.looks.len() as u64) as usize
+        };
+        let (seen, facts, changes) = self.looks[at].clone();
+        let decision = decide(&seen, &facts, &self.limits);
+        if let Some(next) = decision.map {
+            if self.map.steering.version != seen.steering.version {
+                return;
+            }
+            self.map = next;
+        }
+        for (shard, _, work) in decision.work {
+            if dies && self.dice.roll(3) == 0 {
+                return;
+            }
+            self.do_work(shard, work, changes[&shard], dies);
+        }
+        self.check();
+    }
+
+    fn do_work(&mut self, shard: ShardId, work: Work, bound_to: u64, half: bool) {
+        if !self.has_majority(shard) {
+            return;
+        }
+        let half = half && self.dice.roll(3) == 0;
+        let group = self.groups.get_mut(&shard).unwrap();
+        if let Work::HandOver(to) = work {
+            let homes = group
+                .homes
+                .iter()
+                .filter(|(r, n)| group.facts.votes(**r) && self.hosts[n].up && **n != group.facts.leader);
+            let can: Vec<NodeId> = homes.map(|(_, n)| *n).collect();
+            if let Some(to) = to.filter(|to| can.contains(to)).or_else(|| self.dice.pick(&can)) {
+                group.facts.leader = to;
+            }
+            return;
+        }
+        if group.changes != bound_to {
+            return;
+        }
+        group.changes += 1;
+        let facts = &mut group.facts;
+        let mut then = facts.voters.last().unwrap().clone();
+        match work {
+            Work::AddLearner(replica, home) => {
+                facts.learners.insert(replica);
+                facts.lag.insert(replica, 500);
+                group.homes.insert(replica, home);
+            }
+            Work::Promote(replica) => {
+                assert!(facts.learners.remove(&replica), "{replica:?} is no learner");
+                then.insert(replica);
+            }
+            Work::Remove { replica, keep } => {
+                facts.learners.remove(&replica);
+                then.remove(&replica);
+                if keep {
+                    facts.learners.insert(replica);
+                }
+            }
+            Work::Settle | Work::HandOver(_) => facts.voters.drain(..facts.voters.len() - 1).for_each(drop),
+        }
+        if then != *facts.voters.last().unwrap() {
+            facts.voters = if half {
+                vec![facts.voters[0].clone(), then]
+            } else {
+                vec![then]
+            };
+        }
+    }
+
+    fn operator(&mut self) {
+        let nodes: Vec<NodeId> = self.map.nodes.keys().copied().collect();
+        let shards: Vec<ShardId> = (1..=self.map.shards).map(ShardId).collect();
+        let (one, shard) = (self.dice.pick(&nodes).unwrap(), self.dice.pick(&shards).unwrap());
+        let other = self.dice.pick(&nodes).unwrap();
+        let owner = String::from("test");
+        let until_ms = self.now_ms + self.dice.roll(100_000);
+        let wish = [Wish::Pin(one), Wish::Exclude(one), Wish::PreferLeader(one)][self.dice.roll(3) as usize];
+        let change = match self.dice.roll(12) {
+            0 if nodes.len() < 9 => Change::Join(node(nodes.len() as u64 + 1)),
+            1 => Change::Drain(one),
+            2 => Change::Resume(one),
+            3 => Change::Weight(one, 1 + self.dice.roll(3) as u32),
+            4 => Change::Decommission(one),
+            5 => Change::Lose(one),
+            6 => Change::Override(Override {
+                shard,
+                wish,
+                owner,
+                until_ms,
+            }),
+            7 => Change::Move {
+                shard,
+                from: one,
+                to: other,
+                owner,
+            },
+            8 => Change::Cancel((self.dice.roll(2) == 0).then_some(shard)),
+            9 => Change::Pause,
+            10 => Change::Go,
+            _ => Change::Rebalance,
+        };
+        if let Ok(plan) = plan(&self.map, &change, Rules::default(), self.now_ms, None) {
+            self.map = plan.map;
+            for id in self.map.nodes.keys() {
+                self.hosts.entry(*id).or_insert(Host {
+                    up: true,
+                    knows: 0,
+                    seats: BTreeMap::new(),
+                });
+            }
+        }
+    }
+
+    /// What must hold at every moment.
+    fn check(&self) {
+        let mut ids = BTreeSet::new();
+        for (shard, placement) in &self.map.placement {
+            for (node, replica) in &placement.replicas {
+                assert!(
+                    ids.insert(replica) && replica.0 <= self.map.replica_ids,
+                    "{shard:?} {node:?} {replica:?}"
+                );
+            }
+        }
+        for (shard, group) in &self.groups {
+            for voters in &group.facts.voters {
+                let kept = voters.iter().filter(|r| !self.buried.contains(r)).count();
+                assert!(
+                    kept * 2 > voters.len(),
+                    "{shard:?}: {voters:?} of which {kept} still have their disks"
+                );
+            }
+        }
+        for node in self.map.nodes.keys() {
+            let busy = self.map.steering.moves_of(*node);
+            let gone = self.hosts.get(node).is_none_or(|host| !host.up);
+            assert!(
+                busy <= self.limits.per_node || gone || self.was_down(*node),
+                "{busy} moves of {node:?}"
+            );
+        }
+    }
+
+    /// A dead node's moves aren't bounded, and it may have come back with them.
+    fn was_down(&self, node: NodeId) -> bool {
+        self.looks.iter().any(|look| !look.1.alive(node)) || self.map.standing(node) != Standing::Active
+    }
+
+    fn event(&mut self) {
+        self.now_ms += 100;
+        let hosts: Vec<NodeId> = self.hosts.keys().copied().collect();
+        let one = self.dice.pick(&hosts).unwrap();
+        match self.dice.roll(20) {
+            0 => self.operator(),
+            1 => {
+                let host = self.hosts.get_mut(&one).unwrap();
+                host.up = !host.up;
+            }
+            2..=6 => self.adopt(one),
+            7..=9 => {
+                for group in self.groups.values_mut() {
+                    group.facts.lag.values_mut().for_each(|lag| *lag /= 4);
+                }
+            }
+            10..=13 => self.look(),
+            _ => self.act(false, true),
+        }
+        self.check();
+    }
+
+    /// Everybody is up, nothing fails: the map comes true.
+    fn settle(&mut self) {
+        self.hosts.values_mut().for_each(|host| host.up = true);
+        for change in [Change::Go, Change::Rebalance] {
+            self.map = plan(&self.map, &change, Rules::default(), self.now_ms, None)
+                .unwrap()
+                .map;
+        }
+        for _ in 0..2_000 {
+            let hosts: Vec<NodeId> = self.hosts.keys().copied().collect();
+            hosts.into_iter().for_each(|id| self.adopt(id));
+            self.groups
+                .values_mut()
+                .for_each(|g| g.facts.lag.values_mut().for_each(|lag| *lag = 0));
+            self.look();
+            let quiet = {
+                let look = self.looks.last().unwrap();
+                decide(&look.0, &look.1, &self.limits) == Decision::default()
+            };
+            if quiet {
+                return;
+            }
+            self.act(true, false);
+        }
+        let look = self.looks.last().unwrap();
+        let left = decide(&look.0, &look.1, &self.limits);
+        panic!(
+            "never settles: {:?} {:?}\n{:#?}",
+            left.work, left.waits, self.map.steering
+        );
+    }
+}
+
+impl Group {
+    fn of(placement: &Placement) -> Group {
+        let facts = GroupFacts {
+            leader: placement.replicas[0].0,
+            voters: vec![placement.replicas.iter().map(|r| r.1).collect()],
+            ..GroupFacts::default()
+        };
+        let homes = placement.replicas.iter().map(|r| (r.1, r.0)).collect();
+        Group {
+            facts,
+            homes,
+            changes: 0,
+        }
+    }
+}
+
+fn run(seed: u64) {
+    let mut world = World::new(seed);
+    for _ in 0..400 {
+        world.event();
+    }
+    world.settle();
+    let map = &world.map;
+    assert!(
+        map.steering.goal.is_empty() && map.steering.moves.is_empty(),
+        "{:#?}",
+        map.steering
+    );
+    let set = |nodes: &[NodeId]| nodes.iter().copied().collect::<BTreeSet<_>>();
+    for (shard, nodes) in wanted(map, Rules::default(), world.now_ms).0 {
+        let has: Vec<NodeId> = map.replicas_of(shard).iter().map(|r| r.0).collect();
+        assert_eq!(set(&has), set(&nodes), "{shard:?}");
+    }
+    for (shard, group) in &world.groups {
+        let ids: BTreeSet<ReplicaId> = map.replicas_of(*shard).iter().map(|r| r.1).collect();
+        assert_eq!(group.facts.voters, [ids], "{shard:?}");
+        let watchers: BTreeSet<ReplicaId> = map.steering.watchers.values().copied().collect();
+        let follows = if *shard == ShardId::META {
+            watchers
+        } else {
+            BTreeSet::new()
+        };
+        assert_eq!(group.facts.learners, follows, "{shard:?}");
+    }
+    for (id, host) in &world.hosts {
+        assert_eq!(host.seats, map.seats_on(*id).collect(), "{id:?}");
+        assert!(map.standing(*id) == Standing::Active || !world.groups.values().any(|g| g.facts.leader == *id));
+    }
+}
+
+#[test]
+fn whoever_dies_moves_end_and_nothing_is_lost() {
+    let replay = std::env::var("RUSHROOM_SEED").ok().map(|seed| seed.parse().unwrap());
+    let seeds = std::env::var("RUSHROOM_SEEDS")
+        .ok()
+        .map_or(SEEDS, |seeds| seeds.parse().unwrap());
+    for seed in replay.map_or(0..seeds, |seed| seed..seed + 1) {
+        let caught = std::panic::catch_unwind(|| run(seed));
+        if let Err(why) = caught {
+            eprintln!("replay: RUSHROOM_SEED={seed} cargo test -p placement mover");
+            std::panic::resume_unwind(why);
+        }
+    }
+}
+
+/// One move, step by step, as an operator reads it.
+#[test]
+fn a_move_in_words() {
+    let mut world = World::new(1);
+    let join = plan(&world.map, &Change::Join(node(4)), Rules::default(), 0, None).unwrap();
+    world.map = join.map;
+    world.hosts.insert(
+        NodeId(4),
+        Host {
+            up: true,
+            knows: 0,
+            seats: BTreeMap::new(),
+        },
+    );
+    let first = *world.map.steering.goal.keys().next().unwrap();
+    let mut steps = Vec::new();
+    for _ in 0..40 {
+        world
+            .hosts
+            .keys()
+            .copied()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|id| world.adopt(id));
+        world
+            .groups
+            .values_mut()
+            .for_each(|g| g.facts.lag.values_mut().for_each(|lag| *lag = 0));
+        world.look();
+        world.act(true, false);
+        let step = world.map.steering.moves.get(&first).map(|one| one.step);
+        if steps.last() != Some(&step) {
+            steps.push(step);
+        }
+    }
+    let all: Vec<Option<Step>> = Step::ALL.into_iter().map(Some).collect();
+    assert_eq!(steps[..6], all[..], "{steps:?}");
+    assert_eq!(world.map.steering.ended[0].what.reason, "node 4 joins");
+}
+
+/// Columns: closes in | forced | the move begins.
+#[test]
+fn a_closing_auction_is_not_disturbed() {
+    for (closes_in_ms, force, begins) in [
+        (None, None, true),
+        (Some(30_001), None, true),
+        (Some(30_000), None, false),
+        (Some(5_000), Some("fire"), true),
+    ] {
+        let mut world = World::new(2);
+        let change = Change::Join(node(4));
+        world.map = plan(&world.map, &change, Rules::default(), 0, force).unwrap().map;
+        world.hosts.insert(
+            NodeId(4),
+            Host {
+                up: true,
+                knows: 0,
+                seats: BTreeMap::new(),
+            },
+        );
+        world
+            .groups
+            .values_mut()
+            .for_each(|g| g.facts.closes_in_ms = closes_in_ms);
+        world.adopt(NodeId(4));
+        world.look();
+        world.act(true, false);
+        assert_eq!(
+            !world.map.steering.moves.is_empty(),
+            begins,
+            "{closes_in_ms:?} {force:?}"
+        );
+    }
+}
+
+/// Columns: silent for | other nodes | lost.
+#[test]
+fn a_silent_node_is_lost_after_its_grace_if_others_can_carry_its_shards() {
+    for (silent, spare, lost) in [(299_999, true, false), (300_000, true, true), (900_000, false, false)] {
+        let mut world = World::new(3);
+        if spare {
+            world.map = plan(&world.map, &Change::Join(node(4)), Rules::default(), 0, None)
+                .unwrap()
+                .map;
+        }
+        let facts = Facts {
+            silent_ms: BTreeMap::from([(NodeId(2), silent)]),
+            ..Facts::default()
+        };
+        let decision = decide(&world.map, &facts, &world.limits);
+        let standing = decision.map.map_or(Standing::Active, |map| map.standing(NodeId(2)));
+        assert_eq!(standing == Standing::Lost, lost, "{silent} {spare}");
+    }
+}

@@ -1,0 +1,159 @@
+//! Taking and leaving seats, as the map says, and what this node answers when the mover asks.
+//!
+//! ```text
+//!   a new map --> seats that it doesn't give us any more: stopped, followers sent elsewhere, replica thrown away on disk
+//!             --> seats that it gives us: opened; a group's first replicas give themselves members, others wait to be let in
+//! ```
+//!
+//! A replica is thrown away by a record in the log that no replica is born there (id 0), so that it is gone after a crash,
+//! too. Its id is never used again: whatever comes to this node later comes under another.
+
+use super::{Inner, Seat, open::seat};
+use crate::{
+    log_store::LogStore,
+    moves::{Here, Looked, NotStored},
+    port::Log,
+    snapshot::SnapshotFile,
+    state_machine::blocking,
+    types::{Answer, LogId, MetaCommand, Payload},
+};
+use futures_util::future::BoxFuture;
+use placement::{ClusterMap, NodeId, ReplicaId, ShardId, Work};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
+
+/// Makes this node's seats those that the map gives it.
+pub(super) async fn take_seats(inner: &Arc<Inner>, map: &ClusterMap) -> Result<(), String> {
+    let me = inner.options.node;
+    let open: Vec<Arc<Seat>> = inner.seats();
+    for seat in open {
+        let shard = seat.group.shard;
+        if shard != ShardId::META && map.seat_on(shard, me) != Some(ReplicaId(seat.group.id)) {
+            leave_seat(inner, &seat).await?;
+        }
+    }
+    for (shard, replica) in map.seats_on(me) {
+        if shard == ShardId::META || inner.seat(shard).is_some() {
+            continue;
+        }
+        let hurt = inner.hurt(shard, replica);
+        if let Some(why) = hurt {
+            // The others of this node lost nothing; this one comes back when the map gives it a fresh id.
+            tracing::error!(shard = shard.0, replica = replica.0, %why, "a replica is hurt by damage in the log and stays shut");
+            continue;
+        }
+        seat(inner, shard, replica.0, inner.first_members(map, shard)).await?;
+    }
+    Ok(())
+}
+
+async fn leave_seat(inner: &Arc<Inner>, seat: &Seat) -> Result<(), String> {
+    let group = &seat.group;
+    inner.seats.write().remove(&group.shard);
+    inner.service.remove(group.shard.0);
+    if let Some(proposer) = &seat.proposer {
+        proposer.shutdown().await;
+    }
+    group.shutdown().await;
+    group.replica.feed.close();
+    LogStore::disown(group.shard.0, &inner.ground.wal)
+        .await
+        .map_err(|error| format!("throwing a replica away: {error}"))?;
+    let file = SnapshotFile::new(&inner.ground.snapshots, group.shard.0);
+    blocking(move || file.remove())
+        .await
+        .map_err(|error| format!("throwing a snapshot away: {error}"))?;
+    tracing::info!(shard = group.shard.0, replica = group.id, "a replica has moved away");
+    Ok(())
+}
+
+/// This node, as the mover asks it.
+pub(super) struct Own(pub(super) Weak<Inner>);
+
+impl Here for Own {
+    fn look(&self) -> Looked {
+        self.0.upgrade().map_or_else(Looked::default, |inner| inner.looked())
+    }
+
+    fn work(&self, shard: ShardId, work: Work, seen: Option<LogId>) -> BoxFuture<'static, Result<(), String>> {
+        let inner = self.0.clone();
+        Box::pin(async move {
+            let seat = inner
+                .upgrade()
+                .and_then(|inner| inner.seat(shard))
+                .ok_or("no replica of that shard here")?;
+            match work {
+                Work::HandOver(to) => seat.group.give_leadership(seat.proposer.as_ref(), to).await,
+                work => seat.group.change(work, seen).await,
+            }
+        })
+    }
+
+    fn store(&self, expected: u64, map: ClusterMap) -> BoxFuture<'static, Result<(), NotStored>> {
+        let inner = self.0.clone();
+        Box::pin(async move {
+            let seat = inner.upgrade().and_then(|inner| inner.seat(ShardId::META));
+            let group = seat.map(|seat| seat.group.clone()).ok_or(NotStored::NotLeader(None))?;
+            let known = *group.leadership().borrow();
+            if !known.leading {
+                return Err(NotStored::NotLeader(known.leader));
+            }
+            let map = Box::new(map);
+            let command = Payload::Meta(MetaCommand::Steer { expected, map });
+            match group.write(known.term, command).await {
+                Ok(Answer::Meta { stored: true, .. }) => Ok(()),
+                Ok(_) => Err(NotStored::Stale),
+                Err(crate::ProposeError::NotLeader { hint, .. }) => Err(NotStored::NotLeader(hint)),
+                Err(crate::ProposeError::Unknown) => Err(NotStored::Unknown("the outcome is unknown".into())),
+            }
+        })
+    }
+}
+
+impl Inner {
+    /// Why a replica must not be opened with what lies in the log.
+    fn hurt(&self, shard: ShardId, replica: ReplicaId) -> Option<String> {
+        let found = self.found.lock();
+        found.get(&shard.0)?.hurt(replica.0).map(str::to_owned)
+    }
+
+    fn looked(&self) -> Looked {
+        let me = self.options.node;
+        let seats = self.seats();
+        let led = seats.iter().filter_map(|seat| {
+            let led = seat.group.as_led(me, closes_in(seat))?;
+            Some((seat.group.shard, led))
+        });
+        Looked {
+            version: self.map.borrow().steering.version,
+            led: led.collect(),
+            seats: seats
+                .iter()
+                .map(|seat| (seat.group.shard, ReplicaId(seat.group.id)))
+                .collect(),
+        }
+    }
+
+    /// Whom a group gives itself as members when it is born: none unless this is the map that it is born with.
+    fn first_members(&self, map: &ClusterMap, shard: ShardId) -> BTreeMap<u64, crate::types::Home> {
+        let first = crate::meta::first_map(&self.options.founders, map.shards);
+        let mut born: Vec<(NodeId, ReplicaId)> = first.replicas_of(shard).to_vec();
+        let mut present: Vec<(NodeId, ReplicaId)> = map.replicas_of(shard).to_vec();
+        born.sort_unstable();
+        present.sort_unstable();
+        let same = born == present && !map.steering.moves.contains_key(&shard);
+        let members = present
+            .iter()
+            .map(|(node, replica)| (replica.0, crate::types::Home(node.0)));
+        if same { members.collect() } else { BTreeMap::new() }
+    }
+}
+
+/// When the first timer of a led shard is due, ms from its clock's now.
+fn closes_in(seat: &Seat) -> Option<u64> {
+    let reading = seat.proposer.as_ref()?.reading()?;
+    let due = seat.group.replica.state.read().shard.next_deadline()?;
+    Some(due.0.saturating_sub(reading.now.0))
+}

@@ -1,0 +1,157 @@
+//! What operators want, carried to whoever leads shard 0.
+//!
+//! ```text
+//!   any node: plan(its map, change) --> shown (dry run), or stored at meta's leader by compare-and-set
+//!                  ^---------------- another change came first: again, unless the operator named a version
+//! ```
+//!
+//! Planning needs no leader, since a plan made from an old map can't be stored. What is stored says who asked, and why a
+//! guard rail was overridden, in the same write: there is no change without its audit entry.
+//!
+//! Deliberately absent: who may ask (the admin API's business).
+
+use super::{Host, seats::Own};
+use crate::{
+    mover::wall_ms,
+    moves::{Crew, MovesService, NotStored},
+    port::Log,
+};
+use placement::{Change, NodeId, Plan, Refusal, Said, ShardId, Work, plan};
+use proto::cluster::v1::moves_server::MovesServer;
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How long a change may take to be stored.
+const STEER_PATIENCE: Duration = Duration::from_secs(10);
+/// Before another try.
+const AGAIN: Duration = Duration::from_millis(50);
+/// Longest name or reason that is kept.
+const TEXT_MAX: usize = 200;
+
+/// What an operator wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ask {
+    /// The change.
+    pub change: Change,
+    /// Who.
+    pub who: String,
+    /// A reason to override what may be overridden.
+    pub force: Option<String>,
+    /// Only of this version of the map.
+    pub version: Option<u64>,
+    /// Only shown.
+    pub dry_run: bool,
+}
+
+/// Why a change wasn't made.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SteerError {
+    /// It can't be planned.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// There is no map yet, or shard 0 has no leader that answers.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It may have been stored: look.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
+}
+
+impl Host {
+    /// What the mover of another node asks this one: mount it beside `raft_service`.
+    #[must_use]
+    pub fn moves_service(&self) -> MovesServer<MovesService> {
+        let here = Arc::new(Own(Arc::downgrade(&self.inner)));
+        MovesServer::new(MovesService { here })
+    }
+
+    fn crew(&self) -> Crew {
+        Crew {
+            me: self.node(),
+            here: Arc::new(Own(Arc::downgrade(&self.inner))),
+            peers: self.inner.ground.peers.clone(),
+        }
+    }
+
+    /// What moves wait for, if this node leads shard 0.
+    #[must_use]
+    pub fn waits(&self) -> BTreeMap<ShardId, String> {
+        self.inner.waits.borrow().clone()
+    }
+
+    /// Plans a change and, unless it is a dry run, stores it. Returns what was planned.
+    ///
+    /// # Errors
+    /// See `SteerError`.
+    pub async fn steer(&self, ask: Ask) -> Result<Plan, SteerError> {
+        let deadline = Instant::now() + STEER_PATIENCE;
+        let mut maps = self.map();
+        let mut hint = None;
+        loop {
+            let map = maps.borrow_and_update().clone();
+            if map.epoch == 0 {
+                return Err(SteerError::Unavailable("this node has no map yet".into()));
+            }
+            if let Some(of) = ask.version
+                && of != map.steering.version
+            {
+                let now = map.steering.version;
+                return Err(SteerError::Refused(Refusal::Stale { of, now }));
+            }
+            let rules = self.inner.options.moves.rules;
+            let now_ms = wall_ms();
+            let planned = plan(&map, &ask.change, rules, now_ms, ask.force.as_deref()).map_err(SteerError::Refused)?;
+            if ask.dry_run {
+                return Ok(planned);
+            }
+            let mut next = planned.map.clone();
+            next.steering.say(said(&ask, now_ms, next.steering.version));
+            match self.store(hint.take(), planned.base, next).await {
+                Ok(()) => {
+                    let stored = maps.wait_for(|map| map.steering.version > planned.base);
+                    let _ = tokio::time::timeout(deadline.saturating_duration_since(Instant::now()), stored).await;
+                    return Ok(planned);
+                }
+                Err(NotStored::Unknown(why)) => return Err(SteerError::Unknown(why)),
+                Err(NotStored::NotLeader(other)) => hint = other,
+                Err(NotStored::Stale) => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(SteerError::Unavailable("shard 0 has no leader that answers".into()));
+            }
+            // A newer map, or a leader, is on its way.
+            let _ = tokio::time::timeout(AGAIN, maps.changed()).await;
+        }
+    }
+
+    async fn store(&self, hint: Option<NodeId>, expected: u64, map: placement::ClusterMap) -> Result<(), NotStored> {
+        let seat = self.inner.seat(ShardId::META);
+        let leader = seat.and_then(|seat| seat.group.leadership().borrow().leader);
+        let Some(node) = hint.or(leader) else {
+            return Err(NotStored::NotLeader(None));
+        };
+        self.crew().store(node, expected, map).await
+    }
+
+    /// Hands a shard's leadership from `leader` to `to`, or to whoever can lead.
+    ///
+    /// # Errors
+    /// Why it stays where it is.
+    pub async fn hand_over(&self, shard: ShardId, leader: NodeId, to: Option<NodeId>) -> Result<(), String> {
+        self.crew().work(leader, shard, Work::HandOver(to), None).await
+    }
+}
+
+fn said(ask: &Ask, at_ms: u64, version: u64) -> Said {
+    let short = |text: &str| text.chars().take(TEXT_MAX).collect::<String>();
+    Said {
+        at_ms,
+        who: short(&ask.who),
+        what: short(&ask.change.to_string()),
+        why: ask.force.as_deref().map(short),
+        version,
+    }
+}

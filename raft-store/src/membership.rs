@@ -1,0 +1,158 @@
+//! A group's members, as its leader sees and changes them: the hands of `mover`.
+//!
+//! Every change names the members that it was decided on, by the log id of the entry that made them so: a decision that is
+//! out of date is refused, be it a step that was done already or one of a mover that has been deposed.
+//!
+//! Leadership is handed over before a leader loses its vote: a planned hand-over costs milliseconds, an election hundreds.
+//!
+//! Deliberately absent: what should change, and when (`placement::mover`).
+
+use crate::{
+    group::Group,
+    port::Log,
+    proposer::ProposerHandle,
+    types::{Home, LogId, TypeConfig},
+};
+use openraft::{ChangeMembers, async_runtime::watch::WatchReceiver, metrics::RaftMetrics, raft::Precondition};
+use placement::{GroupFacts, NodeId, ReplicaId, Work};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// A change that takes longer is looked at again: it may still be done.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a planned hand-over may take.
+const HAND_OVER_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A group that this node leads.
+pub(crate) struct Led {
+    pub(crate) facts: GroupFacts,
+    /// What made its members what they are.
+    pub(crate) members: Option<LogId>,
+}
+
+impl Group {
+    /// The group as its leader sees it; none if this replica doesn't lead.
+    pub(crate) fn as_led(&self, me: NodeId, closes_in_ms: Option<u64>) -> Option<Led> {
+        if !self.leadership().borrow().leading {
+            return None;
+        }
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let ids = |set: &BTreeSet<u64>| set.iter().copied().map(ReplicaId).collect();
+        let facts = GroupFacts {
+            leader: me,
+            voters: membership.get_joint_config().iter().map(ids).collect(),
+            learners: membership.learner_ids().map(ReplicaId).collect(),
+            lag: lag(&metrics),
+            closes_in_ms,
+        };
+        Some(Led {
+            facts,
+            members: *metrics.membership_config.log_id(),
+        })
+    }
+
+    /// Changes who is a member, if the members are still those that were `seen`.
+    pub(crate) async fn change(&self, work: Work, seen: Option<LogId>) -> Result<(), String> {
+        let present = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (
+                *metrics.membership_config.log_id(),
+                metrics.membership_config.voter_ids().collect::<BTreeSet<_>>(),
+            )
+        };
+        if present.0 != seen {
+            return Err("its members have changed meanwhile".into());
+        }
+        let (change, retain) = match work {
+            Work::AddLearner(replica, node) => {
+                let nodes = BTreeMap::from([(replica.0, Home(node.0))]);
+                (ChangeMembers::AddNodes(nodes), true)
+            }
+            Work::Promote(replica) => (ChangeMembers::AddVoterIds([replica.0].into()), true),
+            Work::Remove { replica, keep } if present.1.contains(&replica.0) => {
+                (ChangeMembers::RemoveVoters([replica.0].into()), keep)
+            }
+            Work::Remove { replica, .. } => (ChangeMembers::RemoveNodes([replica.0].into()), true),
+            // Whatever was begun has its last set of voters already: adding nobody to it makes it the only one.
+            Work::Settle => (ChangeMembers::AddVoterIds(BTreeSet::new()), true),
+            Work::HandOver(_) => return Err("no change of members".into()),
+        };
+        let guard: Precondition<TypeConfig> = Precondition::LastMembershipLogId {
+            last_membership_log_id: seen,
+        };
+        let changed = self.raft.change_membership_if(change, retain, [guard]);
+        match tokio::time::timeout(CHANGE_PATIENCE, changed).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("no majority answered in time".into()),
+        }
+    }
+
+    /// Gives leadership to a voter on `to`, or to any that has the whole log. Intake stands still for as long as it takes.
+    pub(crate) async fn give_leadership(
+        &self,
+        proposer: Option<&ProposerHandle>,
+        to: Option<NodeId>,
+    ) -> Result<(), String> {
+        if !self.leadership().borrow().leading {
+            return Err("it doesn't lead".into());
+        }
+        if let Some(proposer) = proposer {
+            proposer.quiesce().await;
+        }
+        let target = self.heir(to).or_else(|| self.heir(None));
+        let done = match target {
+            Some(target) => self.transfer(target).await,
+            None => Err("no other voter has the whole log".into()),
+        };
+        if let (Err(_), Some(proposer)) = (&done, proposer) {
+            proposer.reopen();
+        }
+        done
+    }
+
+    async fn transfer(&self, to: u64) -> Result<(), String> {
+        let mut leadership = self.leadership();
+        self.raft
+            .trigger()
+            .transfer_leader(to)
+            .await
+            .map_err(|error| error.to_string())?;
+        let gone = leadership.wait_for(|leadership| !leadership.leading);
+        match tokio::time::timeout(HAND_OVER_PATIENCE, gone).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err("the other replica didn't take over in time".into()),
+        }
+    }
+
+    /// A voter, on `node` if one is named, that has the whole log.
+    fn heir(&self, node: Option<NodeId>) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let lag = lag(&metrics);
+        let there = |voter: &u64| {
+            let home = metrics.membership_config.get_node(voter).map(|home| home.node());
+            *voter != self.id && (node.is_none() || home == node) && lag.get(&ReplicaId(*voter)) == Some(&0)
+        };
+        metrics.membership_config.voter_ids().find(there)
+    }
+}
+
+/// How many entries each other replica lacks.
+fn lag(metrics: &RaftMetrics<TypeConfig>) -> BTreeMap<ReplicaId, u64> {
+    let last = metrics.last_log_index.unwrap_or(0);
+    let Some(matched) = metrics.replication.as_ref() else {
+        return BTreeMap::new();
+    };
+    let known = matched
+        .iter()
+        .filter_map(|(replica, id)| Some((*replica, id.as_ref()?.index)));
+    known
+        .map(|(replica, index)| (ReplicaId(replica), last.saturating_sub(index)))
+        .collect()
+}

@@ -1,0 +1,157 @@
+//! Disks that fail, fill up and hang under the real writer thread.
+
+use super::sim_disk::{Faults, SimDisk};
+use crate::wal::{Kind, Options, Pressure, Record, Wal};
+use bytes::Bytes;
+use std::path::Path;
+
+const AHEAD: Options = Options {
+    segment_bytes: 8192,
+    segments_soft: 2,
+    queue: 16,
+    batch_bytes: 1 << 20,
+    preallocate: true,
+    reserve_segments: 2,
+    low_water_bytes: 20_000,
+};
+
+fn open(disk: &SimDisk) -> (Wal, usize) {
+    let mut entries = 0;
+    let mut visit = |_, kind, _: Bytes| {
+        entries += usize::from(kind == Kind::Entry);
+        Ok(())
+    };
+    let wal = Wal::open_on(disk.clone(), Path::new("/wal"), AHEAD, &mut visit).unwrap();
+    (wal, entries)
+}
+
+fn entry(index: u64) -> Record {
+    Record::new(1, Kind::Entry, index.to_le_bytes().to_vec(), Bytes::from(vec![7; 2000]))
+}
+
+/// The write fails, everyone who waits fails, the host is told why, and the fsync isn't tried again: a second one would
+/// say 'done' of pages that were dropped.
+#[tokio::test]
+async fn a_failed_fsync_is_final() {
+    let disk = SimDisk::default();
+    let (wal, _) = open(&disk);
+    wal.write(vec![entry(0)]).await.unwrap();
+    let mut failed = wal.failed();
+    let options = AHEAD;
+    disk.set(Faults {
+        sync_fails_at: Some(1),
+        ..Faults::default()
+    });
+    // The helper may be the one whose fsync fails, if a segment is being made; then the log goes on until it needs it.
+    let mut index = 1;
+    while wal.write(vec![entry(index)]).await.is_ok() {
+        index += 1;
+        assert!(index < 100, "{options:?}");
+    }
+    failed.wait_for(Option::is_some).await.unwrap();
+    assert!(
+        wal.write(vec![entry(index + 1)]).await.is_err(),
+        "it must not be tried again"
+    );
+    wal.close();
+    let (wal, entries) = open(&disk.crash(&mut rand::rng()));
+    wal.close();
+    assert_eq!(entries as u64, index, "what was acknowledged, and only that");
+}
+
+/// While an fsync hangs nobody is answered, and the stall can be seen; when it ends, all are.
+#[tokio::test]
+async fn a_hanging_fsync_acknowledges_nothing_and_is_seen() {
+    let disk = SimDisk::default();
+    let (wal, _) = open(&disk);
+    disk.set(Faults {
+        hangs: true,
+        ..Faults::default()
+    });
+    let writes: Vec<_> = (0..5)
+        .map(|index| {
+            let wal = wal.clone();
+            tokio::spawn(async move { wal.write(vec![entry(index)]).await })
+        })
+        .collect();
+    while wal.stalled().is_zero() {
+        tokio::task::yield_now().await;
+    }
+    let before = wal.stalled();
+    while wal.stalled() <= before {
+        tokio::task::yield_now().await;
+    }
+    assert!(
+        writes.iter().all(|write| !write.is_finished()),
+        "acknowledged before its fsync"
+    );
+    disk.set(Faults::default());
+    for write in writes {
+        write.await.unwrap().unwrap();
+    }
+    assert!(wal.stalled().is_zero());
+    wal.close();
+}
+
+/// A disk that fills up: told early, then the segments laid by are used, then the log fails, and nothing that was
+/// acknowledged is gone. Room that comes back is taken.
+#[tokio::test]
+async fn a_full_disk_is_told_early_and_the_reserve_is_used() {
+    let disk = SimDisk::default();
+    let (wal, _) = open(&disk);
+    wal.write(vec![entry(0)]).await.unwrap();
+    let mut pressure = wal.pressure();
+    assert_eq!(*pressure.borrow(), Pressure::Ample);
+    disk.set(Faults {
+        free: Some(10_000),
+        ..Faults::default()
+    });
+    pressure.wait_for(|now| *now == Pressure::Low).await.unwrap();
+    wal.write(vec![entry(1)]).await.unwrap();
+    // Not a byte more: the prepared segment and the reserve are all there is.
+    disk.set(Faults {
+        capacity: Some(0),
+        ..Faults::default()
+    });
+    let mut index = 2;
+    while wal.write(vec![entry(index)]).await.is_ok() {
+        index += 1;
+        assert!(index < 100);
+        if index == 8 {
+            // By now the prepared segment is in use, and what follows comes out of the reserve.
+            pressure.wait_for(|now| *now == Pressure::Reserve).await.unwrap();
+        }
+    }
+    assert!(index >= 10, "the reserve took nothing: {index}");
+    wal.close();
+    disk.set(Faults::default());
+    let (wal, entries) = open(&disk.crash(&mut rand::rng()));
+    assert_eq!(entries as u64, index, "what was acknowledged");
+    let mut pressure = wal.pressure();
+    pressure.wait_for(|now| *now == Pressure::Ample).await.unwrap();
+    wal.write(vec![entry(index)]).await.unwrap();
+    wal.close();
+}
+
+#[tokio::test]
+async fn room_that_comes_back_refills_the_reserve() {
+    let disk = SimDisk::default();
+    let (wal, _) = open(&disk);
+    wal.write(vec![entry(0)]).await.unwrap();
+    disk.set(Faults {
+        capacity: Some(0),
+        ..Faults::default()
+    });
+    let mut pressure = wal.pressure();
+    let mut index = 1;
+    while *pressure.borrow_and_update() != Pressure::Reserve {
+        wal.write(vec![entry(index)]).await.unwrap();
+        index += 1;
+    }
+    disk.set(Faults::default());
+    pressure.wait_for(|now| *now == Pressure::Ample).await.unwrap();
+    for index in index..40 {
+        wal.write(vec![entry(index)]).await.unwrap();
+    }
+    wal.close();
+}
