@@ -203,6 +203,30 @@ async fn prepared_segments_hold_the_same_log() {
     assert_eq!(found, batches.iter().map(|batch| told(&batch[0])).collect::<Vec<_>>());
 }
 
+/// A block that the disk put where another belongs holds no record, in another segment or in its own.
+#[test]
+fn a_record_is_one_only_in_its_place() {
+    let form = Form { version: 2, salt: 5 };
+    let mark = Mark {
+        batch: 1,
+        last: true,
+        copy: false,
+        nth: 1,
+    };
+    let mut out = Vec::new();
+    entry(1, 2, b"here").write(&mut out, 0, form, mark);
+    assert!(record::read(&out, 0, form).is_some());
+    let moved = [vec![0; 4096], out.clone()].concat();
+    assert!(
+        record::read(&moved, 4096, form).is_none(),
+        "elsewhere in the same segment"
+    );
+    assert!(
+        record::read(&out, 0, Form { salt: 6, ..form }).is_none(),
+        "in another segment"
+    );
+}
+
 /// Disk format 2. If this test must change, the version must, and the old form must still be read.
 #[test]
 fn golden_bytes_of_a_record_and_a_header() {

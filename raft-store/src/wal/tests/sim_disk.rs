@@ -160,6 +160,12 @@ impl SimDisk {
         self.0.0.lock().names.len()
     }
 
+    /// Bytes of all files together.
+    pub(crate) fn bytes(&self) -> usize {
+        let sim = self.0.0.lock();
+        sim.names.values().map(|id| sim.inodes[id].cache.len()).sum()
+    }
+
     /// All segments, by name.
     pub(crate) fn segments(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let sim = self.0.0.lock();
