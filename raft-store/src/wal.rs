@@ -70,6 +70,8 @@ pub struct Options {
     pub queue: usize,
     /// Bytes of one batch: more goes into the next.
     pub batch_bytes: usize,
+    /// Bytes between tallies: damage in the last of them, before a crash, can't be pinned to its groups.
+    pub tally_bytes: u64,
     /// Zero-fill the next segment in the background, so that commits never grow a file.
     pub preallocate: bool,
     /// Segments laid by, with `preallocate`, for when the disk is full.
@@ -85,6 +87,7 @@ impl Default for Options {
             segments_soft: 4,
             queue: 4096,
             batch_bytes: 8 * 1024 * 1024,
+            tally_bytes: 256 * 1024,
             preallocate: true,
             reserve_segments: 1,
             low_water_bytes: 256 * 1024 * 1024,

@@ -23,6 +23,9 @@ use std::collections::BTreeMap;
 /// What of a group goes into a checkpoint, in this order: a birth must come before what was said after it.
 const SMALL: [Kind; 5] = [Kind::Born, Kind::Vote, Kind::Purge, Kind::Commit, Kind::Hurt];
 
+/// Bytes of a group in a tally.
+const LINE: usize = 28;
+
 /// One group.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(super) struct Account {
@@ -133,6 +136,11 @@ impl Ledger {
         }
     }
 
+    /// Bytes of a tally on disk.
+    pub(super) fn tally_size(&self, form: Form) -> usize {
+        (form.head() + 8 + LINE * self.accounts.len()).next_multiple_of(8)
+    }
+
     pub(super) fn tally(&self) -> Record {
         let mut payload = (self.accounts.len() as u64).to_le_bytes().to_vec();
         for (group, account) in &self.accounts {
@@ -166,10 +174,10 @@ fn payload(record: &Record) -> Vec<u8> {
 pub(super) fn read_tally(payload: &[u8]) -> Result<Vec<Line>, String> {
     let bad = || "a tally is malformed".to_owned();
     let (count, rest) = payload.split_first_chunk::<8>().ok_or_else(bad)?;
-    if (rest.len() % 28, (rest.len() / 28) as u64) != (0, u64::from_le_bytes(*count)) {
+    if (rest.len() % LINE, (rest.len() / LINE) as u64) != (0, u64::from_le_bytes(*count)) {
         return Err(bad());
     }
-    let lines = rest.chunks_exact(28).map(|line| {
+    let lines = rest.chunks_exact(LINE).map(|line| {
         let word = |at: usize| {
             let bytes = line[at..].first_chunk::<8>();
             bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))

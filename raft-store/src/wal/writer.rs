@@ -4,7 +4,7 @@
 //! would hold up heartbeats.
 //!
 //! Every start begins with a checkpoint behind whatever was recovered, so that a torn one is never the only one, and what
-//! was recovered is no longer the end of the log. Tallies follow every `TALLY_EVERY` bytes, a second after the last batch,
+//! was recovered is no longer the end of the log. Tallies follow every `tally_bytes`, a second after the last batch,
 //! and at the close: see `proof` and `scan` for what hangs on them.
 //!
 //! Deliberately absent: retries. See `wal` for why an error ends it.
@@ -27,8 +27,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bytes between tallies.
-const TALLY_EVERY: u64 = 256 * 1024;
 /// A log that rests for so long gets a tally behind its last batch.
 const REST: Duration = Duration::from_secs(1);
 
@@ -198,23 +196,20 @@ impl<D: Disk> Writer<D> {
 
     /// A tally as a batch of its own: what lies before it isn't the end of the log any more.
     fn rest(&mut self) -> io::Result<()> {
+        self.make_room(self.ledger.tally_size(self.current.header.form))?;
+        // Told after any roll: a checkpoint counts too.
         let tally = self.ledger.tally();
-        self.make_room(tally.size(self.current.header.form))?;
-        // A roll has written one.
-        if self.untallied > 0 {
-            self.put(&[&tally], false)
-        } else {
-            Ok(())
-        }
+        self.put(&[&tally], false)
     }
 
     /// One batch of records: written, synced, accounted for.
     fn write(&mut self, records: &[Record]) -> io::Result<()> {
         let form = self.current.header.form;
         let size = Ledger::size_of(records, form);
-        let due = self.untallied > 0 && self.untallied + size as u64 > TALLY_EVERY;
+        self.make_room(size + self.ledger.tally_size(form))?;
+        // Told after any roll: a checkpoint counts too.
+        let due = self.untallied > 0 && self.untallied + size as u64 > self.options.tally_bytes;
         let tally = due.then(|| self.ledger.tally());
-        self.make_room(size + tally.as_ref().map_or(0, |tally| tally.size(form)))?;
         let batch: Vec<&Record> = tally.iter().chain(records).collect();
         self.put(&batch, false)?;
         self.untallied += size as u64;
@@ -254,7 +249,8 @@ impl<D: Disk> Writer<D> {
         self.at += self.buffer.len() as u64;
         self.batch += 1;
         if records.iter().any(|record| record.kind == Kind::Tally) {
-            self.untallied = 0;
+            // The copies behind a checkpoint's tally want one behind them too, or they would be the end of the log.
+            self.untallied = u64::from(copies);
         }
         Ok(())
     }

@@ -25,6 +25,7 @@ pub(super) const TINY: Options = Options {
     segments_soft: 2,
     queue: 16,
     batch_bytes: 1 << 20,
+    tally_bytes: 1500,
     preallocate: false,
     reserve_segments: 0,
     low_water_bytes: 0,
@@ -164,6 +165,6 @@ fn run(seed: u64) {
 fn what_is_acknowledged_survives_a_crash_at_any_byte() {
     match std::env::var("WAL_SEED") {
         Ok(seed) => run(seed.parse().expect("WAL_SEED is a number")),
-        Err(_) => (0..150).for_each(run),
+        Err(_) => (0..100).for_each(run),
     }
 }

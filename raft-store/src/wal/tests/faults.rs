@@ -10,6 +10,7 @@ const AHEAD: Options = Options {
     segments_soft: 2,
     queue: 16,
     batch_bytes: 1 << 20,
+    tally_bytes: 1 << 20,
     preallocate: true,
     reserve_segments: 2,
     low_water_bytes: 20_000,

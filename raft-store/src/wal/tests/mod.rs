@@ -19,6 +19,7 @@ const SMALL: Options = Options {
     segments_soft: 2,
     queue: 16,
     batch_bytes: 1024,
+    tally_bytes: 1000,
     preallocate: false,
     reserve_segments: 0,
     low_water_bytes: 0,
