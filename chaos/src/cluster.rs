@@ -226,7 +226,8 @@ impl Drop for Cluster {
     }
 }
 
-fn tcp(dice: &mut Dice) -> Result<u16> {
+/// A TCP port that is free now, and that no outgoing connection will take.
+pub(crate) fn tcp(dice: &mut Dice) -> Result<u16> {
     pick(dice, |port| TcpListener::bind(("127.0.0.1", port)).is_ok())
 }
 

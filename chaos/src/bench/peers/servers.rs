@@ -12,11 +12,13 @@ use super::super::{
     child::{Talker, tied},
     usage::{Spent, Usage},
 };
+use crate::cluster;
 use anyhow::{Context as _, Result, ensure};
+use client::Dice;
 use serde_json::Value;
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
-    net::TcpListener,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -129,10 +131,9 @@ impl Etcd {
             urls,
             load: tools.load.clone(),
         };
-        for url in &etcd.urls {
-            healthy(url)
-                .await
-                .with_context(|| format!("etcd at {url}, see {}", dir.display()))?;
+        for (n, url) in health.iter().enumerate() {
+            let log = dir.join(format!("m{n}.log"));
+            healthy(url).await.with_context(|| format!("etcd: {}", tail(&log)))?;
         }
         Ok(etcd)
     }
@@ -172,7 +173,10 @@ impl Bullmq {
             .arg("--dir")
             .arg(dir);
         let redis = spawn(command, &dir.join("redis.log"))?;
-        listens(port).await.context("redis-server")?;
+        let log = dir.join("redis.log");
+        listens(port)
+            .await
+            .with_context(|| format!("redis-server: {}", tail(&log)))?;
         let mut command = tied("node");
         command
             .arg(tools.bullmq.join("worker.mjs"))
@@ -236,11 +240,21 @@ fn spawn(mut command: Command, log: &Path) -> Result<Child> {
     command.spawn().context(name)
 }
 
-/// Ports that are free now, all at once, so that none is named twice.
+/// The end of a log, for whoever reads why something didn't start.
+fn tail(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(5)..].join("\n")
+}
+
 fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let sockets = (0..count).map(|_| TcpListener::bind("127.0.0.1:0"));
-    let sockets: Vec<TcpListener> = sockets.collect::<std::io::Result<_>>()?;
-    sockets.iter().map(|socket| Ok(socket.local_addr()?.port())).collect()
+    let seed = u64::from(std::process::id()) << 32 | u64::from(std::time::UNIX_EPOCH.elapsed()?.subsec_nanos());
+    let mut dice = Dice::new(seed);
+    let mut ports = BTreeSet::new();
+    while ports.len() < count {
+        ports.insert(cluster::tcp(&mut dice)?);
+    }
+    Ok(ports.into_iter().collect())
 }
 
 async fn listens(port: u16) -> Result<()> {
