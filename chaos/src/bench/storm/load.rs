@@ -12,7 +12,7 @@
 //! lead, and offer a little more than the newest price that anyone in this process was told: as in a real crowd many of
 //! those come too late. Nobody here follows the auction but the `watching`; the rest know what their verdicts tell them.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use client::{Api, ApiOptions, BidError, Dice, Notice, Role, Socket, SocketOptions, wire::Verdict};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use hdrhistogram::Histogram;
@@ -77,6 +77,14 @@ struct Crowd {
     counted: Mutex<(BTreeMap<String, u64>, Histogram<u64>)>,
 }
 
+/// Longest answer that a histogram holds apart, µs: longer ones count as this.
+const MICROS_MAX: u64 = 60_000_000;
+
+/// An empty one, µs. Its range is given: one that grows by itself cuts off what it has not grown to.
+fn histogram() -> Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, MICROS_MAX, 3)?)
+}
+
 /// The process: `say` speaks on stdout. Gives its figures, to be printed as the last line.
 pub(crate) async fn load(say: fn(&str)) -> Result<serde_json::Value> {
     let mut stdin = BufReader::new(tokio::io::stdin()).lines();
@@ -88,12 +96,12 @@ pub(crate) async fn load(say: fn(&str)) -> Result<serde_json::Value> {
     let crowd = Arc::new(Crowd {
         least: AtomicU64::new(1),
         events: AtomicU64::new(0),
-        counted: Mutex::new((BTreeMap::new(), Histogram::new(3)?)),
+        counted: Mutex::new((BTreeMap::new(), histogram()?)),
         share,
     });
     let sockets = open(&crowd).await?;
     say("ready");
-    anyhow::ensure!(stdin.next_line().await?.as_deref() == Some("go"), "the harness is gone");
+    ensure!(stdin.next_line().await?.as_deref() == Some("go"), "the harness is gone");
     let from = Instant::now() + Duration::from_millis(crowd.share.warm_ms);
     let until = from + Duration::from_millis(crowd.share.measure_ms);
     let mut tasks = JoinSet::new();
@@ -106,14 +114,7 @@ pub(crate) async fn load(say: fn(&str)) -> Result<serde_json::Value> {
     while let Some(done) = tasks.join_next().await {
         done?;
     }
-    let (outcomes, latency) = std::mem::replace(&mut *crowd.counted.lock(), (BTreeMap::new(), Histogram::new(3)?));
-    let recorded = latency.iter_recorded();
-    let counted = Counted {
-        outcomes,
-        micros: recorded.map(|v| (v.value_iterated_to(), v.count_at_value())).collect(),
-        events: crowd.events.load(Ordering::Relaxed),
-    };
-    Ok(serde_json::to_value(counted)?)
+    Ok(serde_json::to_value(crowd.counted())?)
 }
 
 /// Everyone signed in and connected, spread over the edges.
@@ -196,6 +197,16 @@ async fn bid(crowd: Arc<Crowd>, socket: Socket, mut dice: Dice, from: Instant, u
 }
 
 impl Crowd {
+    fn counted(&self) -> Counted {
+        let counted = self.counted.lock();
+        let recorded = counted.1.iter_recorded();
+        Counted {
+            outcomes: counted.0.clone(),
+            micros: recorded.map(|v| (v.value_iterated_to(), v.count_at_value())).collect(),
+            events: self.events.load(Ordering::Relaxed),
+        }
+    }
+
     fn count(&self, answer: Option<Result<Verdict, BidError>>, took: Duration) {
         let mut counted = self.counted.lock();
         let outcome = match answer {
@@ -209,5 +220,53 @@ impl Crowd {
             None => "unfinished".into(),
         };
         *counted.0.entry(outcome).or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_answer_is_counted_by_its_code_and_with_the_time_that_it_took() {
+        let crowd = Crowd {
+            share: Share {
+                nodes: Vec::new(),
+                auction: String::new(),
+                first: 0,
+                bidders: 0,
+                watching: 0,
+                in_flight: 1,
+                hopeless_percent: 0,
+                think_ms: 0,
+                warm_ms: 0,
+                measure_ms: 0,
+            },
+            least: AtomicU64::new(1),
+            events: AtomicU64::new(3),
+            counted: Mutex::new((BTreeMap::new(), histogram().unwrap())),
+        };
+        let verdict = |code: Option<&str>| Verdict {
+            ok: code.is_none(),
+            code: code.map(Into::into),
+            ..Verdict::default()
+        };
+        for ms in [2, 300, 4_000] {
+            crowd.count(Some(Ok(verdict(Some("low")))), Duration::from_millis(ms));
+        }
+        crowd.count(Some(Ok(verdict(None))), Duration::from_secs(3_600));
+        crowd.count(Some(Err(BidError::Unknown)), Duration::from_secs(1));
+        crowd.count(None, Duration::from_secs(1));
+        let counted = crowd.counted();
+        let outcomes = [("accepted", 1), ("low", 3), ("unfinished", 1), ("unknown", 1)];
+        assert_eq!(counted.outcomes, outcomes.map(|(code, n)| (code.to_owned(), n)).into());
+        let expected = [2_000, 300_000, 4_000_000, MICROS_MAX];
+        assert_eq!(counted.micros.len(), expected.len(), "{:?}", counted.micros);
+        for ((micros, times), expected) in counted.micros.iter().zip(expected) {
+            let off = micros.abs_diff(expected) as f64 / expected as f64;
+            assert!(off < 0.001 && *times == 1, "{micros} us, {expected} expected");
+        }
+        assert_eq!(counted.events, 3);
     }
 }
