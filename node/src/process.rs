@@ -229,6 +229,7 @@ fn host_options(config: &Config) -> raft_store::Options {
         ..raft_store::Options::default()
     };
     options.wal.segment_bytes = config.log_segment_bytes;
+    options.wal.low_water_bytes = config.log_low_water_bytes;
     options.raft.heartbeat = Duration::from_millis(config.raft_heartbeat_ms);
     options.raft.election_min = Duration::from_millis(config.raft_election_min_ms);
     options.raft.election_max = Duration::from_millis(config.raft_election_max_ms);

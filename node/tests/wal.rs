@@ -70,7 +70,7 @@ fn segment(dir: &Path) -> PathBuf {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_is_shown_alive_dead_and_damaged() {
     let home = tempfile::tempdir().unwrap();
-    let dir = home.path();
+    let dir = &home.path().join("raft");
     let host = node(dir).await;
     let me = format!("process {} has it open", std::process::id());
     check(&["ls"], dir, 0, &[&me, "SEGMENT", "SHARD", "replica 1"]);
@@ -81,6 +81,7 @@ async fn a_log_is_shown_alive_dead_and_damaged() {
     // Dead, by its own folder or the node's; nothing was changed by looking.
     let before = std::fs::read(segment(dir)).unwrap();
     check(&["ls"], dir, 0, &["no node has it open"]);
+    check(&["verify"], home.path(), 0, &["sound"]);
     check(&["verify"], &dir.join("wal"), 0, &["sound"]);
     let json: Value = serde_json::from_str(&check(&["ls", "--json"], dir, 0, &[])).unwrap();
     assert_eq!(

@@ -95,6 +95,11 @@ impl Default for Options {
     }
 }
 
+/// Whether any segment lies in `dir`.
+pub(crate) fn exists(dir: &Path) -> bool {
+    segment::list(&Os, dir).is_ok_and(|segments| !segments.is_empty())
+}
+
 /// Told when the batch of a write is on disk, or that it never will be.
 pub(crate) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 

@@ -98,6 +98,7 @@ keys! {
     raft_election_min_ms: u64 = "raft.election_min_ms", "150", "ms", "Least silence before a follower stands.";
     raft_election_max_ms: u64 = "raft.election_max_ms", "300", "ms", "Longest silence before a follower stands; also the lease.";
     log_segment_bytes: u64 = "log.segment_bytes", "67108864", "bytes", "Size of one file of the log.";
+    log_low_water_bytes: u64 = "log.low_water_bytes", "268435456", "bytes", "Free room on the log's disk below which it says that it is nearly full.";
     clock_hold_ms: u64 = "clock.hold_ms", "200", "ms", "How far the clock may run ahead of what a majority has.";
     clock_step_ms: u64 = "clock.step_ms", "50", "ms", "How far the clock may advance between two looks.";
     clock_grace_ms: u64 = "clock.grace_ms", "150", "ms", "How long a new office's clock stands while senders send again.";

@@ -3,6 +3,7 @@
 //! ```text
 //!   DIR/lock             held while the host lives
 //!   DIR/node             this node's id: another node must not open it
+//!   DIR/log-begun        there was a log here: a start that finds none has lost it
 //!   DIR/wal/             see `wal`
 //!   DIR/snapshots/       see `snapshot`
 //! ```
@@ -24,7 +25,7 @@ use crate::{
     proposer::{Proposer, Wall},
     server::Groups,
     types::Home,
-    wal::{Wal, WalError},
+    wal::{self, Wal, WalError},
 };
 use parking_lot::{Mutex, RwLock};
 use placement::{ClusterMap, NodeId, ShardId};
@@ -105,12 +106,24 @@ fn open_disk(options: &Options) -> Result<(File, Wal, HashMap<u32, Found>), Open
         Err(TryLockError::Error(source)) => return Err(io("locking")(source)),
     }
     own(&dir.join("node"), options.node)?;
+    let begun = dir.join("log-begun");
+    if begun.exists() && !wal::exists(&dir.join("wal")) {
+        // With an empty log the replicas would open as if they had never voted.
+        return Err(OpenError::Damaged(format!(
+            "the log of {} is gone: this node's replicas must come back under fresh ids, in an empty folder",
+            dir.display()
+        )));
+    }
     let mut found: HashMap<u32, Found> = HashMap::new();
     let mut visit = |group, kind, payload| found.entry(group).or_default().take(kind, payload);
     let wal = Wal::open(&dir.join("wal"), options.wal, &mut visit).map_err(|error| match error {
         WalError::Io { what, source } => OpenError::Io { what, source },
         damaged @ (WalError::Damaged { .. } | WalError::Missing { .. }) => OpenError::Damaged(damaged.to_string()),
     })?;
+    if !begun.exists() {
+        let made = File::create(&begun).and_then(|file| file.sync_all());
+        made.and_then(|()| File::open(dir)?.sync_all()).map_err(io("marking"))?;
+    }
     Ok((lock, wal, found))
 }
 

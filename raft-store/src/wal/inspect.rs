@@ -5,8 +5,8 @@
 //! (a torn batch there means nothing), and a segment may be gone between two looks.
 //!
 //! ```text
-//!   DIR or DIR/wal --> read --> Report { segments, shards, lost, end }      (ls, verify)
-//!                  '-> dump --> one Line a record, as it lies              (dump)
+//!   DIR, or a wal in it --> read --> Report { segments, shards, lost, end }      (ls, verify)
+//!                       '-> dump --> one Line a record, as it lies              (dump)
 //! ```
 //!
 //! Deliberately absent: what bidders wrote. An entry is told by its place in the order and its size.
@@ -138,10 +138,11 @@ pub struct Line {
     pub what: String,
 }
 
-/// The folder of the segments: `dir` itself, or `wal` in it.
+/// The folder of the segments: in a node's folder, in its shards', or `dir` itself.
 fn home(dir: &Path) -> Result<PathBuf, WalError> {
-    let inner = dir.join("wal");
-    let home = if inner.is_dir() { inner } else { dir.to_owned() };
+    let inner = ["raft/wal", "wal"].map(|inner| dir.join(inner));
+    let home = inner.into_iter().find(|inner| inner.is_dir());
+    let home = home.unwrap_or_else(|| dir.to_owned());
     match segment::list(&Os, &home) {
         Ok(found) if found.is_empty() => Err(WalError::Missing { dir: home }),
         Ok(_) => Ok(home),
