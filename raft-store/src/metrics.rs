@@ -97,6 +97,10 @@ pub fn describe() {
         Unit::Count,
         "Followers that fell behind and were brought up from the event log"
     );
+    describe_wal();
+}
+
+fn describe_wal() {
     describe_histogram!(FSYNC, Unit::Seconds, "One fdatasync of the log");
     describe_counter!(FSYNCED, Unit::Bytes, "Bytes made durable");
     describe_histogram!(BATCH, Unit::Count, "Log records made durable by one fdatasync");
