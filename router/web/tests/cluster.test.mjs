@@ -17,7 +17,7 @@ after(async () => {
   await chrome?.close();
   await cluster?.stop();
 });
-afterEach((t) => b.wreckage(t.name));
+afterEach((t) => b.wreckage(t));
 
 const node = (id) => act.node(cluster, id);
 const card = (id, alive) => `[data-node="${id}"][data-alive=${alive}]`;

@@ -23,7 +23,7 @@ after(async () => {
   await cluster?.stop();
 });
 
-afterEach((t) => b.wreckage(t.name));
+afterEach((t) => b.wreckage(t));
 
 const post = (path, body, token) => api(path, {
   method: 'POST', body: JSON.stringify(body), headers: { 'Content-Type': 'application/json', 'Idempotency-Key': `k${Math.random().toString(36).slice(2)}`, ...(token && { Authorization: `Bearer ${token}` }) },

@@ -16,7 +16,7 @@ after(() => chrome?.close());
 // Each test kills a node, so each has a cluster of its own.
 beforeEach(async (t) => { cluster = await startCluster(t.name.startsWith('a show') ? 'show' : 'outlive'); }, { timeout: 90_000 });
 afterEach(async (t) => {
-  await b.wreckage(t.name);
+  await b.wreckage(t);
   await cluster?.stop();
 });
 

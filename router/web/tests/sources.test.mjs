@@ -19,7 +19,7 @@ let cluster;
 
 before(async () => { cluster = await startCluster('sources'); }, { timeout: 90_000 });
 after(() => cluster?.stop());
-afterEach((t) => b.wreckage(t.name));
+afterEach((t) => b.wreckage(t));
 
 const node = (id) => act.node(cluster, id);
 
@@ -70,8 +70,10 @@ async function shows(t, source, media) {
     await seller.page.waitForSelector(`${b.at('console')}[data-stream=down]`);
     await viewer.page.waitForFunction(() => document.querySelector('.log-stream:not(:last-child)') !== null);
     for (const p of [seller, viewer]) assert.deepEqual(p.errors, []);
+  } catch (error) {
+    await b.wreckage(t);
+    throw error;
   } finally {
-    await b.wreckage(t.name);
     await chrome.close();
   }
 }
@@ -95,8 +97,10 @@ for (const [source, media] of [['camera', NO_CAMERA], ['screen', NO_SCREEN]]) {
       await b.shot(seller.page, `source-no-${source}-ko-390`, { fullPage: true });
       await act.onAir(seller, 'test');
       assert.deepEqual(seller.errors, []);
+    } catch (error) {
+      await b.wreckage(t);
+      throw error;
     } finally {
-      await b.wreckage(t.name);
       await chrome.close();
     }
   }));
@@ -114,8 +118,10 @@ test('a viewer whose browser allows nothing sees the show', { timeout: 90_000, s
     await viewer.page.waitForSelector(`${b.at('room')}[data-phase=live]`);
     await sees(viewer, FRAMES);
     await act.pictureMoves(viewer, 'plain');
+  } catch (error) {
+    await b.wreckage(t);
+    throw error;
   } finally {
-    await b.wreckage(t.name);
     await Promise.all([asked.close(), plain.close()]);
   }
 }));
@@ -144,8 +150,10 @@ test('a seller who changes their mind while the browser asks is not on air when 
     assert.equal(await seller.page.getAttribute(b.at('air'), 'data-air'), 'off');
     await act.onAir(seller, 'test');
     assert.deepEqual(seller.errors, []);
+  } catch (error) {
+    await b.wreckage(t);
+    throw error;
   } finally {
-    await b.wreckage(t.name);
     await chrome.close();
   }
 });

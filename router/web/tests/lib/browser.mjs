@@ -16,9 +16,10 @@ export async function launch(media = ['--use-fake-device-for-media-stream', '--u
 
 const people = new Set();
 
-/** After a failure: what everybody's page showed, as pictures and words. */
-export async function wreckage(name) {
-  const slug = name.replace(/[^a-z0-9]+/gi, '-').slice(0, 40);
+/** After a test that failed: what everybody's page showed, as pictures and words. */
+export async function wreckage(test) {
+  if (test.passed) return;
+  const slug = test.name.replace(/[^a-z0-9]+/gi, '-').slice(0, 40);
   for (const [i, page] of [...people].entries()) {
     if (page.isClosed()) continue;
     await page.screenshot({ path: join(ARTIFACTS, `failed-${slug}-${i}.png`) }).catch(() => undefined);
