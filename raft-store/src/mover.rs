@@ -146,6 +146,7 @@ fn facts(
         let last = heard.entry(node).or_insert(now);
         if let Some(looked) = looked {
             *last = now;
+            facts.knows.insert(node, looked.version);
             facts.seats.insert(node, looked.seats);
             for (shard, led) in looked.led {
                 // Two may believe to lead for a moment; the older one's work is refused by its group.

@@ -147,6 +147,13 @@ impl ClusterMap {
     /// that only follows shard 0.
     #[must_use]
     pub fn seat_on(&self, shard: ShardId, node: NodeId) -> Option<ReplicaId> {
+        let one = self.steering.moves.get(&shard);
+        let in_place = one.filter(|one| one.from.map(|from| from.0) == one.to.map(|to| to.0));
+        if let Some((there, fresh)) = in_place.and_then(|one| one.to)
+            && there == node
+        {
+            return Some(fresh);
+        }
         let placed = self.replica_on(shard, node);
         let coming = || {
             let to = self.steering.moves.get(&shard)?.to?;

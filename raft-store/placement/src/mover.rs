@@ -88,6 +88,8 @@ pub struct Facts {
     pub now_ms: u64,
     /// For how long each node has been silent; a node that isn't named was never looked at.
     pub silent_ms: BTreeMap<NodeId, u64>,
+    /// The version of the map by which each node that answered has taken and left its seats.
+    pub knows: BTreeMap<NodeId, u64>,
     /// The replicas that each node that answered has open.
     pub seats: BTreeMap<NodeId, BTreeMap<ShardId, ReplicaId>>,
     /// The groups that have a leader that answered.
@@ -162,6 +164,7 @@ pub fn decide(map: &ClusterMap, facts: &Facts, limits: &Limits) -> Decision {
         run.lose_the_silent();
         run.advance_moves();
         run.begin_moves();
+        run.replace_hurt(map);
     }
     run.forget_the_gone();
     run.tidy_groups(map);

@@ -126,8 +126,10 @@ impl Inner {
             let led = seat.group.as_led(me, closes_in(seat))?;
             Some((seat.group.shard, led))
         });
+        let map = self.map.borrow().clone();
         Looked {
-            version: self.map.borrow().steering.version,
+            // A node without a map has taken no seats by any version.
+            version: if map.epoch == 0 { u64::MAX } else { map.steering.version },
             led: led.collect(),
             seats: seats
                 .iter()

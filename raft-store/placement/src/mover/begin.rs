@@ -2,7 +2,7 @@
 
 use super::{Run, advance::told};
 use crate::{
-    Move, NodeId, ReplicaId, ShardId, Standing, Step,
+    ClusterMap, Move, NodeId, ReplicaId, ShardId, Standing, Step,
     plan::{pairs, reason, renew_goal},
 };
 
@@ -75,6 +75,17 @@ impl Run<'_> {
         let watcher = watcher.filter(|_| shard == ShardId::META);
         let to = to.map(|node| (node, watcher.unwrap_or_else(|| self.map.next_replica())));
         let from: Option<(NodeId, ReplicaId)> = from.and_then(|node| Some((node, self.map.replica_on(shard, node)?)));
+        self.insert(shard, from, to, forced, why);
+    }
+
+    fn insert(
+        &mut self,
+        shard: ShardId,
+        from: Option<(NodeId, ReplicaId)>,
+        to: Option<(NodeId, ReplicaId)>,
+        forced: Option<String>,
+        reason: String,
+    ) {
         self.map.steering.move_ids += 1;
         let one = Move {
             id: self.map.steering.move_ids,
@@ -83,11 +94,39 @@ impl Run<'_> {
             step: Step::Planned,
             back: false,
             forced,
-            reason: why,
+            reason,
             began_ms: self.facts.now_ms,
         };
         self.news(format!("shard {}: move {} begins: {}", shard.0, one.id, told(&one)));
         self.map.steering.moves.insert(shard, one);
+    }
+
+    /// A replica that its node has been given and can't open (damage in its log took something that it may have answered
+    /// for) is replaced where it is, under a fresh id.
+    pub(super) fn replace_hurt(&mut self, stored: &ClusterMap) {
+        let busy =
+            |shard: &ShardId| stored.steering.moves.contains_key(shard) || stored.steering.goal.contains_key(shard);
+        let shards = stored
+            .placement
+            .iter()
+            .filter(|(shard, _)| **shard != ShardId::META && !busy(shard));
+        for (shard, placement) in shards {
+            let shut = |(node, replica): &&(NodeId, ReplicaId)| {
+                let told = self.facts.knows.get(node) == Some(&stored.steering.version);
+                let open = self.facts.seats.get(node).and_then(|seats| seats.get(shard));
+                told && open != Some(replica)
+            };
+            let Some(&hurt) = placement.replicas.iter().find(shut) else {
+                continue;
+            };
+            let group = self.facts.groups.get(shard);
+            let ready = group.is_some_and(|group| group.voters.len() == 1 && group.votes(hurt.1));
+            if ready && !self.loaded(hurt.0) && !self.map.steering.moves.contains_key(shard) {
+                let fresh = self.map.next_replica();
+                let why = "its replica is hurt".to_owned();
+                self.insert(*shard, Some(hurt), Some((hurt.0, fresh)), None, why);
+            }
+        }
     }
 
     /// A node that is gone isn't loaded by losing replicas: it does no work for it.

@@ -39,6 +39,8 @@ struct Group {
 struct Host {
     up: bool,
     knows: u64,
+    /// Replicas that it can't open any more.
+    hurt: BTreeSet<ReplicaId>,
     seats: BTreeMap<ShardId, ReplicaId>,
 }
 
@@ -85,6 +87,7 @@ impl World {
         let host = |_| Host {
             up: true,
             knows: 0,
+            hurt: BTreeSet::new(),
             seats: BTreeMap::new(),
         };
         let mut world = World {
@@ -124,6 +127,9 @@ impl World {
             }
         }
         for (shard, replica) in wants {
+            if host.hurt.contains(&replica) {
+                continue;
+            }
             if host.seats.insert(shard, replica).is_none() {
                 assert!(
                     !self.buried.contains(&replica),
@@ -184,6 +190,7 @@ impl World {
                 .iter()
                 .map(|(n, h)| (*n, if h.up { 0 } else { 1_000 }))
                 .collect(),
+            knows: up.clone().map(|(n, h)| (*n, h.knows)).collect(),
             seats: up.map(|(n, h)| (*n, h.seats.clone())).collect(),
             groups,
         };
@@ -310,6 +317,7 @@ impl World {
                 self.hosts.entry(*id).or_insert(Host {
                     up: true,
                     knows: 0,
+                    hurt: BTreeSet::new(),
                     seats: BTreeMap::new(),
                 });
             }
@@ -351,23 +359,57 @@ impl World {
         self.looks.iter().any(|look| !look.1.alive(node)) || self.map.standing(node) != Standing::Active
     }
 
+    /// Damage takes a replica, if the others are whole: it comes up without it.
+    fn damage(&mut self, id: NodeId) {
+        let seats = self.hosts[&id].seats.clone();
+        let Some((shard, replica)) = seats.into_iter().find(|(shard, _)| *shard != ShardId::META) else {
+            return;
+        };
+        let group = &self.groups[&shard];
+        let whole = |r: &ReplicaId| {
+            group
+                .homes
+                .get(r)
+                .is_some_and(|n| self.hosts[n].seats.get(&shard) == Some(r))
+        };
+        let voters = group.facts.voters.iter().flatten().collect::<BTreeSet<_>>();
+        if voters.into_iter().all(whole) && !self.map.steering.moves.contains_key(&shard) {
+            let host = self.hosts.get_mut(&id).unwrap();
+            host.seats.remove(&shard);
+            host.hurt.insert(replica);
+            self.buried.insert(replica);
+        }
+    }
+
+    /// Replicas that no group names any more.
+    fn replaced(&self) -> BTreeSet<ReplicaId> {
+        let named = |r: &&ReplicaId| !self.groups.values().any(|group| group.facts.is_member(**r));
+        self.opened.keys().filter(named).copied().collect()
+    }
+
     fn event(&mut self) {
         self.now_ms += 100;
         let hosts: Vec<NodeId> = self.hosts.keys().copied().collect();
         let one = self.dice.pick(&hosts).unwrap();
-        match self.dice.roll(20) {
-            0 => self.operator(),
-            1 => {
+        match self.dice.roll(40) {
+            // Rare: two such in one group at once is more than a majority can bear.
+            38 | 39 => {
+                if self.hosts.values().all(|host| host.hurt.is_subset(&self.replaced())) {
+                    self.damage(one);
+                }
+            }
+            0 | 20 => self.operator(),
+            1 | 21 => {
                 let host = self.hosts.get_mut(&one).unwrap();
                 host.up = !host.up;
             }
-            2..=6 => self.adopt(one),
-            7..=9 => {
+            2..=6 | 22..=26 => self.adopt(one),
+            7..=9 | 27..=29 => {
                 for group in self.groups.values_mut() {
                     group.facts.lag.values_mut().for_each(|lag| *lag /= 4);
                 }
             }
-            10..=13 => self.look(),
+            10..=13 | 30..=33 => self.look(),
             _ => self.act(false, true),
         }
         self.check();
@@ -422,7 +464,8 @@ impl Group {
     }
 }
 
-fn run(seed: u64) {
+/// Runs one seed; tells how many moves of which kind ended: all, taken back, of hurt replicas.
+fn run(seed: u64) -> [usize; 3] {
     let mut world = World::new(seed);
     for _ in 0..400 {
         world.event();
@@ -454,6 +497,12 @@ fn run(seed: u64) {
         assert_eq!(host.seats, map.seats_on(*id).collect(), "{id:?}");
         assert!(map.standing(*id) == Standing::Active || !world.groups.values().any(|g| g.facts.leader == *id));
     }
+    let ended = |of: &dyn Fn(&crate::Move) -> bool| map.steering.ended.iter().filter(|e| of(&e.what)).count();
+    [
+        ended(&|_| true),
+        ended(&|one| one.back),
+        ended(&|one| one.reason == "its replica is hurt"),
+    ]
 }
 
 #[test]
@@ -462,13 +511,21 @@ fn whoever_dies_moves_end_and_nothing_is_lost() {
     let seeds = std::env::var("RUSHROOM_SEEDS")
         .ok()
         .map_or(SEEDS, |seeds| seeds.parse().unwrap());
+    let mut ended = [0; 3];
     for seed in replay.map_or(0..seeds, |seed| seed..seed + 1) {
-        let caught = std::panic::catch_unwind(|| run(seed));
-        if let Err(why) = caught {
-            eprintln!("replay: RUSHROOM_SEED={seed} cargo test -p placement mover");
-            std::panic::resume_unwind(why);
+        match std::panic::catch_unwind(|| run(seed)) {
+            Ok(more) => ended = [ended[0] + more[0], ended[1] + more[1], ended[2] + more[2]],
+            Err(why) => {
+                eprintln!("replay: RUSHROOM_SEED={seed} cargo test -p placement mover");
+                std::panic::resume_unwind(why);
+            }
         }
     }
+    assert!(
+        replay.is_some() || ended.iter().all(|n| *n > 0),
+        "a kind of move never came: {ended:?}"
+    );
+    eprintln!("moves that ended, were taken back, replaced hurt replicas: {ended:?}");
 }
 
 /// One move, step by step, as an operator reads it.
@@ -482,6 +539,7 @@ fn a_move_in_words() {
         Host {
             up: true,
             knows: 0,
+            hurt: BTreeSet::new(),
             seats: BTreeMap::new(),
         },
     );
@@ -528,6 +586,7 @@ fn a_closing_auction_is_not_disturbed() {
             Host {
                 up: true,
                 knows: 0,
+                hurt: BTreeSet::new(),
                 seats: BTreeMap::new(),
             },
         );
