@@ -1,10 +1,11 @@
 //! The command line: what can be asked of the binary, and the few lines that it prints itself.
 
+use crate::admin::{self, AdminArgs};
 use crate::config::{self, Environment, Flags, Source, TomlFile};
 use crate::demo::{self, Demo};
 use crate::{process, telemetry, verify, wal};
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ enum Command {
     Wal(wal::Wal),
     /// Print the description of the HTTP API (OpenAPI, JSON).
     Openapi,
+    /// Operate a cluster: nodes, shards, moves.
+    Admin(Box<AdminArgs>),
     /// Work with settings.
     Config {
         #[command(subcommand)]
@@ -79,6 +82,11 @@ pub(crate) fn run() -> Result<ExitCode> {
         }
         Command::Verify { file } => run_verify(&file),
         Command::Wal(what) => wal::run(&what),
+        Command::Admin(args) => runtime()?.block_on(admin::run(*args, |shell| {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "rushroom", &mut script);
+            String::from_utf8_lossy(&script).into_owned()
+        })),
         Command::Openapi => say(&(router::openapi() + "\n")),
         Command::Config { what } => match what {
             ConfigCommand::Check(settings) => Ok(match read(&settings)? {

@@ -6,16 +6,19 @@
 //!
 //! ```text
 //!   main -> config -> process -> { telemetry, health, raft-store, sfu, wiring -> router, grpc }
+//!        -> admin   -> cluster.v1 of any node: an operator's commands
 //!        -> demo    -> three `rushroom node` children, bots and a seller over the public protocol
 //! ```
 //!
 //! Deliberately absent here: rules, protocols, retries. Whoever looks for behaviour goes one crate further.
 
+mod admin;
 mod cli;
 mod config;
 mod demo;
 mod grpc;
 mod health;
+mod join;
 mod metrics;
 mod process;
 mod telemetry;

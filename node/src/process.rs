@@ -8,12 +8,14 @@
 //! Ports are bound before anything is started, so that a port in use costs an error message and nothing else. The
 //! edge is served last and stopped first: whoever can reach it finds the rest working.
 
+use crate::admin::AdminService;
 use crate::config::Config;
 use crate::grpc::{ChatsService, Clocks, ClusterService, Limits, Local, Peers, ShardsService};
 use crate::wiring::{self, AdminPort, ChatPort, HostShards, MapPort, Roles, ShardPort, StreamPort};
 use crate::{health, metrics};
 use anyhow::{Context as _, Result};
 use placement::NodeId;
+use proto::cluster::v1::admin_server::AdminServer;
 use proto::cluster::v1::cluster_server::ClusterServer;
 use proto::shard::v1::chats_server::ChatsServer;
 use proto::shard::v1::shards_server::ShardsServer;
@@ -105,7 +107,10 @@ async fn drain(node: Node) {
 async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
     let me = NodeId(config.node_id);
     let limits = limits(config);
-    let host = Host::open(host_options(config)).await.context("opening node.dir")?;
+    let joined = crate::join::joined(config).await?;
+    let host = Host::open(host_options(config, joined))
+        .await
+        .context("opening node.dir")?;
     let map = host.map();
     let local: Arc<dyn Local> = Arc::new(HostShards(host.clone()));
     let clocks = Arc::new(Clocks::new(limits.hold));
@@ -196,6 +201,7 @@ fn grpc_server(
     let max = limits.message_max;
     let shards = ShardsServer::new(ShardsService::new(local, limits)).max_decoding_message_size(max);
     let chats = ChatsServer::new(ChatsService(Arc::new(chats.clone()))).max_decoding_message_size(max);
+    let operators = AdminServer::new(AdminService(admin.clone()));
     let cluster = ClusterServer::new(ClusterService { me, node: admin });
     tonic::transport::Server::builder()
         .tcp_nodelay(true)
@@ -208,6 +214,7 @@ fn grpc_server(
         .add_service(shards)
         .add_service(chats)
         .add_service(cluster)
+        .add_service(operators)
         .add_service(media.relay_service())
 }
 
@@ -220,14 +227,20 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn host_options(config: &Config) -> raft_store::Options {
+fn host_options(config: &Config, joined: Option<placement::ReplicaId>) -> raft_store::Options {
     let mut options = raft_store::Options {
         node: NodeId(config.node_id),
         dir: config.node_dir.join("raft"),
         shards: config.cluster_shards,
-        founders: config.founders(),
+        founders: if joined.is_some() {
+            Vec::new()
+        } else {
+            config.founders()
+        },
+        joined,
         ..raft_store::Options::default()
     };
+    options.moves.dead_after_ms = config.cluster_dead_after_ms;
     options.wal.segment_bytes = config.log_segment_bytes;
     options.wal.low_water_bytes = config.log_low_water_bytes;
     options.raft.heartbeat = Duration::from_millis(config.raft_heartbeat_ms);
@@ -261,6 +274,7 @@ fn edge_options(config: &Config) -> Result<router::Options> {
     Ok(router::Options {
         region: config.node_region.clone(),
         demo: config.demo_enabled,
+        admin: config.demo_enabled || config.admin_http,
         token_secret,
         ..router::Options::default()
     })

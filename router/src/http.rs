@@ -1,10 +1,11 @@
 //! HTTP: every row of `docs/protocol.md`.
 //!
-//! Handlers live by subject (`auctions`, `read`, `people`, `media`, `cluster`); this file is the table of routes and what
+//! Handlers live by subject (`auctions`, `read`, `people`, `media`, `cluster`, `admin`); this file is the table of routes and what
 //! holds for all of them: a deadline, bounded bodies, problems instead of bare statuses, security headers. Answers may be
 //! read by any page (`Access-Control-Allow-Origin: *`): authority comes only from a bearer token that a page must hold,
 //! never from a cookie, and a page of one node goes on at another when its own is gone.
 
+mod admin;
 mod ask;
 mod auctions;
 mod cluster;
@@ -40,6 +41,11 @@ pub(crate) fn app(state: Arc<State>, extra: Router) -> Router {
         .route("/api/v1/auth/guest", post(people::guest))
         .route("/api/v1/cluster", get(cluster::status))
         .route("/api/v1/admin/nodes/{id}/stop", post(cluster::stop))
+        .route("/api/v1/admin/overview", get(admin::overview))
+        .route("/api/v1/admin/events", get(admin::events))
+        .route("/api/v1/admin/shards/{id}", get(admin::explain))
+        .route("/api/v1/admin/shards/{id}/leader", post(admin::transfer))
+        .route("/api/v1/admin/changes", post(admin::change))
         .route("/media/{session}", delete(media::end).patch(media::patch))
         .merge(of_auctions(&state))
         .method_not_allowed_fallback(async || Problem::edge(EdgeCode::Method))

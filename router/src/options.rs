@@ -48,6 +48,8 @@ pub struct Options {
     pub region: String,
     /// A demo: anyone sees the cluster page, and nodes can be stopped from it.
     pub demo: bool,
+    /// Operators may ask over HTTP (`/api/v1/admin/*`).
+    pub admin: bool,
 
     /// Signs and verifies tokens: the same on every node of a cluster. Default: random.
     pub token_secret: Secret,
@@ -143,6 +145,7 @@ impl Default for Options {
         Options {
             region: "local".into(),
             demo: false,
+            admin: false,
             token_secret: Secret::random(),
             token_secrets_old: Vec::new(),
             token_ttl_ms: 12 * 3_600_000,

@@ -175,11 +175,48 @@ pub trait Streams: Send + Sync + 'static {
     async fn end(&self, session: &str) -> Result<(), PortError>;
 }
 
+/// A change that an operator wants.
+#[derive(Clone, Debug)]
+pub struct AdminChange {
+    /// What.
+    pub change: placement::Change,
+    /// Who, for the audit.
+    pub who: String,
+    /// A reason to override what may be overridden.
+    pub force: Option<String>,
+    /// Only of this version of the map.
+    pub version: Option<u64>,
+    /// Only shown.
+    pub dry_run: bool,
+}
+
 /// What an operator sees and does.
 #[async_trait]
 pub trait Admin: Send + Sync + 'static {
     /// The state of the cluster as JSON (`docs/protocol.md`, cluster).
     async fn status(&self) -> serde_json::Value;
+    /// The map, who answers, who leads, what moves, as JSON (`docs/operations.md`).
+    async fn overview(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+    /// Why a shard lies where it lies; none: no such shard.
+    async fn explain(&self, _shard: ShardId) -> Option<serde_json::Value> {
+        None
+    }
+    /// Plans a change of the map and, unless it is a dry run, stores it. Both answers are JSON; an error says why not.
+    async fn change(&self, _ask: AdminChange) -> Result<serde_json::Value, serde_json::Value> {
+        Err(serde_json::Value::Null)
+    }
+    /// Hands a shard's leadership over; the new leader, or why it stays.
+    async fn transfer(
+        &self,
+        _shard: ShardId,
+        _to: Option<NodeId>,
+        _who: String,
+        _force: Option<String>,
+    ) -> Result<NodeId, String> {
+        Err("not here".into())
+    }
     /// Demo only: stops a node's process as a crash would.
     async fn stop_node(&self, node: NodeId) -> Result<(), PortError>;
 }

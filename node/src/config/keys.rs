@@ -93,6 +93,8 @@ keys! {
     media_trunk_port: u16 = "media.trunk_port", "0", "", "UDP port of relays between nodes; 0: a free one.";
     cluster_shards: u32 = "cluster.shards", "16", "", "Auction shards, fixed when the cluster is born.";
     cluster_founders: Founders = "cluster.founders", "", "", "The nodes that found the cluster, the same list on each; empty: this node alone.";
+    cluster_join: String = "cluster.join", "", "", "host:port (gRPC) of any node of a cluster that lives, for a node that joins it; empty: this node is a founder.";
+    cluster_dead_after_ms: u64 = "cluster.dead_after_ms", "300000", "ms", "A node that is silent for so long is lost: its replicas are replaced.";
     cluster_secret: String = "cluster.secret", "", "", "Seed of the keys that sign tokens, 64 hex digits, the same on each node; empty: made once in node.dir (one node only). Secret.";
     raft_heartbeat_ms: u64 = "raft.heartbeat_ms", "50", "ms", "A leader's sign of life.";
     raft_election_min_ms: u64 = "raft.election_min_ms", "150", "ms", "Least silence before a follower stands.";
@@ -104,6 +106,7 @@ keys! {
     clock_grace_ms: u64 = "clock.grace_ms", "150", "ms", "How long a new office's clock stands while senders send again.";
     clock_beat_ms: u64 = "clock.beat_ms", "100", "ms", "Longest time without an entry while a timer pends.";
     lanes_lane_ms: u64 = "lanes.lane_ms", "40", "ms", "Work that the lanes of a shard may hold, in time to drain it.";
+    admin_http: bool = "admin.http", "false", "", "Opens /api/v1/admin/* to operators' tokens.";
     demo_enabled: bool = "demo.enabled", "false", "", "Opens the cluster page and its `stop this node` to everyone. Loopback only.";
     telemetry_log: String = "telemetry.log", "info,openraft=error,rtc=error,rtc_ice=error,rtc_dtls=error,webrtc=error", "", "What is logged; the libraries below us speak of every retry.";
     telemetry_format: LogFormat = "telemetry.format", "text", "", "How log lines are written, to stderr.";

@@ -13,7 +13,7 @@ mod value;
 
 pub(crate) use keys::{Config, KEYS};
 pub(crate) use source::{Environment, Flags, Source, TomlFile};
-pub(crate) use value::LogFormat;
+pub(crate) use value::{LogFormat, node_line};
 
 use placement::{Node, NodeId};
 use std::fmt::Write as _;

@@ -85,6 +85,16 @@ const RULES: &[Rule] = &[
         what: "must be set when there is more than one node: each must verify the others' tokens",
     },
     Rule {
+        keys: &["cluster.join", "cluster.founders"],
+        holds: |c| c.cluster_join.is_empty() || c.cluster_founders.0.is_empty(),
+        what: "a node founds a cluster or joins one, not both",
+    },
+    Rule {
+        keys: &["cluster.secret", "cluster.join"],
+        holds: |c| !c.cluster_secret.is_empty() || c.cluster_join.is_empty(),
+        what: "must be the secret of the cluster that the node joins",
+    },
+    Rule {
         keys: &["grpc.deadline_ms"],
         holds: |c| (100..=60_000).contains(&c.grpc_deadline_ms),
         what: "must be 100..=60000",

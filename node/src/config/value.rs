@@ -148,6 +148,11 @@ impl Value for Founders {
     }
 }
 
+/// One node, as a line of the founders' list.
+pub(crate) fn node_line(line: &str) -> Result<Node, String> {
+    founder(line)
+}
+
 fn founder(line: &str) -> Result<Node, String> {
     let mut node = Node {
         id: NodeId(0),

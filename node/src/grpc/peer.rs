@@ -7,6 +7,7 @@ use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Position, Reply}
 use futures_util::stream::{BoxStream, StreamExt as _};
 use parking_lot::{Mutex, RwLock};
 use placement::{ClusterMap, Node, NodeId, ShardId};
+use proto::cluster::v1::admin_client::AdminClient;
 use proto::cluster::v1::cluster_client::ClusterClient;
 use proto::cluster::v1::{StatusReply, StatusRequest, StopRequest};
 use proto::shard::v1::{self as pb, chats_client::ChatsClient, shards_client::ShardsClient};
@@ -243,6 +244,14 @@ impl Peer {
             .await
             .map_err(|s| self.failed(&s))?;
         Ok(reply.into_inner())
+    }
+
+    /// The cluster by that node's own word.
+    pub(crate) async fn overview(&self) -> Result<crate::admin::Overview, PortError> {
+        let request = self.ask(proto::cluster::v1::OverviewRequest { own: true });
+        let reply = AdminClient::new(self.channel.clone()).overview(request).await;
+        let reply = reply.map_err(|s| self.failed(&s))?.into_inner();
+        crate::admin::overview_from(reply).map_err(|e| self.garbled(e))
     }
 
     /// Demo: the node's process dies.

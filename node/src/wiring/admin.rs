@@ -1,13 +1,15 @@
 //! The operator's view: the map, who is alive, this node's replicas and streams; and in a demo the button that kills.
 
 use super::ShardPort;
+use crate::admin::{Overview, change, json as admin_json};
 use crate::grpc::{Peer, Peers};
 use async_trait::async_trait;
 use auction::{Phase, Stamp};
 use futures_util::future::join_all;
 use placement::{ClusterMap, NodeId, ShardId};
 use proto::cluster::v1::{Replica, StatusReply, Stream};
-use raft_store::Host;
+use raft_store::{Ask, Host};
+use router::ports::AdminChange;
 use router::ports::{Admin, PortError, Shards as _};
 use serde_json::{Value, json};
 use sfu::Media;
@@ -20,6 +22,9 @@ use tokio::sync::watch;
 const LAST_WORDS: Duration = Duration::from_millis(50);
 /// How long the page waits for what another node says of its streams.
 const PEER_WAIT: Duration = Duration::from_millis(100);
+
+/// How long a new leader may take to be known.
+const LED_WAIT: Duration = Duration::from_secs(3);
 
 /// The operator's port at this node.
 pub(crate) struct AdminPort {
@@ -37,6 +42,11 @@ pub(crate) struct AdminPort {
     pub(crate) peers: Arc<Peers>,
 }
 
+fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// Dies as by `kill -9`: nothing is flushed, nobody is told.
 fn die() {
     tracing::warn!("stopped from the cluster page");
@@ -47,6 +57,89 @@ fn die() {
 }
 
 impl AdminPort {
+    /// The cluster as this node sees it. What moves wait for is known where shard 0 is led: asked there, unless `own`.
+    pub(crate) async fn overview(&self, own: bool) -> Overview {
+        let map = self.map.borrow().clone();
+        let shards = map.placement.keys();
+        let leaders: BTreeMap<ShardId, NodeId> = shards.filter_map(|s| Some((*s, self.shards.leader(*s)?))).collect();
+        let mut waits = self.host.waits();
+        let leader = leaders.get(&ShardId::META).filter(|leader| **leader != self.shards.me);
+        if let (false, Some(leader)) = (own, leader)
+            && let Ok(peer) = self.peers.get(*leader)
+            && let Ok(Ok(theirs)) = tokio::time::timeout(PEER_WAIT, peer.overview()).await
+        {
+            waits = theirs.waits;
+        }
+        Overview {
+            node: self.shards.me,
+            alive: map
+                .nodes
+                .keys()
+                .copied()
+                .filter(|node| self.peers.alive(*node))
+                .collect(),
+            map: (*map).clone(),
+            leaders,
+            waits,
+        }
+    }
+
+    /// Hands a shard's leadership to `to` (preferred there from now on), or to whoever can lead.
+    pub(crate) async fn transfer(
+        &self,
+        shard: ShardId,
+        to: Option<NodeId>,
+        who: &str,
+        force: Option<String>,
+    ) -> Result<NodeId, String> {
+        let map = self.map.borrow().clone();
+        let leader = self
+            .shards
+            .leader(shard)
+            .ok_or("the shard has no leader that is known")?;
+        if let Some(to) = to.filter(|to| map.replica_on(shard, *to).is_none()) {
+            return Err(format!("node {} has no replica of shard {}", to.0, shard.0));
+        }
+        if to == Some(leader) {
+            return Ok(leader);
+        }
+        let others = map
+            .replicas_of(shard)
+            .iter()
+            .map(|replica| replica.0)
+            .filter(|node| *node != leader);
+        let others: Vec<NodeId> = others.filter(|node| self.peers.alive(*node)).collect();
+        if others.is_empty() || to.is_some_and(|to| !others.contains(&to)) {
+            return Err("the node that should lead doesn't answer".into());
+        }
+        self.host.may_hand_over(shard, leader, force.is_some()).await?;
+        if let (Some(to), true) = (to, shard != ShardId::META) {
+            let wish = placement::Override {
+                shard,
+                wish: placement::Wish::PreferLeader(to),
+                owner: who.to_owned(),
+                until_ms: wall_ms() + placement::plan::MOVED_FOR_MS,
+            };
+            let ask = Ask {
+                change: placement::Change::Override(wish),
+                who: who.to_owned(),
+                force,
+                version: None,
+                dry_run: false,
+            };
+            self.host.steer(ask).await.map_err(|error| error.to_string())?;
+        }
+        self.host.hand_over(shard, leader, to).await?;
+        let patience = tokio::time::Instant::now() + LED_WAIT;
+        while self.shards.leader(shard).is_none_or(|now| now == leader) {
+            if tokio::time::Instant::now() > patience {
+                return Err("it was handed over, and nobody is known to lead yet".into());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(self.shards.leader(shard).unwrap_or(leader))
+    }
+
     /// This node's own replicas and streams.
     async fn own(&self) -> StatusReply {
         let now: BTreeMap<ShardId, Stamp> = self.host.readings().into_iter().map(|r| (r.shard, r.now)).collect();
@@ -140,6 +233,44 @@ impl Admin for AdminPort {
             "me": own.node, "demo": self.demo, "epoch": map.epoch,
             "nodes": nodes, "shards": shards, "streams": streams,
         })
+    }
+
+    async fn overview(&self) -> Value {
+        admin_json::overview(&self.overview(false).await)
+    }
+
+    async fn explain(&self, shard: ShardId) -> Option<Value> {
+        let map = self.map.borrow().clone();
+        map.placement.contains_key(&shard).then(|| {
+            let rules = placement::Rules::default();
+            admin_json::explained(&placement::explain(&map, shard, rules, wall_ms()))
+        })
+    }
+
+    async fn change(&self, ask: AdminChange) -> Result<Value, Value> {
+        let Some((wanted, who)) = crate::admin::change_to(&ask.change, &ask.who) else {
+            return Err(json!({"refused": {"code": "invalid", "why": "no operator's change", "may_be_forced": false}}));
+        };
+        let request = proto::cluster::v1::ChangeRequest {
+            change: Some(wanted),
+            who,
+            force: ask.force,
+            version: ask.version,
+            dry_run: ask.dry_run,
+        };
+        let reply = change(&self.host, request).await;
+        let told = admin_json::change(&reply, ask.dry_run);
+        if reply.refused.is_some() { Err(told) } else { Ok(told) }
+    }
+
+    async fn transfer(
+        &self,
+        shard: ShardId,
+        to: Option<NodeId>,
+        who: String,
+        force: Option<String>,
+    ) -> Result<NodeId, String> {
+        AdminPort::transfer(self, shard, to, &who, force).await
     }
 
     async fn stop_node(&self, node: NodeId) -> Result<(), PortError> {

@@ -24,6 +24,7 @@ pub(crate) const SECRET: &str = "5bd1e995a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d
 pub(crate) struct Node {
     pub(crate) id: u64,
     pub(crate) http: String,
+    pub(crate) grpc: String,
     settings: PathBuf,
     log: PathBuf,
     child: Option<Child>,
@@ -81,7 +82,8 @@ impl Cluster {
                 founders.join(", "),
             );
             std::fs::write(&settings, text).unwrap();
-            Node { id: *id, http: format!("http://127.0.0.1:{}", ports[i]), settings, log: home.join("log"), child: None }
+            let grpc = format!("127.0.0.1:{}", ports[3 + i]);
+            Node { id: *id, http: format!("http://127.0.0.1:{}", ports[i]), grpc, settings, log: home.join("log"), child: None }
         });
         let mut cluster = Cluster {
             nodes: nodes.collect(),
@@ -89,6 +91,40 @@ impl Cluster {
         };
         cluster.start_all().await;
         cluster
+    }
+
+    /// Starts one more node, which joins by the first, and waits until it is ready.
+    pub(crate) async fn admit(&mut self, id: u64, zone: &str) {
+        let ports = free_ports(4);
+        let home = self.dir.path().join(format!("node{id}"));
+        std::fs::create_dir_all(&home).unwrap();
+        let settings = home.join("node.toml");
+        let text = format!(
+            "[node]\nid = {id}\nzone = '{zone}'\nregion = 'tokyo'\ndir = '{}'\n[http]\nlisten = '127.0.0.1:{}'\n\
+             [grpc]\nlisten = '127.0.0.1:{}'\n[media]\nudp_port = {}\ntrunk_port = {}\n\
+             [cluster]\nsecret = '{SECRET}'\njoin = '{}'\n[log]\nsegment_bytes = 4194304\n",
+            home.join("data").display(),
+            ports[0],
+            ports[1],
+            ports[2],
+            ports[3],
+            self.nodes[0].grpc,
+        );
+        std::fs::write(&settings, text).unwrap();
+        let (http, grpc) = (
+            format!("http://127.0.0.1:{}", ports[0]),
+            format!("127.0.0.1:{}", ports[1]),
+        );
+        let log = home.join("log");
+        self.nodes.push(Node {
+            id,
+            http,
+            grpc,
+            settings,
+            log,
+            child: None,
+        });
+        self.start_all().await;
     }
 
     /// Starts what is not running, and waits until all are ready.

@@ -136,6 +136,25 @@ impl Host {
         self.crew().store(node, expected, map).await
     }
 
+    /// Whether a hand-over would disturb nobody, by the leader's own word.
+    ///
+    /// # Errors
+    /// Why it would, or that the leader doesn't answer.
+    pub async fn may_hand_over(&self, shard: ShardId, leader: NodeId, forced: bool) -> Result<(), String> {
+        let looked = self.crew().look(leader).await.ok_or("the leader doesn't answer")?;
+        let led = looked
+            .led
+            .get(&shard)
+            .ok_or("that node doesn't lead the shard any more")?;
+        let hot_ms = self.inner.options.moves.hot_ms;
+        match led.facts.closes_in_ms.filter(|in_ms| *in_ms <= hot_ms && !forced) {
+            Some(in_ms) => Err(format!(
+                "a live auction closes in {in_ms} ms; give a reason to disturb it"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Hands a shard's leadership from `leader` to `to`, or to whoever can lead.
     ///
     /// # Errors

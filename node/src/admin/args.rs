@@ -1,0 +1,224 @@
+//! The command line of `rushroom admin`.
+
+use clap::{Args, Subcommand};
+
+/// What an operator asks of a cluster.
+#[derive(Args, Debug)]
+pub(crate) struct AdminArgs {
+    /// Any node's gRPC address.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "RUSHROOM_ADMIN",
+        default_value = "127.0.0.1:8081",
+        global = true
+    )]
+    pub(super) node: String,
+    /// Answers as JSON.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// Who asks, for the audit.
+    #[arg(long, value_name = "NAME", env = "USER", default_value = "operator", global = true)]
+    pub(super) who: String,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// How a change is made.
+#[derive(Args, Debug, Clone, Default)]
+pub(crate) struct How {
+    /// Show what would be done, do nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Only if the map is still at this version.
+    #[arg(long, value_name = "N")]
+    pub(super) version: Option<u64>,
+    /// Override a guard rail; the reason is kept.
+    #[arg(long, value_name = "REASON")]
+    pub(super) force: Option<String>,
+    /// Wait until it has come true.
+    #[arg(long)]
+    pub(super) wait: bool,
+    /// Longest wait, seconds.
+    #[arg(long, value_name = "S", default_value_t = 600)]
+    pub(super) timeout: u64,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Command {
+    /// The cluster at a glance.
+    Status,
+    /// Nodes: list, join, drain, resume, weight, decommission.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// What is planned: show, apply, cancel, history.
+    #[command(subcommand)]
+    Plan(PlanCommand),
+    /// Shards: list, explain, move, pin, exclude, lift, transfer-leader, top.
+    #[command(subcommand)]
+    Shard(ShardCommand),
+    /// Everything to where the arithmetic wants it.
+    Rebalance(How),
+    /// Nothing moves until `go`.
+    Pause(How),
+    /// Moves go on.
+    Go(How),
+    /// What was asked for, by whom, and what is under way.
+    Ops {
+        #[command(subcommand)]
+        command: OpsCommand,
+    },
+    /// Restart nodes one after the other, each only when all are whole.
+    RollingRestart(Roll),
+    /// Print a completion script.
+    Completion {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum OpsCommand {
+    /// The newest.
+    List,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum NodeCommand {
+    /// All nodes.
+    List,
+    /// Let a node into the map. (A node with `cluster.join` set does this itself.)
+    Join {
+        /// As in the settings: `id=4 zone=a region=x grpc=H:P http=URL trunk=H:P`.
+        node: String,
+        #[command(flatten)]
+        how: How,
+    },
+    /// It leads nothing, and gives its replicas away where others can take them.
+    Drain {
+        /// Its id.
+        id: u64,
+        #[command(flatten)]
+        how: How,
+    },
+    /// It takes shards again.
+    Resume {
+        /// Its id.
+        id: u64,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Its share of shards.
+    Weight {
+        /// Its id.
+        id: u64,
+        /// The weight; 0: no shards.
+        weight: u32,
+        #[command(flatten)]
+        how: How,
+    },
+    /// It goes for good; its id is never used again.
+    Decommission {
+        /// Its id.
+        id: u64,
+        #[command(flatten)]
+        how: How,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum PlanCommand {
+    /// What a rebalance would move now, and what is under way.
+    Show,
+    /// Make it so.
+    Apply(How),
+    /// What has not begun is dropped, what is under way goes back while it can.
+    Cancel {
+        /// Only this shard.
+        #[arg(long)]
+        shard: Option<u32>,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Moves that are over.
+    History,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum ShardCommand {
+    /// All shards.
+    List,
+    /// Why it lies where it lies.
+    Explain {
+        /// The shard.
+        id: u32,
+    },
+    /// One replica to another node, where it stays for a week.
+    Move {
+        /// The shard.
+        id: u32,
+        /// Where it is.
+        #[arg(long)]
+        from: u64,
+        /// Where it shall be.
+        #[arg(long)]
+        to: u64,
+        #[command(flatten)]
+        how: How,
+    },
+    /// A replica stays on a node.
+    Pin(Wished),
+    /// No replica on a node.
+    Exclude(Wished),
+    /// No override for a node any more.
+    Lift {
+        /// The shard.
+        id: u32,
+        /// The node.
+        node: u64,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Another replica leads.
+    TransferLeader {
+        /// The shard.
+        id: u32,
+        /// On this node, which leads it by preference for a week; else whoever can.
+        #[arg(long)]
+        to: Option<u64>,
+        /// Override the guard of auctions that close soon; the reason is kept.
+        #[arg(long, value_name = "REASON")]
+        force: Option<String>,
+    },
+    /// The shards with most live auctions.
+    Top,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Wished {
+    /// The shard.
+    pub(super) id: u32,
+    /// The node.
+    pub(super) node: u64,
+    /// For how many hours.
+    #[arg(long, default_value_t = 168)]
+    pub(super) hours: u64,
+    #[command(flatten)]
+    pub(super) how: How,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Roll {
+    /// What restarts one node; `{node}` is its id. It must return once the old process has ended.
+    #[arg(long, value_name = "COMMAND")]
+    pub(super) command: String,
+    /// Only these nodes, in this order.
+    #[arg(long, value_delimiter = ',')]
+    pub(super) nodes: Vec<u64>,
+    /// Show what would be done, do nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Longest wait for a node to be whole again, seconds.
+    #[arg(long, default_value_t = 120)]
+    pub(super) timeout: u64,
+}

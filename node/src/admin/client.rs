@@ -1,0 +1,88 @@
+//! A node, as `rushroom admin` asks it.
+
+use super::wire::{Overview, overview_from};
+use proto::cluster::v1::{self as pb, admin_client::AdminClient, cluster_client::ClusterClient};
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+
+/// Connecting takes no longer.
+const CONNECT: Duration = Duration::from_secs(3);
+/// An answer neither: a change waits for a leader of shard 0, for 10 s at most.
+const ANSWER: Duration = Duration::from_secs(20);
+/// Longest answer.
+const MESSAGE_MAX: usize = 32 * 1024 * 1024;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{node} was not reached: {why}")]
+pub(super) struct NotReached {
+    pub(super) node: String,
+    pub(super) why: String,
+}
+
+pub(super) struct Client {
+    node: String,
+    channel: Channel,
+}
+
+impl Client {
+    pub(super) async fn connect(node: &str) -> Result<Client, NotReached> {
+        let failed = |why: String| NotReached {
+            node: node.to_owned(),
+            why,
+        };
+        let endpoint = Endpoint::from_shared(format!("http://{node}")).map_err(|error| failed(error.to_string()))?;
+        let channel = endpoint.connect_timeout(CONNECT).timeout(ANSWER).connect().await;
+        let channel = channel.map_err(|error| failed(chain(&error)))?;
+        Ok(Client {
+            node: node.to_owned(),
+            channel,
+        })
+    }
+
+    fn admin(&self) -> AdminClient<Channel> {
+        AdminClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX)
+    }
+
+    fn failed(&self, why: impl ToString) -> NotReached {
+        NotReached {
+            node: self.node.clone(),
+            why: why.to_string(),
+        }
+    }
+
+    pub(super) async fn overview(&self) -> Result<Overview, NotReached> {
+        let reply = self.admin().overview(pb::OverviewRequest { own: false }).await;
+        let reply = reply.map_err(|status| self.failed(status.message()))?;
+        overview_from(reply.into_inner()).map_err(|bad| self.failed(bad))
+    }
+
+    pub(super) async fn change(&self, request: pb::ChangeRequest) -> Result<pb::ChangeReply, NotReached> {
+        let reply = self.admin().change(request).await;
+        Ok(reply.map_err(|status| self.failed(status.message()))?.into_inner())
+    }
+
+    pub(super) async fn transfer(&self, request: pb::TransferRequest) -> Result<pb::TransferReply, NotReached> {
+        let reply = self.admin().transfer(request).await;
+        Ok(reply.map_err(|status| self.failed(status.message()))?.into_inner())
+    }
+
+    /// The node's own replicas.
+    pub(super) async fn status(&self) -> Result<pb::StatusReply, NotReached> {
+        let reply = ClusterClient::new(self.channel.clone())
+            .status(pb::StatusRequest {})
+            .await;
+        Ok(reply.map_err(|status| self.failed(status.message()))?.into_inner())
+    }
+}
+
+/// An error with its causes: tonic's own says "transport error" only.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
