@@ -19,7 +19,7 @@ use router::auth::Tokens;
 use router::{Options, Secret};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_tungstenite::tungstenite::Message;
 
 /// A token as this secret signs it, living for `ttl_ms`.
@@ -349,7 +349,10 @@ async fn a_token_that_ends_meanwhile_ends_its_socket() {
     let mut idle = open(&scene, 0, Some(short.clone())).await;
     let mut busy = open(&scene, 1, Some(short)).await;
     let (mut judged, mut n) = (0, 0);
+    // Below the pace at which a bidder is told to slow down: that isn't what is looked at here.
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
     loop {
+        pace.tick().await;
         n += 1;
         let late = wall_ms() >= ends_ms;
         let bid = json!({"t": "bid", "a": "live", "id": format!("short-{n}"), "amount": 5_000}).to_string();
