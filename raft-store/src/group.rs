@@ -194,37 +194,6 @@ impl Group {
         }
     }
 
-    /// Hands leadership to a voter that has the whole log. False: there is none, or it didn't take over in time.
-    pub(crate) async fn hand_over(&self, patience: Duration) -> bool {
-        let Some(to) = self.successor() else { return false };
-        let mut leadership = self.leadership.subscribe();
-        if self.raft.trigger().transfer_leader(to).await.is_err() {
-            return false;
-        }
-        let gone = leadership.wait_for(|leadership| !leadership.leading);
-        tokio::time::timeout(patience, gone).await.is_ok()
-    }
-
-    fn successor(&self) -> Option<u64> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let last = metrics.last_log_index;
-        let voters: Vec<u64> = metrics
-            .membership_config
-            .voter_ids()
-            .filter(|voter| *voter != self.id)
-            .collect();
-        let matched = metrics.replication.as_ref()?;
-        let caught_up = |voter: &&u64| {
-            matched
-                .get(*voter)
-                .and_then(|log_id| log_id.as_ref())
-                .map(|id| id.index)
-                == last
-        };
-        voters.iter().find(caught_up).copied()
-    }
-
     /// Stops the replica. Its log stays open for others.
     pub(crate) async fn shutdown(&self) {
         let _ = self.stopping.set(());

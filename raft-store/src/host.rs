@@ -45,9 +45,6 @@ use tokio::{sync::watch, task::JoinSet};
 /// How long a read waits for a majority, or for the version that was asked for.
 const READ_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a hand-over may take before the group is stopped without one.
-const HAND_OVER_PATIENCE: Duration = Duration::from_millis(500);
-
 /// This node's replicas. Cheap to clone.
 #[derive(Clone)]
 pub struct Host {
@@ -320,16 +317,12 @@ impl Host {
     }
 }
 
-/// Gives one shard's leadership away, if it is here. Intake comes back by itself where that fails.
+/// Gives one shard's leadership away, if it is here.
 async fn hand_over(seat: &Seat) {
-    if !seat.group.leadership().borrow().leading {
-        return;
+    if seat.group.leadership().borrow().leading {
+        let done = seat.group.give_leadership(seat.proposer.as_ref(), None).await;
+        tracing::debug!(shard = seat.group.shard.0, ?done, "handed over");
     }
-    if let Some(proposer) = &seat.proposer {
-        proposer.quiesce().await;
-    }
-    let done = seat.group.hand_over(HAND_OVER_PATIENCE).await;
-    tracing::debug!(shard = seat.group.shard.0, done, "handed over");
 }
 
 fn status(seat: &Seat) -> GroupStatus {

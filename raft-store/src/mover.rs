@@ -160,7 +160,7 @@ fn facts(
     (facts, members)
 }
 
-/// Wall time, for people and for the expiry of overrides.
+/// Wall time: for people, for scheduled starts, and for the expiry of overrides.
 pub(crate) fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -21,6 +21,6 @@ mod tables;
 mod wire;
 
 pub(crate) use args::AdminArgs;
-pub(crate) use run::run;
+pub(crate) use run::{run, wall_ms};
 pub(crate) use service::{AdminService, change};
 pub(crate) use wire::{Overview, change_to, overview_from};

@@ -18,7 +18,8 @@ const GAVE_UP: u8 = 4;
 /// Between two looks while waiting.
 const LOOK: Duration = Duration::from_millis(200);
 
-pub(super) fn wall_ms() -> u64 {
+/// Wall time, unix ms: for people, and for what expires.
+pub(crate) fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -5,11 +5,12 @@
 
 use super::crowd::Door;
 use super::video::Seller;
+use crate::admin::wall_ms;
 use anyhow::{Context as _, Result};
 use client::bots::{Bidder, BidderOptions, Chatter, ChatterOptions, Watcher};
 use client::wire::{NewAuction, Rush, SoftClose};
 use client::{Dice, Role};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Between an auction's end and the next one of its stage.
@@ -108,13 +109,6 @@ pub(super) async fn run(door: Door, seed: u64, bots: bool, stop: CancellationTok
         }
     });
     futures_util::future::join_all(stages).await;
-}
-
-/// Unix milliseconds.
-pub(super) fn wall_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as u64)
 }
 
 fn definition(stage: &Stage, n: u64, id: &str) -> NewAuction {

@@ -1,7 +1,7 @@
 //! The operator's view: the map, who is alive, this node's replicas and streams; and in a demo the button that kills.
 
 use super::ShardPort;
-use crate::admin::{Overview, change, json as admin_json};
+use crate::admin::{Overview, change, json as admin_json, wall_ms};
 use crate::grpc::{Peer, Peers};
 use async_trait::async_trait;
 use auction::{Phase, Stamp};
@@ -40,11 +40,6 @@ pub(crate) struct AdminPort {
     pub(crate) map: watch::Receiver<Arc<ClusterMap>>,
     /// The other nodes.
     pub(crate) peers: Arc<Peers>,
-}
-
-fn wall_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Dies as by `kill -9`: nothing is flushed, nobody is told.

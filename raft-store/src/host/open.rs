@@ -35,7 +35,7 @@ use std::{
     io,
     path::Path,
     sync::{Arc, Weak},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 use tokio::{
     sync::watch,
@@ -271,8 +271,5 @@ async fn give_members(group: Arc<Group>, members: BTreeMap<u64, Home>, rank: usi
 
 /// Wall time for scheduled starts. The median over nodes comes with the fleet; here a node trusts its own.
 fn wall() -> Wall {
-    Arc::new(|| {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
+    Arc::new(crate::mover::wall_ms)
 }

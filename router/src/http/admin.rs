@@ -6,6 +6,7 @@
 use super::{Caller, Json};
 use crate::{
     auth::User,
+    auth::wall_ms,
     edge::State,
     ports::{Admin, AdminChange},
     problem::{EdgeCode, Problem},
@@ -23,11 +24,7 @@ use futures_util::stream;
 use placement::{Change, NodeId, Override, ShardId, Wish};
 use serde::Deserialize;
 use serde_json::Value;
-use std::{
-    convert::Infallible,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 /// Pace of the progress stream: what didn't change isn't sent again.
 const PACE: Duration = Duration::from_millis(200);
@@ -103,13 +100,6 @@ impl Wanted {
             Wanted::Go => Change::Go,
         }
     }
-}
-
-/// When an override ends is for people: wall time.
-#[allow(clippy::disallowed_methods)]
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Who asks, if they may.
