@@ -18,14 +18,18 @@
 //! A leader that restarts does not take up its old term again (`enable_leader_restore` is off): stamps of an office must
 //! not go on in another life of the process.
 //!
-//! Deliberately absent: `client_write*` (unguarded), lease reads, ticks in hand.
+//! A shard that rests has no lease in openraft: before a proposal is passed on, the forwarder asks the followers once.
+//!
+//! Deliberately absent: `client_write*` (unguarded), lease reads, openraft's own ticks (see `pulse`).
 
 use crate::{
     log_store::{Found, LogStore},
+    metrics,
     network::Network,
     options::RaftOptions,
     peers::Peers,
     port::{Leadership, Log, ProposeError},
+    rest::Rest,
     server::Handle,
     snapshot::SnapshotFile,
     state::State,
@@ -36,7 +40,7 @@ use crate::{
 use auction::{Applied, Limits};
 use futures_util::future::BoxFuture;
 use openraft::{
-    Config, ServerState, SnapshotPolicy,
+    Config, Instant as _, ServerState, SnapshotPolicy,
     async_runtime::watch::WatchReceiver,
     errors::ClientWriteError,
     impls::ProgressResponder,
@@ -77,6 +81,10 @@ pub(crate) struct Ground {
     pub(crate) limits: Limits,
     /// Told why this node must stop.
     pub(crate) failed: watch::Sender<Option<String>>,
+    /// When the host began: the zero of all replicas' clocks.
+    pub(crate) began: tokio::time::Instant,
+    /// Rises with each change of any group's leadership.
+    pub(crate) led: watch::Sender<u64>,
 }
 
 /// A group's replica on this node.
@@ -86,6 +94,7 @@ pub(crate) struct Group {
     pub(crate) raft: Handle,
     pub(crate) log: LogStore,
     pub(crate) replica: Arc<Replica>,
+    pub(crate) rest: Arc<Rest>,
     leadership: watch::Sender<Leadership>,
     proposals: mpsc::Sender<Proposal>,
     /// Set when it is stopped on purpose.
@@ -114,9 +123,11 @@ impl Group {
         let machine = machine.map_err(|error| error.to_string())?;
         let replica = machine.replica();
         let config = Arc::new(config(&ground.raft)?);
+        let rest = Arc::new(Rest::new(ground.began));
         let network = Network {
             peers: ground.peers.clone(),
             group: shard.0,
+            rest: rest.clone(),
         };
         let raft = Handle::new(id, config, network, log.clone(), machine)
             .await
@@ -130,14 +141,25 @@ impl Group {
             raft,
             log,
             replica,
+            rest,
             leadership,
             proposals,
             stopping,
         };
         let group = Arc::new(group);
-        tokio::spawn(forward(group.raft.clone(), id, waiting));
-        tokio::spawn(follow_leadership(group.clone(), ground.failed.clone()));
+        let wake = Wake {
+            raft: group.raft.clone(),
+            rest: group.rest.clone(),
+            lease: ground.raft.election_max,
+        };
+        tokio::spawn(forward(wake, id, waiting));
+        tokio::spawn(follow_leadership(group.clone(), ground.clone()));
         Ok(group)
+    }
+
+    /// Who leads now, as this replica knows it.
+    pub(crate) fn led(&self) -> Leadership {
+        *self.leadership.borrow()
     }
 
     /// Gives the group its first members, unless it has some. Every founder may call it: all name the same.
@@ -194,9 +216,10 @@ impl Group {
         }
     }
 
-    /// Hands leadership to a voter that has the whole log. False: there is none, or it didn't take over in time.
-    pub(crate) async fn hand_over(&self, patience: Duration) -> bool {
-        let Some(to) = self.successor() else { return false };
+    /// Hands leadership to a voter that has the whole log, at a node that is `fit`. False: there is none, or it didn't
+    /// take over in time.
+    pub(crate) async fn hand_over(&self, patience: Duration, fit: impl Fn(NodeId) -> bool) -> bool {
+        let Some(to) = self.successor(fit) else { return false };
         let mut leadership = self.leadership.subscribe();
         if self.raft.trigger().transfer_leader(to).await.is_err() {
             return false;
@@ -205,7 +228,7 @@ impl Group {
         tokio::time::timeout(patience, gone).await.is_ok()
     }
 
-    fn successor(&self) -> Option<u64> {
+    fn successor(&self, fit: impl Fn(NodeId) -> bool) -> Option<u64> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let last = metrics.last_log_index;
@@ -213,6 +236,12 @@ impl Group {
             .membership_config
             .voter_ids()
             .filter(|voter| *voter != self.id)
+            .filter(|voter| {
+                metrics
+                    .membership_config
+                    .get_node(voter)
+                    .is_some_and(|home| fit(home.node()))
+            })
             .collect();
         let matched = metrics.replication.as_ref()?;
         let caught_up = |voter: &&u64| {
@@ -263,8 +292,13 @@ fn config(options: &RaftOptions) -> Result<Config, String> {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: "rushroom".into(),
-        heartbeat_interval: ms(options.heartbeat),
-        election_timeout_min: ms(options.election_min),
+        // `pulse` looks at all groups at once, and triggers heartbeats and elections.
+        enable_tick: false,
+        // Without ticks only the deadline of one heartbeat, which must be of use while the lease lasts. (A deadline as
+        // short as the pace made leaders lose office on a busy machine: each answer came, and each too late.)
+        heartbeat_interval: ms(options.election_max) * 2 / 3,
+        election_timeout_min: ms(options.election_max) - 1,
+        // The lease.
         election_timeout_max: ms(options.election_max),
         install_snapshot_timeout: ms(options.snapshot_rpc),
         enable_pre_vote: Some(options.pre_vote),
@@ -283,8 +317,55 @@ fn config(options: &RaftOptions) -> Result<Config, String> {
     config.validate().map_err(|error| error.to_string())
 }
 
-async fn forward(raft: Handle, id: u64, mut waiting: mpsc::Receiver<Proposal>) {
+/// Makes sure that a leader may write: openraft refuses what is proposed when no majority answered for a lease, and a
+/// shard that rests has asked nobody.
+struct Wake {
+    raft: Handle,
+    rest: Arc<Rest>,
+    lease: Duration,
+}
+
+impl Wake {
+    fn is_fresh(&self) -> bool {
+        let data = self.raft.data_metrics();
+        let data = data.borrow_watched();
+        data.last_quorum_acked
+            .is_some_and(|at| at.elapsed() < self.lease * 2 / 3)
+    }
+
+    /// Nothing to do (on a replica that doesn't lead, that is the end of it: openraft says so to the proposal itself).
+    fn is_up(&self) -> bool {
+        let server = self.raft.server_metrics();
+        let server = server.borrow_watched();
+        server.state != ServerState::Leader || server.membership_config.voter_ids().count() == 1 || self.is_fresh()
+    }
+
+    /// Asks the followers, and waits for a majority, for a lease at most.
+    async fn up(&self) {
+        if self.is_up() {
+            return;
+        }
+        if self.rest.stir() {
+            metrics::woken("proposal");
+        }
+        // An error means that the group has stopped: the proposal will be told.
+        let _ = self.raft.trigger().heartbeat().await;
+        let mut data = self.raft.data_metrics();
+        let acked = async {
+            while !self.is_up() {
+                if data.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(self.lease, acked).await;
+    }
+}
+
+async fn forward(wake: Wake, id: u64, mut waiting: mpsc::Receiver<Proposal>) {
+    let raft = wake.raft.clone();
     while let Some(Proposal { term, payload, passed }) = waiting.recv().await {
+        wake.up().await;
         let (responder, outcome) = ProgressResponder::complete_only();
         let leader = LeaderId::new(term, id);
         let taken = raft
@@ -300,17 +381,20 @@ async fn forward(raft: Handle, id: u64, mut waiting: mpsc::Receiver<Proposal>) {
 }
 
 /// Tells the proposer and the host who leads; and the host, when the group stopped by itself.
-async fn follow_leadership(group: Arc<Group>, failed: watch::Sender<Option<String>>) {
+async fn follow_leadership(group: Arc<Group>, ground: Ground) {
     let mut server = group.raft.server_metrics();
     let mut data = group.raft.data_metrics();
     loop {
         let applied = data.borrow_watched().last_applied;
         let (known, stands) = leadership(&server.borrow_watched(), applied, group.id);
-        group.leadership.send_if_modified(|present| {
+        let changed = group.leadership.send_if_modified(|present| {
             let changed = *present != known;
             *present = known;
             changed
         });
+        if changed {
+            ground.led.send_modify(|count| *count += 1);
+        }
         // Only a leader that isn't leading yet has to look at what is applied: elsewhere that changes all the time.
         let waits = stands && !known.leading;
         let changed = tokio::select! {
@@ -331,7 +415,7 @@ async fn follow_leadership(group: Arc<Group>, failed: watch::Sender<Option<Strin
             Err(fatal) => fatal.to_string(),
         };
         tracing::error!(shard = group.shard.0, %why, "a replica stopped by itself");
-        failed.send_if_modified(|present| {
+        ground.failed.send_if_modified(|present| {
             let first = present.is_none();
             present.get_or_insert(format!("shard {}: {why}", group.shard.0));
             first

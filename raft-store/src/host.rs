@@ -25,6 +25,7 @@ use crate::{
     options::Options,
     port::Log,
     proposer::ProposerHandle,
+    pulse::Pulse,
     server::{Groups, MESSAGE_MAX, RaftService},
     wal,
 };
@@ -37,7 +38,7 @@ use proto::raft::v1::raft_server::RaftServer;
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 use tokio::{sync::watch, task::JoinSet};
@@ -55,9 +56,9 @@ pub struct Host {
 }
 
 /// A shard's replica here, and its proposer (shard 0 has none: it has no clock).
-struct Seat {
-    group: Arc<Group>,
-    proposer: Option<ProposerHandle>,
+pub(crate) struct Seat {
+    pub(crate) group: Arc<Group>,
+    pub(crate) proposer: Option<ProposerHandle>,
 }
 
 struct Inner {
@@ -66,7 +67,10 @@ struct Inner {
     /// What recovery found of groups that aren't open yet.
     found: Mutex<HashMap<u32, Found>>,
     seats: RwLock<BTreeMap<ShardId, Arc<Seat>>>,
+    /// Rises when a seat is taken or left.
+    seats_version: AtomicU64,
     service: Groups,
+    pulse: Arc<Pulse>,
     map: watch::Sender<Arc<ClusterMap>>,
     /// What moves wait for, while this node leads shard 0.
     waits: watch::Sender<BTreeMap<ShardId, String>>,
@@ -99,6 +103,7 @@ impl Host {
     pub fn raft_service(&self) -> RaftServer<RaftService> {
         let service = RaftService {
             groups: self.inner.service.clone(),
+            pulse: self.inner.pulse.clone(),
         };
         RaftServer::new(service)
             .max_decoding_message_size(MESSAGE_MAX)
@@ -135,11 +140,7 @@ impl Host {
     pub fn ready(&self) -> bool {
         let map = self.inner.map.borrow().clone();
         let seats = self.inner.seats.read();
-        let led = |shard| {
-            seats
-                .get(&shard)
-                .is_some_and(|seat| seat.group.leadership().borrow().leader.is_some())
-        };
+        let led = |shard| seats.get(&shard).is_some_and(|seat| seat.group.led().leader.is_some());
         map.epoch > 0 && map.shards_on(self.node()).all(|(shard, _)| led(shard))
     }
 
@@ -242,11 +243,12 @@ impl Host {
             .ok_or(ReadError::NotFound)
     }
 
-    /// The clocks of the shards that this node leads.
+    /// The clocks of the shards that this node leads; not of those that rest, since nobody waits for them.
     #[must_use]
     pub fn readings(&self) -> Vec<Reading> {
         let seats = self.inner.seats();
-        let readings = seats.iter().filter_map(|seat| {
+        let awake = seats.iter().filter(|seat| !seat.group.rest.is_resting());
+        let readings = awake.filter_map(|seat| {
             let reading = seat.proposer.as_ref()?.reading()?;
             Some(Reading {
                 shard: seat.group.shard,
@@ -269,14 +271,16 @@ impl Host {
     #[must_use]
     pub fn leaders(&self) -> Vec<(ShardId, u64, Option<NodeId>)> {
         let leader = |seat: &Arc<Seat>| {
-            let metrics = seat.group.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let home = metrics
-                .current_leader
-                .and_then(|id| metrics.membership_config.get_node(&id).map(|h| h.node()));
-            (seat.group.shard, metrics.current_term, home)
+            let known = seat.group.led();
+            (seat.group.shard, known.term, known.leader)
         };
         self.inner.seats().iter().map(leader).collect()
+    }
+
+    /// Rises whenever a group's leadership, as its replica here knows it, changes.
+    #[must_use]
+    pub fn leadership_changes(&self) -> watch::Receiver<u64> {
+        self.inner.ground.led.subscribe()
     }
 
     /// Resolves when the disk failed, or a replica stopped by itself, and this node must stop; with the reason.
@@ -295,8 +299,10 @@ impl Host {
 
     /// Hands leaderships over, then stops all groups and the log.
     pub async fn shutdown(&self) {
+        self.inner.pulse.leave();
         let seats = self.inner.seats();
-        join_all(seats.iter().map(|seat| hand_over(seat))).await;
+        let pulse = &self.inner.pulse;
+        join_all(seats.iter().map(|seat| hand_over(seat, pulse))).await;
         self.halt().await;
     }
 
@@ -311,9 +317,9 @@ impl Host {
                 proposer.shutdown().await;
             }
         }
-        join_all(seats.iter().map(|seat| seat.group.shutdown())).await;
-        // Peers' streams end here, so that the gRPC server can.
+        // Peers' streams end here, so that the gRPC server can, and so that no group is asked anything after its end.
         self.inner.service.close();
+        join_all(seats.iter().map(|seat| seat.group.shutdown())).await;
         let wal = self.inner.ground.wal.clone();
         // Joining a thread; it fails only if that thread panicked, which the panic hook has told.
         let _ = tokio::task::spawn_blocking(move || wal.close()).await;
@@ -321,14 +327,17 @@ impl Host {
 }
 
 /// Gives one shard's leadership away, if it is here. Intake comes back by itself where that fails.
-async fn hand_over(seat: &Seat) {
-    if !seat.group.leadership().borrow().leading {
+async fn hand_over(seat: &Seat, pulse: &Pulse) {
+    if !seat.group.led().leading {
         return;
     }
     if let Some(proposer) = &seat.proposer {
         proposer.quiesce().await;
     }
-    let done = seat.group.hand_over(HAND_OVER_PATIENCE).await;
+    let done = seat
+        .group
+        .hand_over(HAND_OVER_PATIENCE, |node| pulse.can_lead(node))
+        .await;
     tracing::debug!(shard = seat.group.shard.0, done, "handed over");
 }
 
@@ -358,6 +367,7 @@ fn status(seat: &Seat) -> GroupStatus {
         digest: state.digest(),
         top: state.shard.top(),
         held_total_ms: seat.proposer.as_ref().map_or(0, ProposerHandle::held_total_ms),
+        resting: seat.group.rest.is_resting(),
         replicas: metrics.membership_config.nodes().map(|(_, home)| home.node()).collect(),
     }
 }

@@ -36,6 +36,8 @@ mod peers;
 pub mod pending;
 pub mod port;
 pub mod proposer;
+mod pulse;
+mod rest;
 mod server;
 mod snapshot;
 pub mod state;

@@ -91,12 +91,13 @@ keys! {
     media_ip: IpAddr = "media.ip", "127.0.0.1", "", "Address at which browsers reach this node's media ports.";
     media_udp_port: u16 = "media.udp_port", "0", "", "UDP port of viewers; 0: a free one.";
     media_trunk_port: u16 = "media.trunk_port", "0", "", "UDP port of relays between nodes; 0: a free one.";
-    cluster_shards: u32 = "cluster.shards", "16", "", "Auction shards, fixed when the cluster is born.";
+    cluster_shards: u32 = "cluster.shards", "128", "", "Auction shards, fixed when the cluster is born.";
     cluster_founders: Founders = "cluster.founders", "", "", "The nodes that found the cluster, the same list on each; empty: this node alone.";
     cluster_secret: String = "cluster.secret", "", "", "Seed of the keys that sign tokens, 64 hex digits, the same on each node; empty: made once in node.dir (one node only). Secret.";
-    raft_heartbeat_ms: u64 = "raft.heartbeat_ms", "50", "ms", "A leader's sign of life.";
-    raft_election_min_ms: u64 = "raft.election_min_ms", "150", "ms", "Least silence before a follower stands.";
-    raft_election_max_ms: u64 = "raft.election_max_ms", "300", "ms", "Longest silence before a follower stands; also the lease.";
+    raft_heartbeat_ms: u64 = "raft.heartbeat_ms", "50", "ms", "A node's sign of life, and a leader's where it needs one of its own.";
+    raft_election_min_ms: u64 = "raft.election_min_ms", "150", "ms", "Half of it lies between one follower's turn to stand and the next one's.";
+    raft_election_max_ms: u64 = "raft.election_max_ms", "300", "ms", "Silence after which a node is lost and a follower stands; also the leader's lease.";
+    raft_rest_after_ms: u64 = "raft.rest_after_ms", "2000", "ms", "A shard with nothing to do rests after so long: no heartbeats until it is wanted. 0: never.";
     log_segment_bytes: u64 = "log.segment_bytes", "67108864", "bytes", "Size of one file of the log.";
     log_low_water_bytes: u64 = "log.low_water_bytes", "268435456", "bytes", "Free room on the log's disk below which it says that it is nearly full.";
     clock_hold_ms: u64 = "clock.hold_ms", "200", "ms", "How far the clock may run ahead of what a majority has.";

@@ -129,6 +129,8 @@ pub struct GroupStatus {
     pub top: Stamp,
     /// Bidding time that outages held back while this replica led, ms.
     pub held_total_ms: u64,
+    /// Whether it rests: nothing to do, no heartbeats.
+    pub resting: bool,
     /// The nodes that hold its replicas.
     pub replicas: Vec<NodeId>,
 }
