@@ -99,6 +99,7 @@ pub(crate) struct Group {
     proposals: mpsc::Sender<Proposal>,
     /// Set when it is stopped on purpose.
     stopping: OnceLock<()>,
+    failed: watch::Sender<Option<String>>,
 }
 
 impl Group {
@@ -145,6 +146,7 @@ impl Group {
             leadership,
             proposals,
             stopping,
+            failed: ground.failed.clone(),
         };
         let group = Arc::new(group);
         let wake = Wake {
@@ -153,8 +155,31 @@ impl Group {
             lease: ground.raft.election_max,
         };
         tokio::spawn(forward(wake, id, waiting));
-        tokio::spawn(follow_leadership(group.clone(), ground.clone()));
+        tokio::spawn(follow_leadership(group.clone(), ground.led.clone()));
         Ok(group)
+    }
+
+    /// Tells the host why it must stop; the first reason stays.
+    pub(crate) fn fail(&self, why: &str) {
+        self.failed.send_if_modified(|present| {
+            let first = present.is_none();
+            present.get_or_insert(format!("shard {}: {why}", self.shard.0));
+            first
+        });
+    }
+
+    /// Another replica has this digest at this index: if it isn't ours, this replica ends.
+    pub(crate) fn compare(&self, index: u64, digest: &[u8]) -> bool {
+        // A digest of another length is another build's.
+        let Ok(digest) = digest.try_into() else { return true };
+        match self.replica.marks.lock().tell(index, digest) {
+            Ok(()) => true,
+            Err(diverged) => {
+                tracing::error!(shard = self.shard.0, %diverged, "this replica stops");
+                self.fail(&diverged.to_string());
+                false
+            }
+        }
     }
 
     /// Who leads now, as this replica knows it.
@@ -219,6 +244,9 @@ impl Group {
     /// Hands leadership to a voter that has the whole log, at a node that is `fit`. False: there is none, or it didn't
     /// take over in time.
     pub(crate) async fn hand_over(&self, patience: Duration, fit: impl Fn(NodeId) -> bool) -> bool {
+        if !self.led().leading {
+            return false;
+        }
         let Some(to) = self.successor(fit) else { return false };
         let mut leadership = self.leadership.subscribe();
         if self.raft.trigger().transfer_leader(to).await.is_err() {
@@ -381,7 +409,7 @@ async fn forward(wake: Wake, id: u64, mut waiting: mpsc::Receiver<Proposal>) {
 }
 
 /// Tells the proposer and the host who leads; and the host, when the group stopped by itself.
-async fn follow_leadership(group: Arc<Group>, ground: Ground) {
+async fn follow_leadership(group: Arc<Group>, led: watch::Sender<u64>) {
     let mut server = group.raft.server_metrics();
     let mut data = group.raft.data_metrics();
     loop {
@@ -393,7 +421,7 @@ async fn follow_leadership(group: Arc<Group>, ground: Ground) {
             changed
         });
         if changed {
-            ground.led.send_modify(|count| *count += 1);
+            led.send_modify(|count| *count += 1);
         }
         // Only a leader that isn't leading yet has to look at what is applied: elsewhere that changes all the time.
         let waits = stands && !known.leading;
@@ -415,11 +443,7 @@ async fn follow_leadership(group: Arc<Group>, ground: Ground) {
             Err(fatal) => fatal.to_string(),
         };
         tracing::error!(shard = group.shard.0, %why, "a replica stopped by itself");
-        ground.failed.send_if_modified(|present| {
-            let first = present.is_none();
-            present.get_or_insert(format!("shard {}: {why}", group.shard.0));
-            first
-        });
+        group.fail(&why);
     }
 }
 

@@ -261,7 +261,26 @@ impl Host {
         readings.collect()
     }
 
-    /// Every replica of this node.
+    /// Hands a shard's leadership from here to another node's replica. False: it isn't here, or that node is away or
+    /// behind, or didn't take over in time.
+    pub async fn hand_over(&self, shard: ShardId, to: NodeId) -> bool {
+        let Some(seat) = self.inner.seat(shard) else {
+            return false;
+        };
+        let pulse = &self.inner.pulse;
+        seat.hand_over(|node| node == to && pulse.can_lead(node)).await
+    }
+
+    /// The index that this node's replica of a shard has applied, and a fingerprint of its state there. It reads the
+    /// whole state: for comparisons, not for a page that is looked at.
+    #[must_use]
+    pub fn digest(&self, shard: ShardId) -> Option<(u64, [u8; 32])> {
+        let seat = self.inner.seat(shard)?;
+        let state = seat.group.replica.state.read();
+        Some((state.applied, state.digest()))
+    }
+
+    /// Every replica of this node. Cheap: nothing is hashed.
     #[must_use]
     pub fn status(&self) -> Vec<GroupStatus> {
         self.inner.seats().iter().map(|seat| status(seat)).collect()
@@ -302,7 +321,7 @@ impl Host {
         self.inner.pulse.leave();
         let seats = self.inner.seats();
         let pulse = &self.inner.pulse;
-        join_all(seats.iter().map(|seat| hand_over(seat, pulse))).await;
+        join_all(seats.iter().map(|seat| seat.hand_over(|node| pulse.can_lead(node)))).await;
         self.halt().await;
     }
 
@@ -326,24 +345,28 @@ impl Host {
     }
 }
 
-/// Gives one shard's leadership away, if it is here. Intake comes back by itself where that fails.
-async fn hand_over(seat: &Seat, pulse: &Pulse) {
-    if !seat.group.led().leading {
-        return;
+impl Seat {
+    /// Gives the leadership, if it is here, to a node that is `fit` and has the whole log. Intake pauses meanwhile, and
+    /// comes back where that fails.
+    pub(crate) async fn hand_over(&self, fit: impl Fn(NodeId) -> bool) -> bool {
+        if !self.group.led().leading {
+            return false;
+        }
+        if let Some(proposer) = &self.proposer {
+            proposer.quiesce().await;
+        }
+        let done = self.group.hand_over(HAND_OVER_PATIENCE, fit).await;
+        if !done && let Some(proposer) = &self.proposer {
+            proposer.reopen();
+        }
+        tracing::debug!(shard = self.group.shard.0, done, "handed over");
+        done
     }
-    if let Some(proposer) = &seat.proposer {
-        proposer.quiesce().await;
-    }
-    let done = seat
-        .group
-        .hand_over(HAND_OVER_PATIENCE, |node| pulse.can_lead(node))
-        .await;
-    tracing::debug!(shard = seat.group.shard.0, done, "handed over");
 }
 
 fn status(seat: &Seat) -> GroupStatus {
-    // Cloned: a borrow would hold up the group for as long as the digest takes.
-    let metrics = seat.group.raft.metrics().borrow_watched().clone();
+    let metrics = seat.group.raft.metrics();
+    let metrics = metrics.borrow_watched();
     let role = match (&metrics.running_state, metrics.state) {
         (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
         (_, ServerState::Leader) => Role::Leader,
@@ -362,9 +385,8 @@ fn status(seat: &Seat) -> GroupStatus {
         leader,
         applied: state.applied,
         last_log: metrics.last_log_index.unwrap_or(0),
-        snapshot: metrics.snapshot.map_or(0, |id| id.index),
-        purged: metrics.purged.map_or(0, |id| id.index),
-        digest: state.digest(),
+        snapshot: metrics.snapshot.as_ref().map_or(0, |id| id.index),
+        purged: metrics.purged.as_ref().map_or(0, |id| id.index),
         top: state.shard.top(),
         held_total_ms: seat.proposer.as_ref().map_or(0, ProposerHandle::held_total_ms),
         resting: seat.group.rest.is_resting(),

@@ -24,6 +24,7 @@ pub mod host;
 mod janitor;
 pub mod lanes;
 mod log_store;
+mod marks;
 mod membership;
 mod meta;
 pub mod metrics;

@@ -33,6 +33,7 @@ const RESTING: &str = "rushroom_raft_resting_groups";
 const WOKEN: &str = "rushroom_raft_woken_total";
 const STOOD: &str = "rushroom_raft_elections_stood_total";
 const HEARTBEATS: &str = "rushroom_raft_heartbeats_total";
+const HOME: &str = "rushroom_raft_leaders_sent_home_total";
 const PEERS: &str = "rushroom_raft_peers_alive";
 const FSYNC: &str = "rushroom_wal_fsync_seconds";
 const FSYNCED: &str = "rushroom_wal_fsynced_bytes_total";
@@ -118,6 +119,11 @@ fn describe_pulse() {
         HEARTBEATS,
         Unit::Count,
         "Rounds of heartbeats said by groups led here; beats of a live shard make them needless"
+    );
+    describe_counter!(
+        HOME,
+        Unit::Count,
+        "Leaderships handed from here to the node that the map prefers"
     );
     describe_gauge!(PEERS, Unit::Count, "Other nodes whose pulse comes");
 }
@@ -274,6 +280,11 @@ pub fn stood() {
 /// A leader said a heartbeat to all its followers.
 pub fn heartbeat() {
     counter!(HEARTBEATS).increment(1);
+}
+
+/// A leadership goes to the node that the map prefers.
+pub fn sent_home() {
+    counter!(HOME).increment(1);
 }
 
 /// So many other nodes live.

@@ -64,6 +64,8 @@ pub struct RaftOptions {
     pub election_max: Duration,
     /// A shard with nothing to do rests after so long. Zero: never.
     pub rest_after: Duration,
+    /// A leadership that isn't where the map wants it goes there when that node has lived for so long and nothing is to do.
+    pub home_after: Duration,
     /// A shard with a scheduled start is awake so long before it.
     pub wake_ahead: Duration,
     /// Ask before standing, so that a node that comes back from a cut doesn't unseat a good leader.
@@ -102,6 +104,7 @@ impl Default for RaftOptions {
             election_min: Duration::from_millis(150),
             election_max: Duration::from_millis(300),
             rest_after: Duration::from_secs(2),
+            home_after: Duration::from_secs(10),
             wake_ahead: Duration::from_secs(5),
             pre_vote: true,
             rpc: Duration::from_millis(300),

@@ -27,8 +27,9 @@
 //! Who was told of a loss of many leaders, or of many shards to wake, takes so many at a look: elections and heartbeats
 //! come in a row, not in a heap.
 //!
-//! Deliberately absent: the decisions (`lives`, `watch`: values in, values out), moves of leadership (`balance`).
+//! Deliberately absent: the decisions (`lives`, `watch`, `balance`: values in, values out), and openraft's own timers.
 
+mod balance;
 pub(crate) mod lives;
 mod view;
 pub(crate) mod watch;
@@ -37,6 +38,7 @@ use crate::{
     group::Group, host::Seat, metrics, options::RaftOptions, peers::Peers, proposer::ProposerHandle, server::Groups,
     wire,
 };
+use balance::{Balance, Stray};
 use lives::Lives;
 use parking_lot::Mutex;
 use placement::{ClusterMap, NodeId, ShardId};
@@ -67,6 +69,7 @@ pub(crate) struct Pulse {
     options: watch::Options,
     /// In ms.
     wake_ahead: u64,
+    home: balance::Options,
     raft: RaftOptions,
     peers: Arc<Peers>,
     groups: Groups,
@@ -94,6 +97,10 @@ impl Pulse {
             began,
             options,
             wake_ahead: ms(raft.wake_ahead),
+            home: balance::Options {
+                settled: ms(raft.home_after),
+                ..balance::Options::default()
+            },
             raft: raft.clone(),
             peers,
             groups,
@@ -134,12 +141,17 @@ impl Pulse {
         }
     }
 
-    /// One pulse to every other node, with the questions for it.
-    fn say(&self, mut asks: BTreeMap<NodeId, Vec<pb::RestAsk>>) {
+    /// One pulse to every other node, with what there is for it.
+    fn say(&self, mut out: Out) {
         for node in self.peers.nodes() {
             if node != self.me {
-                let asks = asks.remove(&node).unwrap_or_default();
-                self.peers.pulse(node, pb::NodePulse { asks, ..self.pulse() });
+                let (asks, marks) = out.remove(&node).unwrap_or_default();
+                let pulse = pb::NodePulse {
+                    asks,
+                    marks,
+                    ..self.pulse()
+                };
+                self.peers.pulse(node, pulse);
             }
         }
     }
@@ -154,6 +166,11 @@ impl Pulse {
         for shard in &pulse.wake {
             if let Some(group) = self.groups.of(*shard) {
                 self.speak(&group, "asked");
+            }
+        }
+        for mark in &pulse.marks {
+            if let Ok(group) = self.groups.find(mark.group, mark.to) {
+                group.compare(mark.index, &mark.digest);
             }
         }
         if !pulse.answers.is_empty() {
@@ -179,7 +196,7 @@ impl Pulse {
                 let last = ask.last.map(wire::log_id_from).transpose();
                 last.is_ok_and(|last| view::is_at(&group, from, &vote, last))
             });
-            at_leaders && group.rest.rest(seen, self.wake_at(&group))
+            at_leaders && view::agrees(&group, &ask) && group.rest.rest(seen, self.wake_at(&group))
         });
         pb::RestAnswer {
             group: ask.group,
@@ -245,12 +262,17 @@ fn wall_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// What goes with the next pulse to a node.
+type Out = BTreeMap<NodeId, (Vec<pb::RestAsk>, Vec<pb::Mark>)>;
+
 /// A replica under watch.
 struct Charge {
     seat: Arc<Seat>,
     watch: Watch,
     /// The `stirs` that the question of this moment saw.
     asked: Option<(u64, u64)>,
+    /// Index of the newest mark that was told to the followers.
+    marked: u64,
 }
 
 /// The task's own memory.
@@ -262,7 +284,8 @@ struct Rounds {
     seen: u64,
     /// Led here, and a replica's node came back: they must speak.
     to_speak: VecDeque<ShardId>,
-    asks: BTreeMap<NodeId, Vec<pb::RestAsk>>,
+    out: Out,
+    balance: Balance,
 }
 
 /// What the task is told of the host at each look.
@@ -283,7 +306,8 @@ pub(crate) async fn run(pulse: Arc<Pulse>, host: impl Fn(u64) -> Option<Now> + S
         looks: 0,
         seen: u64::MAX,
         to_speak: VecDeque::new(),
-        asks: BTreeMap::new(),
+        out: BTreeMap::new(),
+        balance: Balance::default(),
     };
     let mut version = 0;
     let mut looks = tokio::time::interval(pulse.raft.heartbeat / 2);
@@ -296,9 +320,9 @@ pub(crate) async fn run(pulse: Arc<Pulse>, host: impl Fn(u64) -> Option<Now> + S
             version = now.version;
         }
         rounds.look(&now.map).await;
-        let asks = std::mem::take(&mut rounds.asks);
-        if rounds.looks.is_multiple_of(2) || !asks.is_empty() {
-            pulse.say(asks);
+        let out = std::mem::take(&mut rounds.out);
+        if rounds.looks.is_multiple_of(2) || !out.is_empty() {
+            pulse.say(out);
         }
         rounds.looks += 1;
     }
@@ -316,6 +340,7 @@ impl Rounds {
                     seat: seat.clone(),
                     watch: Watch::new(now),
                     asked: None,
+                    marked: 0,
                 };
                 self.charges.insert(seat.group.shard, charge);
             }
@@ -350,6 +375,7 @@ impl Rounds {
             if group.rest.is_resting() {
                 if full && self.may_rest_on(&group, now, wall) {
                     resting += 1;
+                    self.send_home(shard, true, now, wall, map);
                 }
                 continue;
             }
@@ -381,6 +407,16 @@ impl Rounds {
             Part::None => None,
             Part::Follows(follower) => charge.watch.follow(now, o, follower),
             Part::Leads(leader) => {
+                let newest = group
+                    .replica
+                    .marks
+                    .lock()
+                    .newest()
+                    .filter(|(index, _)| *index > charge.marked);
+                if let Some((index, digest)) = newest {
+                    charge.marked = index;
+                    view::marks(group, index, &digest, &mut self.out);
+                }
                 if let Some((_, seen)) = charge.asked
                     && group.rest.stirs() != seen
                 {
@@ -391,6 +427,10 @@ impl Rounds {
                 match charge.watch.lead(now, o, leader, || pulse.is_still(&seat, wall)) {
                     Some(Do::Ask) => {
                         self.ask(group, shard, now);
+                        None
+                    }
+                    None if self.looks.is_multiple_of(FULL_LOOK) => {
+                        self.send_home(shard, leader.matched, now, wall, map);
                         None
                     }
                     Some(Do::Rest) => {
@@ -412,6 +452,7 @@ impl Rounds {
             return;
         };
         let seen = group.rest.stirs();
+        let digest = group.replica.state.read().digest();
         let (vote, last, followers) = view::question(group, &pulse.lives.lock(), pulse.me, now);
         charge.asked = Some((now, seen));
         charge
@@ -424,8 +465,36 @@ impl Rounds {
                 vote: Some(wire::vote_to(&vote)),
                 last: last.as_ref().map(wire::log_id_to),
                 ask: now,
+                digest: digest.to_vec().into(),
             };
-            self.asks.entry(node).or_default().push(ask);
+            self.out.entry(node).or_default().0.push(ask);
+        }
+    }
+
+    /// Gives a shard that is led here back to the node that should lead it, if now is a good moment.
+    fn send_home(&mut self, shard: ShardId, matched: bool, now: u64, wall: u64, map: &ClusterMap) {
+        let pulse = &self.pulse;
+        let Some(charge) = self.charges.get(&shard) else { return };
+        let Some(home) = map.preferred_leader(shard).filter(|node| *node != pulse.me) else {
+            return;
+        };
+        let lives::Known::Alive { since } = pulse.lives.lock().known(now, home) else {
+            return;
+        };
+        if !charge.seat.group.led().leading || !pulse.can_lead(home) {
+            return;
+        }
+        let still = pulse.is_still(&charge.seat, wall);
+        let stray = Stray {
+            since,
+            matched,
+            term: charge.seat.group.led().term,
+            live: (!still).then(|| view::until_timer(&charge.seat.group)),
+        };
+        if self.balance.may_go(now, &pulse.home, shard, stray) {
+            metrics::sent_home();
+            let seat = charge.seat.clone();
+            tokio::spawn(async move { seat.hand_over(|node| node == home).await });
         }
     }
 

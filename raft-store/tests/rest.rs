@@ -3,7 +3,7 @@
 
 mod common;
 
-use auction::{Action, Phase};
+use auction::{Action, Limits, Phase};
 use common::{Cluster, bid, command, definition, id, open_auction};
 use placement::ShardId;
 use raft_store::{Fresh, RaftOptions};
@@ -127,6 +127,81 @@ async fn a_node_that_comes_back_unseats_nobody() {
         (cluster.leader_of(shard), term(&cluster, shard)),
         (Some(leader), before)
     );
+}
+
+/// A replica whose state is another one at the same place of the log stops, and says why. Planted: one node forgets
+/// refusals at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_diverged_stops_its_replica() {
+    let mut cluster = Cluster::new(1, options());
+    let forgetful = Limits {
+        refusals_ms: 1,
+        ..Limits::default()
+    };
+    cluster.odd = Some((3, forgetful));
+    cluster.start_all().await;
+    let (shard, auction) = open_auction(&cluster, "lamp", 3_600_000).await;
+    // What isn't paused can't be resumed, which the log says; the others remember it.
+    let resume = command(&auction, "seller", "resume", Action::Resume);
+    assert!(cluster.say(shard, resume).await.outcome.is_err());
+    // Bids move the clock on, and one node forgets.
+    let differ = |c: &Cluster| {
+        let digests: Vec<_> = c.running.values().map(|r| r.host.digest(shard)).collect();
+        let applied = |d: &Option<(u64, [u8; 32])>| d.map(|d| d.0);
+        digests.iter().all(|d| applied(d) == applied(&digests[0])) && digests.iter().any(|d| *d != digests[0])
+    };
+    let mut n = 0;
+    while !differ(&cluster) {
+        assert!(n < 2_000, "the plant doesn't take");
+        assert_eq!(bid(&cluster, shard, &auction, n).await.outcome, Ok(()));
+        n += 1;
+    }
+    let end = Action::Cancel { reason: "over".into() };
+    assert_eq!(
+        cluster
+            .say(shard, command(&auction, "seller", "end", end))
+            .await
+            .outcome,
+        Ok(())
+    );
+    // Going to rest, they compare. Whoever asks, the others find the difference.
+    let failed = cluster.running.values().map(|running| Box::pin(running.host.failed()));
+    let (why, ..) = tokio::time::timeout(common::PATIENCE, futures_util::future::select_all(failed))
+        .await
+        .expect("nobody noticed");
+    assert!(why.contains("diverged") && why.contains("shard 1"), "{why}");
+}
+
+/// A leadership goes back to the node that should have it, when that node is back and nothing is to do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_goes_home() {
+    let mut cluster = Cluster::new(
+        2,
+        RaftOptions {
+            home_after: Duration::from_millis(500),
+            ..options()
+        },
+    );
+    cluster.start_all().await;
+    let shard = ShardId(1);
+    let home = cluster.running[&1]
+        .host
+        .map()
+        .borrow()
+        .preferred_leader(shard)
+        .unwrap()
+        .0;
+    cluster
+        .until("it is led from home", |c| c.leader_of(shard) == Some(home))
+        .await;
+    cluster.crash(home).await;
+    cluster.until("another leads", |c| c.leader_of(shard).is_some()).await;
+    cluster.start(home).await;
+    cluster
+        .until("it came home", |c| c.leader_of(shard) == Some(home))
+        .await;
+    all_rest(&cluster).await;
+    assert_eq!(cluster.leader_of(shard), Some(home));
 }
 
 /// A scheduled start wakes its shard in time, though the leader that took the schedule is dead.

@@ -12,6 +12,7 @@ use crate::{
 };
 use openraft::{Instant as _, ServerState, async_runtime::watch::WatchReceiver};
 use placement::{ClusterMap, NodeId};
+use proto::raft::v1 as pb;
 
 /// What a replica is to the watch.
 pub(super) enum Part {
@@ -120,6 +121,41 @@ pub(super) fn is_at(group: &Group, from: NodeId, vote: &Vote, last: Option<LogId
         data.last_log == last && data.last_applied == last
     };
     follows && at && group.led().leader == Some(from) && !group.replica.state.read().shard.has_timers()
+}
+
+/// Whether a replica that is where its leader is has the leader's state; if not, it stops.
+pub(super) fn agrees(group: &Group, ask: &pb::RestAsk) -> bool {
+    let index = ask.last.as_ref().map_or(0, |last| last.index);
+    let own = {
+        let state = group.replica.state.read();
+        (state.applied == index).then(|| state.digest())
+    };
+    let Some(own) = own else { return false };
+    // Both are taken now: the one must be noted before the other is compared with it.
+    let marked = group.replica.marks.lock().mark(index, own);
+    marked.is_ok() && group.compare(index, &ask.digest)
+}
+
+/// A leader's mark, for each follower.
+pub(super) fn marks(group: &Group, index: u64, digest: &[u8], out: &mut super::Out) {
+    let server = group.raft.server_metrics();
+    let server = server.borrow_watched();
+    for (id, home) in server.membership_config.nodes().filter(|(id, _)| **id != group.id) {
+        let mark = pb::Mark {
+            group: group.shard.0,
+            to: *id,
+            index,
+            digest: digest.to_vec().into(),
+        };
+        out.entry(home.node()).or_default().1.push(mark);
+    }
+}
+
+/// How long until the next timer of a shard comes due, on its own clock; 0 if there is none but something is to do.
+pub(super) fn until_timer(group: &Group) -> u64 {
+    let state = group.replica.state.read();
+    let due = state.shard.next_deadline();
+    due.map_or(0, |due| due.since(state.shard.top()))
 }
 
 /// Whether a group has a replica on a node.
