@@ -22,9 +22,10 @@
 //!
 //! Deliberately absent: `client_write*` (unguarded), lease reads, openraft's own ticks (see `pulse`).
 
+mod wake;
+
 use crate::{
     log_store::{Found, LogStore},
-    metrics,
     network::Network,
     options::RaftOptions,
     peers::Peers,
@@ -34,20 +35,18 @@ use crate::{
     snapshot::SnapshotFile,
     state::State,
     state_machine::{Replica, StateMachine, blocking},
-    types::{Answer, Home, LeaderId, LogId, Logged, Payload, TypeConfig},
+    types::{Answer, Home, LogId, Payload, TypeConfig},
     wal::Wal,
 };
 use auction::{Applied, Limits};
 use futures_util::future::BoxFuture;
 use openraft::{
-    Config, Instant as _, ServerState, SnapshotPolicy,
+    Config, ServerState, SnapshotPolicy,
     async_runtime::watch::WatchReceiver,
     errors::ClientWriteError,
-    impls::ProgressResponder,
     metrics::RaftServerMetrics,
     raft::{ClientWriteResult, ReadPolicy},
     type_config::alias::OneshotReceiverOf,
-    vote::RaftLeaderId,
 };
 use parking_lot::RwLock;
 use placement::{NodeId, ShardId};
@@ -58,6 +57,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot, watch};
+use wake::{Wake, forward};
 
 /// Proposals that wait for the forwarder. Above the proposer's window: it never fills.
 const PROPOSALS_MAX: usize = 1024;
@@ -97,6 +97,7 @@ pub(crate) struct Group {
     pub(crate) rest: Arc<Rest>,
     leadership: watch::Sender<Leadership>,
     proposals: mpsc::Sender<Proposal>,
+    wake: Wake,
     /// Set when it is stopped on purpose.
     stopping: OnceLock<()>,
     failed: watch::Sender<Option<String>>,
@@ -136,6 +137,11 @@ impl Group {
         let (proposals, waiting) = mpsc::channel(PROPOSALS_MAX);
         let leadership = watch::channel(Leadership::default()).0;
         let stopping = OnceLock::new();
+        let wake = Wake {
+            raft: raft.clone(),
+            rest: rest.clone(),
+            lease: ground.raft.election_max,
+        };
         let group = Group {
             shard,
             id,
@@ -145,15 +151,11 @@ impl Group {
             rest,
             leadership,
             proposals,
+            wake: wake.clone(),
             stopping,
             failed: ground.failed.clone(),
         };
         let group = Arc::new(group);
-        let wake = Wake {
-            raft: group.raft.clone(),
-            rest: group.rest.clone(),
-            lease: ground.raft.election_max,
-        };
         tokio::spawn(forward(wake, id, waiting));
         tokio::spawn(follow_leadership(group.clone(), ground.led.clone()));
         Ok(group)
@@ -193,6 +195,11 @@ impl Group {
             return Ok(());
         }
         self.raft.initialize(members).await.map_err(|error| error.to_string())
+    }
+
+    /// Makes sure that a leader here may write, for what doesn't go through `write`.
+    pub(crate) async fn up(&self) {
+        self.wake.up().await;
     }
 
     /// Proposes one payload; see `port::Log::propose`.
@@ -343,69 +350,6 @@ fn config(options: &RaftOptions) -> Result<Config, String> {
         ..Config::default()
     };
     config.validate().map_err(|error| error.to_string())
-}
-
-/// Makes sure that a leader may write: openraft refuses what is proposed when no majority answered for a lease, and a
-/// shard that rests has asked nobody.
-struct Wake {
-    raft: Handle,
-    rest: Arc<Rest>,
-    lease: Duration,
-}
-
-impl Wake {
-    fn is_fresh(&self) -> bool {
-        let data = self.raft.data_metrics();
-        let data = data.borrow_watched();
-        data.last_quorum_acked
-            .is_some_and(|at| at.elapsed() < self.lease * 2 / 3)
-    }
-
-    /// Nothing to do (on a replica that doesn't lead, that is the end of it: openraft says so to the proposal itself).
-    fn is_up(&self) -> bool {
-        let server = self.raft.server_metrics();
-        let server = server.borrow_watched();
-        server.state != ServerState::Leader || server.membership_config.voter_ids().count() == 1 || self.is_fresh()
-    }
-
-    /// Asks the followers, and waits for a majority, for a lease at most.
-    async fn up(&self) {
-        if self.is_up() {
-            return;
-        }
-        if self.rest.stir() {
-            metrics::woken("proposal");
-        }
-        // An error means that the group has stopped: the proposal will be told.
-        let _ = self.raft.trigger().heartbeat().await;
-        let mut data = self.raft.data_metrics();
-        let acked = async {
-            while !self.is_up() {
-                if data.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(self.lease, acked).await;
-    }
-}
-
-async fn forward(wake: Wake, id: u64, mut waiting: mpsc::Receiver<Proposal>) {
-    let raft = wake.raft.clone();
-    while let Some(Proposal { term, payload, passed }) = waiting.recv().await {
-        wake.up().await;
-        let (responder, outcome) = ProgressResponder::complete_only();
-        let leader = LeaderId::new(term, id);
-        let taken = raft
-            .write(Logged::of(payload))
-            .with_leader(leader)
-            .responder(responder)
-            .await;
-        if taken.is_ok() {
-            // The proposer may have gone; the proposal hasn't.
-            let _ = passed.send(outcome);
-        }
-    }
 }
 
 /// Tells the proposer and the host who leads; and the host, when the group stopped by itself.

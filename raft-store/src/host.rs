@@ -261,16 +261,6 @@ impl Host {
         readings.collect()
     }
 
-    /// Hands a shard's leadership from here to another node's replica. False: it isn't here, or that node is away or
-    /// behind, or didn't take over in time.
-    pub async fn hand_over(&self, shard: ShardId, to: NodeId) -> bool {
-        let Some(seat) = self.inner.seat(shard) else {
-            return false;
-        };
-        let pulse = &self.inner.pulse;
-        seat.hand_over(|node| node == to && pulse.can_lead(node)).await
-    }
-
     /// The index that this node's replica of a shard has applied, and a fingerprint of its state there. It reads the
     /// whole state: for comparisons, not for a page that is looked at.
     #[must_use]

@@ -85,6 +85,7 @@ impl Group {
         let guard: Precondition<TypeConfig> = Precondition::LastMembershipLogId {
             last_membership_log_id: seen,
         };
+        self.up().await;
         let changed = self.raft.change_membership_if(change, retain, [guard]);
         match tokio::time::timeout(CHANGE_PATIENCE, changed).await {
             Ok(Ok(_)) => Ok(()),

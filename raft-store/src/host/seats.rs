@@ -21,7 +21,7 @@ use futures_util::future::BoxFuture;
 use placement::{ClusterMap, NodeId, ReplicaId, ShardId, Work};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
 };
 
 /// Makes this node's seats those that the map gives it.
@@ -52,6 +52,7 @@ pub(super) async fn take_seats(inner: &Arc<Inner>, map: &ClusterMap) -> Result<(
 async fn leave_seat(inner: &Arc<Inner>, seat: &Seat) -> Result<(), String> {
     let group = &seat.group;
     inner.seats.write().remove(&group.shard);
+    inner.seats_version.fetch_add(1, Ordering::Release);
     inner.service.remove(group.shard.0);
     if let Some(proposer) = &seat.proposer {
         proposer.shutdown().await;
