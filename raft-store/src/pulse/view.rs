@@ -29,39 +29,41 @@ fn is_lost(lives: &Lives, now: u64, node: NodeId) -> bool {
 }
 
 pub(super) fn part(group: &Group, lives: &Lives, me: NodeId, now: u64, map: &ClusterMap) -> Part {
-    let server = group.raft.server_metrics();
-    let server = server.borrow_watched();
-    match server.state {
+    // Looked at and let go: a second look while one is held would wait for a change that waits for the first.
+    let state = group.raft.server_metrics().borrow_watched().state;
+    match state {
         ServerState::Leader => leader(group, lives, now),
-        ServerState::Follower | ServerState::Candidate => {
-            let members = &server.membership_config;
-            if !members.voter_ids().any(|id| id == group.id) {
-                return Part::None;
-            }
-            let led_by = server.current_leader.filter(|id| *id != group.id);
-            let leader = led_by.and_then(|id| members.get_node(&id)).map(|home| home.node());
-            let voters = members
-                .voter_ids()
-                .filter_map(|id| members.get_node(&id).map(|h| h.node()));
-            let order = map.replicas_of(group.shard);
-            // The map's order; who isn't in it comes after, by number.
-            let place = |node: NodeId| {
-                let at = order.iter().position(|(n, _)| *n == node);
-                (at.unwrap_or(usize::MAX), node)
-            };
-            let rank = voters
-                .filter(|node| Some(*node) != leader && place(*node) < place(me))
-                .filter(|node| !is_lost(lives, now, *node) && !lives.leaves(*node))
-                .count();
-            Part::Follows(Follower {
-                heard: group.rest.heard(),
-                leader: leader.map(|node| lives.known(now, node)),
-                rank: rank as u64,
-                dice: rand::random(),
-            })
-        }
+        ServerState::Follower | ServerState::Candidate => follower(group, lives, me, now, map),
         _ => Part::None,
     }
+}
+
+fn follower(group: &Group, lives: &Lives, me: NodeId, now: u64, map: &ClusterMap) -> Part {
+    let server = group.raft.server_metrics();
+    let server = server.borrow_watched();
+    let members = &server.membership_config;
+    if !members.voter_ids().any(|id| id == group.id) {
+        return Part::None;
+    }
+    let led_by = server.current_leader.filter(|id| *id != group.id);
+    let leader = led_by.and_then(|id| members.get_node(&id)).map(|home| home.node());
+    let node_of = |id| members.get_node(&id).map(|home| home.node());
+    let order = map.replicas_of(group.shard);
+    // The map's order; who isn't in it comes after, by number.
+    let place = |node: NodeId| {
+        let at = order.iter().position(|(n, _)| *n == node);
+        (at.unwrap_or(usize::MAX), node)
+    };
+    let before = |node: &NodeId| Some(*node) != leader && place(*node) < place(me);
+    let able = |node: &NodeId| !is_lost(lives, now, *node) && !lives.leaves(*node);
+    let voters = members.voter_ids().filter_map(node_of);
+    let rank = voters.filter(before).filter(able).count();
+    Part::Follows(Follower {
+        heard: group.rest.heard(),
+        leader: leader.map(|node| lives.known(now, node)),
+        rank: rank as u64,
+        dice: rand::random(),
+    })
 }
 
 fn leader(group: &Group, lives: &Lives, now: u64) -> Part {
