@@ -246,6 +246,7 @@ fn host_options(config: &Config, joined: Option<placement::ReplicaId>) -> raft_s
     options.raft.heartbeat = Duration::from_millis(config.raft_heartbeat_ms);
     options.raft.election_min = Duration::from_millis(config.raft_election_min_ms);
     options.raft.election_max = Duration::from_millis(config.raft_election_max_ms);
+    options.raft.rest_after = Duration::from_millis(config.raft_rest_after_ms);
     options.clock.hold_ms = config.clock_hold_ms;
     options.clock.step_ms = config.clock_step_ms;
     options.clock.grace_ms = config.clock_grace_ms;

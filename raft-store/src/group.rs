@@ -18,7 +18,11 @@
 //! A leader that restarts does not take up its old term again (`enable_leader_restore` is off): stamps of an office must
 //! not go on in another life of the process.
 //!
-//! Deliberately absent: `client_write*` (unguarded), lease reads, ticks in hand.
+//! A shard that rests has no lease in openraft: before a proposal is passed on, the forwarder asks the followers once.
+//!
+//! Deliberately absent: `client_write*` (unguarded), lease reads, openraft's own ticks (see `pulse`).
+
+mod wake;
 
 use crate::{
     log_store::{Found, LogStore},
@@ -26,11 +30,12 @@ use crate::{
     options::RaftOptions,
     peers::Peers,
     port::{Leadership, Log, ProposeError},
+    rest::Rest,
     server::Handle,
     snapshot::SnapshotFile,
     state::State,
     state_machine::{Replica, StateMachine, blocking},
-    types::{Answer, Home, LeaderId, LogId, Logged, Payload, TypeConfig},
+    types::{Answer, Home, LogId, Payload, TypeConfig},
     wal::Wal,
 };
 use auction::{Applied, Limits};
@@ -39,11 +44,9 @@ use openraft::{
     Config, ServerState, SnapshotPolicy,
     async_runtime::watch::WatchReceiver,
     errors::ClientWriteError,
-    impls::ProgressResponder,
     metrics::RaftServerMetrics,
     raft::{ClientWriteResult, ReadPolicy},
     type_config::alias::OneshotReceiverOf,
-    vote::RaftLeaderId,
 };
 use parking_lot::RwLock;
 use placement::{NodeId, ShardId};
@@ -54,6 +57,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot, watch};
+use wake::{Wake, forward};
 
 /// Proposals that wait for the forwarder. Above the proposer's window: it never fills.
 const PROPOSALS_MAX: usize = 1024;
@@ -77,6 +81,10 @@ pub(crate) struct Ground {
     pub(crate) limits: Limits,
     /// Told why this node must stop.
     pub(crate) failed: watch::Sender<Option<String>>,
+    /// When the host began: the zero of all replicas' clocks.
+    pub(crate) began: tokio::time::Instant,
+    /// Rises with each change of any group's leadership.
+    pub(crate) led: watch::Sender<u64>,
 }
 
 /// A group's replica on this node.
@@ -86,10 +94,13 @@ pub(crate) struct Group {
     pub(crate) raft: Handle,
     pub(crate) log: LogStore,
     pub(crate) replica: Arc<Replica>,
+    pub(crate) rest: Arc<Rest>,
     leadership: watch::Sender<Leadership>,
     proposals: mpsc::Sender<Proposal>,
+    wake: Wake,
     /// Set when it is stopped on purpose.
     stopping: OnceLock<()>,
+    failed: watch::Sender<Option<String>>,
 }
 
 impl Group {
@@ -114,9 +125,11 @@ impl Group {
         let machine = machine.map_err(|error| error.to_string())?;
         let replica = machine.replica();
         let config = Arc::new(config(&ground.raft)?);
+        let rest = Arc::new(Rest::new(ground.began));
         let network = Network {
             peers: ground.peers.clone(),
             group: shard.0,
+            rest: rest.clone(),
         };
         let raft = Handle::new(id, config, network, log.clone(), machine)
             .await
@@ -124,20 +137,56 @@ impl Group {
         let (proposals, waiting) = mpsc::channel(PROPOSALS_MAX);
         let leadership = watch::channel(Leadership::default()).0;
         let stopping = OnceLock::new();
+        let wake = Wake {
+            raft: raft.clone(),
+            rest: rest.clone(),
+            lease: ground.raft.election_max,
+        };
         let group = Group {
             shard,
             id,
             raft,
             log,
             replica,
+            rest,
             leadership,
             proposals,
+            wake: wake.clone(),
             stopping,
+            failed: ground.failed.clone(),
         };
         let group = Arc::new(group);
-        tokio::spawn(forward(group.raft.clone(), id, waiting));
-        tokio::spawn(follow_leadership(group.clone(), ground.failed.clone()));
+        tokio::spawn(forward(wake, id, waiting));
+        tokio::spawn(follow_leadership(group.clone(), ground.led.clone()));
         Ok(group)
+    }
+
+    /// Tells the host why it must stop; the first reason stays.
+    pub(crate) fn fail(&self, why: &str) {
+        self.failed.send_if_modified(|present| {
+            let first = present.is_none();
+            present.get_or_insert(format!("shard {}: {why}", self.shard.0));
+            first
+        });
+    }
+
+    /// Another replica has this digest at this index: if it isn't ours, this replica ends.
+    pub(crate) fn compare(&self, index: u64, digest: &[u8]) -> bool {
+        // A digest of another length is another build's.
+        let Ok(digest) = digest.try_into() else { return true };
+        match self.replica.marks.lock().tell(index, digest) {
+            Ok(()) => true,
+            Err(diverged) => {
+                tracing::error!(shard = self.shard.0, %diverged, "this replica stops");
+                self.fail(&diverged.to_string());
+                false
+            }
+        }
+    }
+
+    /// Who leads now, as this replica knows it.
+    pub(crate) fn led(&self) -> Leadership {
+        *self.leadership.borrow()
     }
 
     /// Gives the group its first members, unless it has some. Every founder may call it: all name the same.
@@ -146,6 +195,11 @@ impl Group {
             return Ok(());
         }
         self.raft.initialize(members).await.map_err(|error| error.to_string())
+    }
+
+    /// Makes sure that a leader here may write, for what doesn't go through `write`.
+    pub(crate) async fn up(&self) {
+        self.wake.up().await;
     }
 
     /// Proposes one payload; see `port::Log::propose`.
@@ -232,8 +286,13 @@ fn config(options: &RaftOptions) -> Result<Config, String> {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: "rushroom".into(),
-        heartbeat_interval: ms(options.heartbeat),
-        election_timeout_min: ms(options.election_min),
+        // `pulse` looks at all groups at once, and triggers heartbeats and elections.
+        enable_tick: false,
+        // Without ticks only the deadline of one heartbeat, which must be of use while the lease lasts. (A deadline as
+        // short as the pace made leaders lose office on a busy machine: each answer came, and each too late.)
+        heartbeat_interval: ms(options.election_max) * 2 / 3,
+        election_timeout_min: ms(options.election_max) - 1,
+        // The lease.
         election_timeout_max: ms(options.election_max),
         install_snapshot_timeout: ms(options.snapshot_rpc),
         enable_pre_vote: Some(options.pre_vote),
@@ -252,34 +311,21 @@ fn config(options: &RaftOptions) -> Result<Config, String> {
     config.validate().map_err(|error| error.to_string())
 }
 
-async fn forward(raft: Handle, id: u64, mut waiting: mpsc::Receiver<Proposal>) {
-    while let Some(Proposal { term, payload, passed }) = waiting.recv().await {
-        let (responder, outcome) = ProgressResponder::complete_only();
-        let leader = LeaderId::new(term, id);
-        let taken = raft
-            .write(Logged::of(payload))
-            .with_leader(leader)
-            .responder(responder)
-            .await;
-        if taken.is_ok() {
-            // The proposer may have gone; the proposal hasn't.
-            let _ = passed.send(outcome);
-        }
-    }
-}
-
 /// Tells the proposer and the host who leads; and the host, when the group stopped by itself.
-async fn follow_leadership(group: Arc<Group>, failed: watch::Sender<Option<String>>) {
+async fn follow_leadership(group: Arc<Group>, led: watch::Sender<u64>) {
     let mut server = group.raft.server_metrics();
     let mut data = group.raft.data_metrics();
     loop {
         let applied = data.borrow_watched().last_applied;
         let (known, stands) = leadership(&server.borrow_watched(), applied, group.id);
-        group.leadership.send_if_modified(|present| {
+        let changed = group.leadership.send_if_modified(|present| {
             let changed = *present != known;
             *present = known;
             changed
         });
+        if changed {
+            led.send_modify(|count| *count += 1);
+        }
         // Only a leader that isn't leading yet has to look at what is applied: elsewhere that changes all the time.
         let waits = stands && !known.leading;
         let changed = tokio::select! {
@@ -300,11 +346,7 @@ async fn follow_leadership(group: Arc<Group>, failed: watch::Sender<Option<Strin
             Err(fatal) => fatal.to_string(),
         };
         tracing::error!(shard = group.shard.0, %why, "a replica stopped by itself");
-        failed.send_if_modified(|present| {
-            let first = present.is_none();
-            present.get_or_insert(format!("shard {}: {why}", group.shard.0));
-            first
-        });
+        group.fail(&why);
     }
 }
 

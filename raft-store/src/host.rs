@@ -25,6 +25,7 @@ use crate::{
     options::Options,
     port::Log,
     proposer::ProposerHandle,
+    pulse::Pulse,
     server::{Groups, MESSAGE_MAX, RaftService},
     wal,
 };
@@ -37,7 +38,7 @@ use proto::raft::v1::raft_server::RaftServer;
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 use tokio::{sync::watch, task::JoinSet};
@@ -52,9 +53,9 @@ pub struct Host {
 }
 
 /// A shard's replica here, and its proposer (shard 0 has none: it has no clock).
-struct Seat {
-    group: Arc<Group>,
-    proposer: Option<ProposerHandle>,
+pub(crate) struct Seat {
+    pub(crate) group: Arc<Group>,
+    pub(crate) proposer: Option<ProposerHandle>,
 }
 
 struct Inner {
@@ -63,7 +64,10 @@ struct Inner {
     /// What recovery found of groups that aren't open yet.
     found: Mutex<HashMap<u32, Found>>,
     seats: RwLock<BTreeMap<ShardId, Arc<Seat>>>,
+    /// Rises when a seat is taken or left.
+    seats_version: AtomicU64,
     service: Groups,
+    pulse: Arc<Pulse>,
     map: watch::Sender<Arc<ClusterMap>>,
     /// What moves wait for, while this node leads shard 0.
     waits: watch::Sender<BTreeMap<ShardId, String>>,
@@ -96,6 +100,7 @@ impl Host {
     pub fn raft_service(&self) -> RaftServer<RaftService> {
         let service = RaftService {
             groups: self.inner.service.clone(),
+            pulse: self.inner.pulse.clone(),
         };
         RaftServer::new(service)
             .max_decoding_message_size(MESSAGE_MAX)
@@ -132,11 +137,7 @@ impl Host {
     pub fn ready(&self) -> bool {
         let map = self.inner.map.borrow().clone();
         let seats = self.inner.seats.read();
-        let led = |shard| {
-            seats
-                .get(&shard)
-                .is_some_and(|seat| seat.group.leadership().borrow().leader.is_some())
-        };
+        let led = |shard| seats.get(&shard).is_some_and(|seat| seat.group.led().leader.is_some());
         map.epoch > 0 && map.shards_on(self.node()).all(|(shard, _)| led(shard))
     }
 
@@ -239,11 +240,12 @@ impl Host {
             .ok_or(ReadError::NotFound)
     }
 
-    /// The clocks of the shards that this node leads.
+    /// The clocks of the shards that this node leads; not of those that rest, since nobody waits for them.
     #[must_use]
     pub fn readings(&self) -> Vec<Reading> {
         let seats = self.inner.seats();
-        let readings = seats.iter().filter_map(|seat| {
+        let awake = seats.iter().filter(|seat| !seat.group.rest.is_resting());
+        let readings = awake.filter_map(|seat| {
             let reading = seat.proposer.as_ref()?.reading()?;
             Some(Reading {
                 shard: seat.group.shard,
@@ -256,7 +258,16 @@ impl Host {
         readings.collect()
     }
 
-    /// Every replica of this node.
+    /// The index that this node's replica of a shard has applied, and a fingerprint of its state there. It reads the
+    /// whole state: for comparisons, not for a page that is looked at.
+    #[must_use]
+    pub fn digest(&self, shard: ShardId) -> Option<(u64, [u8; 32])> {
+        let seat = self.inner.seat(shard)?;
+        let state = seat.group.replica.state.read();
+        Some((state.applied, state.digest()))
+    }
+
+    /// Every replica of this node. Cheap: nothing is hashed.
     #[must_use]
     pub fn status(&self) -> Vec<GroupStatus> {
         self.inner.seats().iter().map(|seat| status(seat)).collect()
@@ -266,14 +277,16 @@ impl Host {
     #[must_use]
     pub fn leaders(&self) -> Vec<(ShardId, u64, Option<NodeId>)> {
         let leader = |seat: &Arc<Seat>| {
-            let metrics = seat.group.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let home = metrics
-                .current_leader
-                .and_then(|id| metrics.membership_config.get_node(&id).map(|h| h.node()));
-            (seat.group.shard, metrics.current_term, home)
+            let known = seat.group.led();
+            (seat.group.shard, known.term, known.leader)
         };
         self.inner.seats().iter().map(leader).collect()
+    }
+
+    /// Rises whenever a group's leadership, as its replica here knows it, changes.
+    #[must_use]
+    pub fn leadership_changes(&self) -> watch::Receiver<u64> {
+        self.inner.ground.led.subscribe()
     }
 
     /// Resolves when the disk failed, or a replica stopped by itself, and this node must stop; with the reason.
@@ -292,8 +305,11 @@ impl Host {
 
     /// Hands leaderships over, then stops all groups and the log.
     pub async fn shutdown(&self) {
+        self.inner.pulse.leave();
         let seats = self.inner.seats();
-        join_all(seats.iter().map(|seat| hand_over(seat))).await;
+        let pulse = &self.inner.pulse;
+        let led = seats.iter().filter(|seat| seat.group.led().leading);
+        join_all(led.map(|seat| seat.hand_over(None, |node| pulse.can_lead(node)))).await;
         self.halt().await;
     }
 
@@ -308,26 +324,27 @@ impl Host {
                 proposer.shutdown().await;
             }
         }
-        join_all(seats.iter().map(|seat| seat.group.shutdown())).await;
-        // Peers' streams end here, so that the gRPC server can.
+        // Peers' streams end here, so that the gRPC server can, and so that no group is asked anything after its end.
         self.inner.service.close();
+        join_all(seats.iter().map(|seat| seat.group.shutdown())).await;
         let wal = self.inner.ground.wal.clone();
         // Joining a thread; it fails only if that thread panicked, which the panic hook has told.
         let _ = tokio::task::spawn_blocking(move || wal.close()).await;
     }
 }
 
-/// Gives one shard's leadership away, if it is here.
-async fn hand_over(seat: &Seat) {
-    if seat.group.leadership().borrow().leading {
-        let done = seat.group.give_leadership(seat.proposer.as_ref(), None).await;
-        tracing::debug!(shard = seat.group.shard.0, ?done, "handed over");
+impl Seat {
+    /// Gives the leadership, if it is here, to a node that is `fit`, to the one `wished` for if possible.
+    pub(crate) async fn hand_over(&self, wished: Option<NodeId>, fit: impl Fn(NodeId) -> bool) -> Result<(), String> {
+        let done = self.group.give_leadership(self.proposer.as_ref(), wished, fit).await;
+        tracing::debug!(shard = self.group.shard.0, ?done, "handed over");
+        done
     }
 }
 
 fn status(seat: &Seat) -> GroupStatus {
-    // Cloned: a borrow would hold up the group for as long as the digest takes.
-    let metrics = seat.group.raft.metrics().borrow_watched().clone();
+    let metrics = seat.group.raft.metrics();
+    let metrics = metrics.borrow_watched();
     let role = match (&metrics.running_state, metrics.state) {
         (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
         (_, ServerState::Leader) => Role::Leader,
@@ -346,11 +363,11 @@ fn status(seat: &Seat) -> GroupStatus {
         leader,
         applied: state.applied,
         last_log: metrics.last_log_index.unwrap_or(0),
-        snapshot: metrics.snapshot.map_or(0, |id| id.index),
-        purged: metrics.purged.map_or(0, |id| id.index),
-        digest: state.digest(),
+        snapshot: metrics.snapshot.as_ref().map_or(0, |id| id.index),
+        purged: metrics.purged.as_ref().map_or(0, |id| id.index),
         top: state.shard.top(),
         held_total_ms: seat.proposer.as_ref().map_or(0, ProposerHandle::held_total_ms),
+        resting: seat.group.rest.is_resting(),
         replicas: metrics.membership_config.nodes().map(|(_, home)| home.node()).collect(),
     }
 }

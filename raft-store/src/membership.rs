@@ -85,6 +85,7 @@ impl Group {
         let guard: Precondition<TypeConfig> = Precondition::LastMembershipLogId {
             last_membership_log_id: seen,
         };
+        self.up().await;
         let changed = self.raft.change_membership_if(change, retain, [guard]);
         match tokio::time::timeout(CHANGE_PATIENCE, changed).await {
             Ok(Ok(_)) => Ok(()),
@@ -93,11 +94,13 @@ impl Group {
         }
     }
 
-    /// Gives leadership to a voter on `to`, or to any that has the whole log. Intake stands still for as long as it takes.
+    /// Gives leadership to a voter that has the whole log, on a node that is `fit`: on the one `wished` for, if it is one of
+    /// them. Intake stands still for as long as it takes, and goes on here if nobody took over.
     pub(crate) async fn give_leadership(
         &self,
         proposer: Option<&ProposerHandle>,
-        to: Option<NodeId>,
+        wished: Option<NodeId>,
+        fit: impl Fn(NodeId) -> bool,
     ) -> Result<(), String> {
         if !self.leadership().borrow().leading {
             return Err("it doesn't lead".into());
@@ -105,7 +108,9 @@ impl Group {
         if let Some(proposer) = proposer {
             proposer.quiesce().await;
         }
-        let target = self.heir(to).or_else(|| self.heir(None));
+        let target = self
+            .heir(|node| Some(node) == wished && fit(node))
+            .or_else(|| self.heir(&fit));
         let done = match target {
             Some(target) => self.transfer(target).await,
             None => Err("no other voter has the whole log".into()),
@@ -130,14 +135,14 @@ impl Group {
         }
     }
 
-    /// A voter, on `node` if one is named, that has the whole log.
-    fn heir(&self, node: Option<NodeId>) -> Option<u64> {
+    /// A voter on a node that is `fit`, that has the whole log.
+    fn heir(&self, fit: impl Fn(NodeId) -> bool) -> Option<u64> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let lag = lag(&metrics);
         let there = |voter: &u64| {
             let home = metrics.membership_config.get_node(voter).map(|home| home.node());
-            *voter != self.id && (node.is_none() || home == node) && lag.get(&ReplicaId(*voter)) == Some(&0)
+            *voter != self.id && home.is_some_and(&fit) && lag.get(&ReplicaId(*voter)) == Some(&0)
         };
         metrics.membership_config.voter_ids().find(there)
     }

@@ -29,6 +29,12 @@ const MOVES: &str = "rushroom_moves_under_way";
 const GOALS: &str = "rushroom_moves_shards_to_go";
 const WORK: &str = "rushroom_moves_work_total";
 const WORK_TIME: &str = "rushroom_moves_work_seconds";
+const RESTING: &str = "rushroom_raft_resting_groups";
+const WOKEN: &str = "rushroom_raft_woken_total";
+const STOOD: &str = "rushroom_raft_elections_stood_total";
+const HEARTBEATS: &str = "rushroom_raft_heartbeats_total";
+const HOME: &str = "rushroom_raft_leaders_sent_home_total";
+const PEERS: &str = "rushroom_raft_peers_alive";
 const FSYNC: &str = "rushroom_wal_fsync_seconds";
 const FSYNCED: &str = "rushroom_wal_fsynced_bytes_total";
 const BATCH: &str = "rushroom_wal_fsync_batch_records";
@@ -97,7 +103,29 @@ pub fn describe() {
         Unit::Count,
         "Followers that fell behind and were brought up from the event log"
     );
+    describe_pulse();
     describe_wal();
+}
+
+fn describe_pulse() {
+    describe_gauge!(RESTING, Unit::Count, "Replicas here that rest: no ticks, no heartbeats");
+    describe_counter!(
+        WOKEN,
+        Unit::Count,
+        "Replicas that rested and were woken, by what for: proposal, vote, came (a node), start, orphan (leader lost), asked"
+    );
+    describe_counter!(STOOD, Unit::Count, "Times that a replica here stood for election");
+    describe_counter!(
+        HEARTBEATS,
+        Unit::Count,
+        "Rounds of heartbeats said by groups led here; beats of a live shard make them needless"
+    );
+    describe_counter!(
+        HOME,
+        Unit::Count,
+        "Leaderships handed from here to the node that the map prefers"
+    );
+    describe_gauge!(PEERS, Unit::Count, "Other nodes whose pulse comes");
 }
 
 fn describe_wal() {
@@ -232,6 +260,36 @@ pub fn followers(change: i32) {
 /// A follower fell behind its buffer and was brought up from the event log.
 pub fn resync() {
     counter!(RESYNCS).increment(1);
+}
+
+/// So many replicas rest.
+pub fn resting(count: u64) {
+    gauge!(RESTING).set(count as f64);
+}
+
+/// A replica that rested was woken.
+pub fn woken(by: &'static str) {
+    counter!(WOKEN, "by" => by).increment(1);
+}
+
+/// A replica stood for election.
+pub fn stood() {
+    counter!(STOOD).increment(1);
+}
+
+/// A leader said a heartbeat to all its followers.
+pub fn heartbeat() {
+    counter!(HEARTBEATS).increment(1);
+}
+
+/// A leadership goes to the node that the map prefers.
+pub fn sent_home() {
+    counter!(HOME).increment(1);
+}
+
+/// So many other nodes live.
+pub fn peers_alive(count: usize) {
+    gauge!(PEERS).set(count as f64);
 }
 
 /// One fdatasync of the log took `seconds` for `records` and `bytes`.

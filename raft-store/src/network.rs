@@ -12,6 +12,7 @@
 use crate::{
     codec::BadWire,
     peers::{CallError, Calling, Class, Peers},
+    rest::Rest,
     types::{Home, SnapshotBytes, TypeConfig, Vote},
     wire,
 };
@@ -46,6 +47,8 @@ const CHUNK: usize = 256 * 1024;
 pub(crate) struct Network {
     pub(crate) peers: Arc<Peers>,
     pub(crate) group: u32,
+    /// A group that says anything is awake.
+    pub(crate) rest: Arc<Rest>,
 }
 
 impl Network {
@@ -53,6 +56,7 @@ impl Network {
         Way {
             peers: self.peers.clone(),
             group: self.group,
+            rest: self.rest.clone(),
             target,
             node: home.node(),
             class,
@@ -80,6 +84,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub(crate) struct Way {
     peers: Arc<Peers>,
     group: u32,
+    rest: Arc<Rest>,
     target: u64,
     node: NodeId,
     class: Class,
@@ -110,6 +115,7 @@ static SESSION: AtomicU64 = AtomicU64::new(1);
 
 impl Way {
     fn start(&self, class: Class, body: request::Body, ttl: Duration) -> Result<Calling, CallError> {
+        self.rest.stir();
         self.peers.call(self.node, class, self.group, self.target, body, ttl)
     }
 
@@ -124,6 +130,7 @@ impl Way {
         vote: Vote,
         snapshot: SnapshotOf<TypeConfig, SnapshotBytes>,
     ) -> Result<Vote, CallError> {
+        self.rest.stir();
         let channel = self.peers.channel(self.node, Class::Snapshot)?;
         let body = snapshot.snapshot.0;
         let head = pb::SnapshotHead {
@@ -335,7 +342,8 @@ mod tests {
             .local_addr()
             .unwrap();
         peers.set_addresses([(NodeId(2), free.to_string())]);
-        let mut network = Network { peers, group: 1 };
+        let rest = Arc::new(Rest::new(tokio::time::Instant::now()));
+        let mut network = Network { peers, group: 1, rest };
         let option = || RPCOption::new(Duration::from_millis(50));
         let request = || VoteRequest::new(Vote::new(2, 1), None);
         for node in [2, 3] {

@@ -39,7 +39,7 @@ impl Default for Options {
         Options {
             node: NodeId(1),
             dir: PathBuf::from("data"),
-            shards: 16,
+            shards: 128,
             founders: Vec::new(),
             wal: wal::Options::default(),
             raft: RaftOptions::default(),
@@ -56,12 +56,18 @@ impl Default for Options {
 /// Elections, heartbeats, deadlines, compaction of each group.
 #[derive(Clone, Debug)]
 pub struct RaftOptions {
-    /// Pace of a leader's heartbeats.
+    /// Pace of a node's pulse, and of a leader's heartbeats while they are due.
     pub heartbeat: Duration,
-    /// Least random wait of a follower that stands, after `election_max` of silence.
+    /// Half of it lies between two in the order of succession.
     pub election_min: Duration,
-    /// Most of it; also the silence itself (a leader's lease).
+    /// The silence after which a follower stands; a leader's lease, and a node's.
     pub election_max: Duration,
+    /// A shard with nothing to do rests after so long. Zero: never.
+    pub rest_after: Duration,
+    /// A leadership that isn't where the map wants it goes there when that node has lived for so long and nothing is to do.
+    pub home_after: Duration,
+    /// A shard with a scheduled start is awake so long before it.
+    pub wake_ahead: Duration,
     /// Ask before standing, so that a node that comes back from a cut doesn't unseat a good leader.
     pub pre_vote: bool,
     /// A connection, a vote or a heartbeat that takes longer has failed.
@@ -97,6 +103,9 @@ impl Default for RaftOptions {
             heartbeat: Duration::from_millis(50),
             election_min: Duration::from_millis(150),
             election_max: Duration::from_millis(300),
+            rest_after: Duration::from_secs(2),
+            home_after: Duration::from_secs(10),
+            wake_ahead: Duration::from_secs(5),
             pre_vote: true,
             rpc: Duration::from_millis(300),
             append_rpc: Duration::from_secs(1),

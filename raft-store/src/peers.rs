@@ -10,6 +10,8 @@
 //! its backoff: nothing is queued for a peer that isn't there. What waits for one stream is put into one message, so that
 //! the heartbeats of all groups to one node cost about one frame.
 //!
+//! Pulses (`pulse`) go one way, on a stream of their own: what can't be sent is dropped, since only the newest counts.
+//!
 //! Every call has a deadline of its own; an answer that comes later is dropped.
 //!
 //! Deliberately absent: retries (openraft's), encryption (the channel's, once nodes leave the loopback).
@@ -17,7 +19,7 @@
 use crate::options::RaftOptions;
 use parking_lot::{Mutex, RwLock};
 use placement::NodeId;
-use proto::raft::v1::{Request, Requests, Response, Responses, raft_client::RaftClient, request, response};
+use proto::raft::v1::{NodePulse, Request, Requests, Response, Responses, raft_client::RaftClient, request, response};
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
@@ -25,6 +27,9 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
+
+/// Pulses that wait for one peer: more would be stale.
+const PULSES_MAX: usize = 8;
 
 /// What shares a stream.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -81,6 +86,7 @@ pub(crate) struct Peers {
     options: RaftOptions,
     addresses: RwLock<BTreeMap<NodeId, String>>,
     links: Mutex<BTreeMap<(NodeId, Class), mpsc::Sender<Call>>>,
+    pulses: Mutex<BTreeMap<NodeId, mpsc::Sender<NodePulse>>>,
     channels: Mutex<HashMap<(NodeId, Class), (String, Channel)>>,
 }
 
@@ -90,6 +96,7 @@ impl Peers {
             options,
             addresses: RwLock::default(),
             links: Mutex::default(),
+            pulses: Mutex::default(),
             channels: Mutex::default(),
         }
     }
@@ -127,6 +134,22 @@ impl Peers {
             deadline: tokio::time::Instant::now() + ttl,
             ttl,
         })
+    }
+
+    /// All nodes that have an address.
+    pub(crate) fn nodes(&self) -> Vec<NodeId> {
+        self.addresses.read().keys().copied().collect()
+    }
+
+    /// Sends a pulse. It is lost if there is no way: the next one says more.
+    pub(crate) fn pulse(self: &std::sync::Arc<Self>, node: NodeId, pulse: NodePulse) {
+        let mut pulses = self.pulses.lock();
+        let link = pulses.entry(node).or_insert_with(|| {
+            let (tx, rx) = mpsc::channel(PULSES_MAX);
+            tokio::spawn(run_pulses(std::sync::Arc::downgrade(self), node, rx));
+            tx
+        });
+        let _ = link.try_send(pulse);
     }
 
     fn link(self: &std::sync::Arc<Self>, node: NodeId, class: Class) -> mpsc::Sender<Call> {
@@ -183,6 +206,41 @@ impl Peers {
             }),
             Err(_) => Err(CallError::Unreachable("no connection in time".into())),
         }
+    }
+}
+
+/// Carries pulses to one peer; dials again after a while when there is no way.
+async fn run_pulses(peers: std::sync::Weak<Peers>, node: NodeId, mut pulses: mpsc::Receiver<NodePulse>) {
+    loop {
+        let Some(strong) = peers.upgrade() else { return };
+        let pause = strong.options.heartbeat * 2;
+        let channel = strong.channel(node, Class::Control);
+        drop(strong);
+        if let Ok(channel) = channel {
+            let (tx, rx) = mpsc::channel(PULSES_MAX);
+            let mut client = RaftClient::new(channel);
+            let mut said = std::pin::pin!(client.pulse(ReceiverStream::new(rx)));
+            let over = loop {
+                tokio::select! {
+                    ended = &mut said => {
+                        let why = ended.err();
+                        tracing::debug!(node = node.0, ?why, "the pulse to a peer ended");
+                        break false;
+                    }
+                    pulse = pulses.recv() => match pulse {
+                        // A way that is stuck loses pulses, as one that is down does.
+                        Some(pulse) => drop(tx.try_send(pulse)),
+                        None => break true,
+                    },
+                }
+            };
+            if over {
+                return;
+            }
+        }
+        tokio::time::sleep(pause).await;
+        // What was said meanwhile is stale.
+        while pulses.try_recv().is_ok() {}
     }
 }
 

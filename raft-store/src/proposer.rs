@@ -161,6 +161,11 @@ impl ProposerHandle {
             .is_some_and(|office| office.clock().is_strained())
     }
 
+    /// Whether nothing waits here and nothing flies. To be asked under the state's lock, if that is wanted too.
+    pub fn is_still(&self) -> bool {
+        self.shared.office.lock().as_ref().is_none_or(Office::is_still)
+    }
+
     /// Pauses intake (at most `SHUT_MAX`) until nothing waits or flies, so that a hand-over finds a follower with the
     /// last index. True if it became still; intake comes back by itself in any case, so a hand-over that fails leaves
     /// no silent shard.

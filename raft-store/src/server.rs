@@ -4,7 +4,11 @@
 //!   Control stream --> each request in a task of its own, bounded ----------.
 //!   Append stream  --> per group and session, in order, to stream_append ---+--> answers, gathered into messages
 //!   Snapshot       --> checked, then installed
+//!   Pulse stream   --> one after the other, to `pulse`
 //! ```
+//!
+//! Whatever is asked of a replica wakes it. A vote is refused in its name while its leader's node lives and it rested:
+//! see `pulse`.
 //!
 //! A request names the replica that it is for. A node that holds another replica of that group (a newer one, say, after
 //! its disk was replaced) refuses: a vote given under an id that isn't ours could count twice.
@@ -12,13 +16,18 @@
 //! Deliberately absent: who may connect (the listener's business, in `node`).
 
 use crate::{
+    group::Group,
+    pulse::Pulse,
     state_machine::StateMachine,
     types::{SnapshotBytes, TypeConfig},
     wire,
 };
 use bytes::BytesMut;
 use futures_util::{StreamExt, stream::BoxStream};
-use openraft::Raft as OpenRaft;
+use openraft::{
+    Raft as OpenRaft,
+    raft::{StreamAppendError, StreamAppendResult},
+};
 use parking_lot::{Mutex, RwLock};
 use proto::raft::v1::{self as pb, raft_server::Raft, request, response};
 use std::{
@@ -49,7 +58,7 @@ pub(crate) type Handle = OpenRaft<TypeConfig, StateMachine>;
 /// The groups of this node, as its server finds them.
 #[derive(Clone, Default)]
 pub(crate) struct Groups {
-    open: Arc<RwLock<HashMap<u32, (u64, Handle)>>>,
+    open: Arc<RwLock<HashMap<u32, Arc<Group>>>>,
     closed: CancellationToken,
 }
 
@@ -60,8 +69,8 @@ impl Groups {
         self.open.write().clear();
     }
 
-    pub(crate) fn insert(&self, group: u32, replica: u64, raft: Handle) {
-        self.open.write().insert(group, (replica, raft));
+    pub(crate) fn insert(&self, group: Arc<Group>) {
+        self.open.write().insert(group.shard.0, group);
     }
 
     /// A replica that moved away answers no one any more.
@@ -69,19 +78,26 @@ impl Groups {
         self.open.write().remove(&group);
     }
 
-    fn find(&self, group: u32, replica: u64) -> Result<Handle, String> {
-        match self.open.read().get(&group) {
-            Some((here, raft)) if *here == replica => Ok(raft.clone()),
-            Some((here, _)) => Err(format!("group {group}: replica {here} is here, not {replica}")),
+    /// Whatever replica of a group is here.
+    pub(crate) fn of(&self, group: u32) -> Option<Arc<Group>> {
+        self.open.read().get(&group).cloned()
+    }
+
+    /// The replica that is meant.
+    pub(crate) fn find(&self, group: u32, replica: u64) -> Result<Arc<Group>, String> {
+        match self.of(group) {
+            Some(here) if here.id == replica => Ok(here),
+            Some(here) => Err(format!("group {group}: replica {} is here, not {replica}", here.id)),
             None => Err(format!("group {group} is not here")),
         }
     }
 }
 
 /// The service that `node` mounts.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct RaftService {
     pub(crate) groups: Groups,
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 type Answers = mpsc::Sender<pb::Response>;
@@ -96,7 +112,7 @@ impl Raft for RaftService {
         requests: Request<Streaming<pb::Requests>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
         let (answers, out) = answers();
-        let work = control(self.groups.clone(), requests.into_inner(), answers);
+        let work = control(self.clone(), requests.into_inner(), answers);
         tokio::spawn(self.groups.closed.clone().run_until_cancelled_owned(work));
         Ok(Response::new(out))
     }
@@ -115,6 +131,18 @@ impl Raft for RaftService {
         let vote = install(&self.groups, chunks.into_inner()).await?;
         Ok(Response::new(vote))
     }
+
+    async fn pulse(&self, pulses: Request<Streaming<pb::NodePulse>>) -> Result<Response<pb::PulseEnd>, Status> {
+        let mut pulses = pulses.into_inner();
+        let work = async {
+            while let Some(pulse) = pulses.message().await? {
+                self.pulse.take(pulse);
+            }
+            Ok(Response::new(pb::PulseEnd {}))
+        };
+        let done = self.groups.closed.run_until_cancelled(work).await;
+        done.unwrap_or_else(|| Err(Status::unavailable("this node stops")))
+    }
 }
 
 fn answers() -> (Answers, BoxStream<'static, Result<pb::Responses, Status>>) {
@@ -123,17 +151,17 @@ fn answers() -> (Answers, BoxStream<'static, Result<pb::Responses, Status>>) {
     (tx, out.map(|responses| Ok(pb::Responses { responses })).boxed())
 }
 
-async fn control(groups: Groups, mut requests: Streaming<pb::Requests>, answers: Answers) {
+async fn control(service: RaftService, mut requests: Streaming<pb::Requests>, answers: Answers) {
     let working = Arc::new(Semaphore::new(CONTROL_MAX));
     while let Ok(Some(message)) = requests.message().await {
         for request in message.requests {
             let Ok(permit) = working.clone().acquire_owned().await else {
                 return;
             };
-            let (groups, answers) = (groups.clone(), answers.clone());
+            let (service, answers) = (service.clone(), answers.clone());
             tokio::spawn(async move {
                 let call = request.call;
-                let body = serve(&groups, request).await.unwrap_or_else(response::Body::Refused);
+                let body = serve(&service, request).await.unwrap_or_else(response::Body::Refused);
                 // The peer has gone: so has its question.
                 let _ = answers.send(pb::Response { call, body: Some(body) }).await;
                 drop(permit);
@@ -142,12 +170,17 @@ async fn control(groups: Groups, mut requests: Streaming<pb::Requests>, answers:
     }
 }
 
-async fn serve(groups: &Groups, request: pb::Request) -> Result<response::Body, String> {
-    let raft = groups.find(request.group, request.to)?;
+async fn serve(service: &RaftService, request: pb::Request) -> Result<response::Body, String> {
+    let group = service.groups.find(request.group, request.to)?;
+    let raft = &group.raft;
+    guard(service, &group, request.body.as_ref())?;
     Ok(match request.body.ok_or("a request without content")? {
         request::Body::Vote(vote) => {
             let vote = wire::vote_request_from(vote).map_err(|bad| bad.to_string())?;
             let response = raft.vote(vote).await.map_err(|error| error.to_string())?;
+            if response.vote_granted {
+                group.rest.hear();
+            }
             response::Body::Vote(wire::vote_response_to(&response))
         }
         request::Body::PreVote(vote) => {
@@ -163,7 +196,9 @@ async fn serve(groups: &Groups, request: pb::Request) -> Result<response::Body, 
             if prev.is_none() && response.is_conflict() {
                 return Err("a conflict before the first entry".into());
             }
-            response::Body::Append(wire::appended_to(&response.into_stream_result(prev, last)))
+            let result = response.into_stream_result(prev, last);
+            hear(&group, &result);
+            response::Body::Append(wire::appended_to(&result))
         }
         request::Body::Transfer(transfer) => {
             let transfer = wire::transfer_from(transfer).map_err(|bad| bad.to_string())?;
@@ -176,10 +211,37 @@ async fn serve(groups: &Groups, request: pb::Request) -> Result<response::Body, 
     })
 }
 
+/// Wakes the group, or refuses in its name.
+fn guard(service: &RaftService, group: &Arc<Group>, body: Option<&request::Body>) -> Result<(), String> {
+    match body {
+        Some(request::Body::Vote(vote) | request::Body::PreVote(vote)) if !vote.leadership_transfer => {
+            if service.pulse.protects(group) {
+                return Err("the leader lives".into());
+            }
+        }
+        // Before openraft is asked: a replica that is about to stop must not take over.
+        Some(request::Body::Transfer(transfer)) if transfer.to == group.id && service.pulse.is_leaving() => {
+            return Err("this node is about to stop".into());
+        }
+        _ => {
+            group.rest.stir();
+        }
+    }
+    Ok(())
+}
+
+/// A leader's word was accepted, unless the replica knows a newer one.
+fn hear(group: &Group, result: &StreamAppendResult<TypeConfig>) {
+    if !matches!(result, Err(StreamAppendError::HigherVote(_))) {
+        group.rest.hear();
+    }
+}
+
 /// One run of appends to one group.
 struct Session {
     number: u64,
     requests: mpsc::Sender<(u64, pb::AppendRequest)>,
+    group: Arc<Group>,
 }
 
 async fn append(groups: Groups, mut requests: Streaming<pb::Requests>, answers: Answers) {
@@ -216,7 +278,7 @@ async fn pass_on(
         .get(&request.group)
         .is_some_and(|session| session.number == append.session);
     if !known {
-        let raft = groups.find(request.group, request.to)?;
+        let group = groups.find(request.group, request.to)?;
         let (tx, rx) = mpsc::channel(SESSION_MAX);
         // Replacing the old session closes its channel: it ends when it has answered what it took.
         sessions.insert(
@@ -224,21 +286,22 @@ async fn pass_on(
             Session {
                 number: append.session,
                 requests: tx,
+                group: group.clone(),
             },
         );
-        tokio::spawn(run_session(raft, rx, answers.clone()));
+        tokio::spawn(run_session(group, rx, answers.clone()));
     }
     match sessions.get(&request.group) {
-        Some(session) => session
-            .requests
-            .send((request.call, append))
-            .await
-            .map_err(|_| "the session has ended".into()),
+        Some(session) => {
+            session.group.rest.stir();
+            let sent = session.requests.send((request.call, append)).await;
+            sent.map_err(|_| "the session has ended".into())
+        }
         None => Err("the session has ended".into()),
     }
 }
 
-async fn run_session(raft: Handle, requests: mpsc::Receiver<(u64, pb::AppendRequest)>, answers: Answers) {
+async fn run_session(group: Arc<Group>, requests: mpsc::Receiver<(u64, pb::AppendRequest)>, answers: Answers) {
     let calls: Arc<Mutex<VecDeque<u64>>> = Arc::default();
     let input = ReceiverStream::new(requests).map({
         let calls = calls.clone();
@@ -251,11 +314,14 @@ async fn run_session(raft: Handle, requests: mpsc::Receiver<(u64, pb::AppendRequ
     let input = input
         .take_while(|request| std::future::ready(request.is_ok()))
         .filter_map(|r| std::future::ready(r.ok()));
-    let mut results = std::pin::pin!(raft.stream_append(input));
+    let mut results = std::pin::pin!(group.raft.stream_append(input));
     while let Some(result) = results.next().await {
         let Some(call) = calls.lock().pop_front() else { break };
         let body = match result {
-            Ok(result) => response::Body::Append(wire::appended_to(&result)),
+            Ok(result) => {
+                hear(&group, &result);
+                response::Body::Append(wire::appended_to(&result))
+            }
             Err(fatal) => response::Body::Refused(fatal.to_string()),
         };
         if answers.send(pb::Response { call, body: Some(body) }).await.is_err() {
@@ -277,7 +343,8 @@ async fn install(groups: &Groups, mut chunks: Streaming<pb::SnapshotChunk>) -> R
     let Some(pb::snapshot_chunk::Part::Head(head)) = first else {
         return Err(invalid("no head"));
     };
-    let raft = groups.find(head.group, head.to).map_err(Status::failed_precondition)?;
+    let group = groups.find(head.group, head.to).map_err(Status::failed_precondition)?;
+    group.rest.stir();
     let vote = wire::vote_from(head.vote).map_err(|bad| invalid(&bad.to_string()))?;
     let meta = head.meta.ok_or_else(|| invalid("no meta"))?;
     let meta = wire::snapshot_meta_from(meta).map_err(|bad| invalid(&bad.to_string()))?;
@@ -302,7 +369,8 @@ async fn install(groups: &Groups, mut chunks: Streaming<pb::SnapshotChunk>) -> R
         meta,
         snapshot: SnapshotBytes(body.freeze()),
     };
-    let response = raft.install_full_snapshot(vote, snapshot).await;
+    let response = group.raft.install_full_snapshot(vote, snapshot).await;
+    group.rest.hear();
     let response = response.map_err(|fatal| Status::unavailable(fatal.to_string()))?;
     Ok(pb::SnapshotReply {
         vote: Some(wire::vote_to(&response.vote)),

@@ -13,6 +13,7 @@
 use crate::{
     feed::Feed,
     log_store::LogStore,
+    marks::{self, Marks},
     snapshot::{self, Image, SnapshotFile},
     state::State,
     types::{
@@ -40,6 +41,8 @@ pub(crate) struct Replica {
     /// The cluster map, if this is shard 0.
     pub(crate) map: watch::Sender<Option<Arc<ClusterMap>>>,
     pub(crate) heard_top: Mutex<Instant>,
+    /// Digests of the state at places where all replicas take one.
+    pub(crate) marks: Mutex<Marks>,
 }
 
 impl Replica {
@@ -49,6 +52,7 @@ impl Replica {
             applied: watch::channel(state.applied).0,
             map: watch::channel(state.map.clone()).0,
             heard_top: Mutex::new(Instant::now()),
+            marks: Mutex::default(),
             state: RwLock::new(state),
         }
     }
@@ -166,7 +170,17 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
+            let index = entry.log_id.index;
             let answer = self.apply_one(entry);
+            if index.is_multiple_of(marks::EVERY) {
+                let digest = self.replica.state.read().digest();
+                // A state that diverged ends the replica: nothing that it says is true.
+                self.replica
+                    .marks
+                    .lock()
+                    .mark(index, digest)
+                    .map_err(io::Error::other)?;
+            }
             if let Some(responder) = responder {
                 responder.send(answer);
             }

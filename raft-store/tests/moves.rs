@@ -42,19 +42,8 @@ async fn agree(cluster: &Cluster, shard: ShardId) {
     cluster
         .until("the shard's replicas agree", |c| {
             let holders = nodes_of(c, shard);
-            let of = |node: &u64| {
-                c.running
-                    .get(node)?
-                    .host
-                    .status()
-                    .into_iter()
-                    .find(|g| g.shard == shard)
-            };
-            let states: Vec<_> = holders
-                .iter()
-                .map(of)
-                .map(|g| g.map(|g| (g.applied, g.digest)))
-                .collect();
+            let of = |node: &u64| c.running.get(node)?.host.digest(shard);
+            let states: Vec<_> = holders.iter().map(of).collect();
             states.iter().all(|state| state.is_some() && *state == states[0])
         })
         .await;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often roles are looked up: far below an election, so that a hint is never old for long.
+/// Roles are looked up when one changed, and not again within this time: an election of many shards is one look or two.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The `Host` as the servers see it.
@@ -79,7 +79,7 @@ impl Local for HostShards {
     }
 }
 
-/// What this node's replicas think of who leads: a copy taken every few milliseconds, so that asking costs a bid nothing.
+/// What this node's replicas think of who leads: a copy taken when it changes, so that asking costs a bid nothing.
 #[derive(Clone, Default)]
 pub(crate) struct Roles(Arc<ArcSwap<BTreeMap<ShardId, Role>>>);
 
@@ -100,9 +100,9 @@ impl Roles {
 
     /// Follows the host until it is dropped; `changed` is called whenever a leader changed.
     pub(crate) async fn follow(self, host: Host, changed: impl Fn() + Send) {
-        let mut look = tokio::time::interval(LOOK);
+        let mut changes = host.leadership_changes();
         loop {
-            look.tick().await;
+            changes.borrow_and_update();
             let newest: BTreeMap<_, _> = host
                 .leaders()
                 .into_iter()
@@ -111,6 +111,10 @@ impl Roles {
             if **self.0.load() != newest {
                 self.0.store(Arc::new(newest));
                 changed();
+            }
+            tokio::time::sleep(LOOK).await;
+            if changes.changed().await.is_err() {
+                return;
             }
         }
     }

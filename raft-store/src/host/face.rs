@@ -123,12 +123,12 @@ pub struct GroupStatus {
     pub snapshot: u64,
     /// Index up to which the log is gone.
     pub purged: u64,
-    /// Fingerprint of the state at `applied`.
-    pub digest: [u8; 32],
     /// The shard's newest stamp.
     pub top: Stamp,
     /// Bidding time that outages held back while this replica led, ms.
     pub held_total_ms: u64,
+    /// Whether it rests: nothing to do, no heartbeats.
+    pub resting: bool,
     /// The nodes that hold its replicas.
     pub replicas: Vec<NodeId>,
 }

@@ -23,6 +23,7 @@ use crate::{
     peers::Peers,
     port::Log,
     proposer::{Proposer, Wall},
+    pulse::{self, Pulse},
     server::Groups,
     types::Home,
     wal::{self, Wal, WalError},
@@ -34,7 +35,10 @@ use std::{
     fs::{File, TryLockError},
     io,
     path::Path,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -61,13 +65,25 @@ pub(super) async fn open(options: Options) -> Result<Host, OpenError> {
         raft: options.raft.clone(),
         limits: options.limits,
         failed: watch::channel(None).0,
+        began: tokio::time::Instant::now(),
+        led: watch::channel(0).0,
     };
+    let service = Groups::default();
+    let pulse = Pulse::new(
+        options.node,
+        ground.began,
+        &options.raft,
+        ground.peers.clone(),
+        service.clone(),
+    );
     let inner = Arc::new(Inner {
         options,
         ground,
         found: Mutex::new(found),
         seats: RwLock::default(),
-        service: Groups::default(),
+        seats_version: AtomicU64::new(0),
+        service,
+        pulse: Arc::new(pulse),
         map: watch::channel(Arc::new(ClusterMap::default())).0,
         waits: watch::channel(BTreeMap::new()).0,
         tasks: Mutex::new(JoinSet::new()),
@@ -179,6 +195,16 @@ async fn start(inner: &Arc<Inner>) -> Result<(), OpenError> {
         options.pace,
         inner.waits.clone(),
     ));
+    let weak = Arc::downgrade(inner);
+    tasks.spawn(pulse::run(inner.pulse.clone(), move |seen| {
+        let inner = weak.upgrade()?;
+        let version = inner.seats_version.load(Ordering::Acquire);
+        Some(pulse::Now {
+            version,
+            seats: (version != seen).then(|| inner.seats()),
+            map: inner.map.borrow().clone(),
+        })
+    }));
     tasks.spawn(follow_map(Arc::downgrade(inner), meta.replica.map.subscribe()));
     Ok(())
 }
@@ -234,7 +260,8 @@ pub(super) async fn seat(
             proposer,
         }),
     );
-    inner.service.insert(shard.0, id, group.raft.clone());
+    inner.seats_version.fetch_add(1, Ordering::Release);
+    inner.service.insert(group.clone());
     // In rendezvous order for a shard, in order of node for shard 0.
     let order: Vec<u64> = match inner.options.node {
         _ if shard == ShardId::META => members.keys().copied().collect(),

@@ -21,7 +21,7 @@ use futures_util::future::BoxFuture;
 use placement::{ClusterMap, NodeId, ReplicaId, ShardId, Work};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
 };
 
 /// Makes this node's seats those that the map gives it.
@@ -52,6 +52,7 @@ pub(super) async fn take_seats(inner: &Arc<Inner>, map: &ClusterMap) -> Result<(
 async fn leave_seat(inner: &Arc<Inner>, seat: &Seat) -> Result<(), String> {
     let group = &seat.group;
     inner.seats.write().remove(&group.shard);
+    inner.seats_version.fetch_add(1, Ordering::Release);
     inner.service.remove(group.shard.0);
     if let Some(proposer) = &seat.proposer {
         proposer.shutdown().await;
@@ -80,12 +81,10 @@ impl Here for Own {
     fn work(&self, shard: ShardId, work: Work, seen: Option<LogId>) -> BoxFuture<'static, Result<(), String>> {
         let inner = self.0.clone();
         Box::pin(async move {
-            let seat = inner
-                .upgrade()
-                .and_then(|inner| inner.seat(shard))
-                .ok_or("no replica of that shard here")?;
+            let inner = inner.upgrade().ok_or("this node is stopping")?;
+            let seat = inner.seat(shard).ok_or("no replica of that shard here")?;
             match work {
-                Work::HandOver(to) => seat.group.give_leadership(seat.proposer.as_ref(), to).await,
+                Work::HandOver(to) => seat.hand_over(to, |node| inner.pulse.can_lead(node)).await,
                 work => seat.group.change(work, seen).await,
             }
         })

@@ -33,6 +33,8 @@ pub struct Cluster {
     /// Nodes that joined later, and the replicas of shard 0 by which they did.
     pub joined: BTreeMap<u64, (Node, ReplicaId)>,
     pub running: BTreeMap<u64, Running>,
+    /// A node that remembers by other bounds than the rest, to plant a state that diverges.
+    pub odd: Option<(u64, auction::Limits)>,
     listeners: BTreeMap<u64, std::net::TcpListener>,
 }
 
@@ -64,6 +66,7 @@ impl Cluster {
             moves: Limits::default(),
             joined: BTreeMap::new(),
             running: BTreeMap::new(),
+            odd: None,
             listeners,
         }
     }
@@ -112,6 +115,10 @@ impl Cluster {
                 ..wal::Options::default()
             },
             raft: self.raft.clone(),
+            limits: self
+                .odd
+                .filter(|odd| odd.0 == id)
+                .map_or_else(auction::Limits::default, |odd| odd.1),
             ..Options::default()
         }
     }
@@ -250,13 +257,7 @@ impl Cluster {
     /// Waits until every running replica of a shard has applied the same log, and compares states.
     pub async fn agree(&self, shard: ShardId) {
         self.until("replicas agree", |cluster| {
-            let of = |r: &Running| r.host.status().into_iter().find(|g| g.shard == shard);
-            let states: Vec<_> = cluster
-                .running
-                .values()
-                .map(of)
-                .map(|g| g.map(|g| (g.applied, g.digest)))
-                .collect();
+            let states: Vec<_> = cluster.running.values().map(|r| r.host.digest(shard)).collect();
             states.iter().all(|state| state.is_some() && *state == states[0])
         })
         .await;

@@ -1,0 +1,255 @@
+//! One sign of life for each pair of nodes, and the one clock that all groups of a node share.
+//!
+//! openraft gives each group timers of its own: a replica that does nothing costs a tick every 10 ms and a heartbeat every
+//! 50. Those are off. Instead each node sends every other one a *pulse*, and one task looks at all replicas here, at half
+//! a pulse's pace, and does what `watch` says.
+//!
+//! ```text
+//!   node A                                   node B
+//!   look --Pulse{life, asks, wake}---------> lives: A is here; its groups may rest: answers
+//!     |  <-------Pulse{life, answers}------- look
+//!     '--> heartbeats of all groups that need one, at once: they ride in one frame for each peer
+//! ```
+//!
+//! **Rest.** A leader with nothing to do asks its living followers to rest; a follower does so only at the leader's exact
+//! vote and last index, with all of it applied and no timer pending. When all have said yes, the leader rests. From
+//! then on nothing is sent and nothing is looked at but one flag. A shard wakes
+//! - when anything is proposed or any message of the group goes or comes (`rest`);
+//! - at each follower, when its leader's node is lost or lives another life: the followers stand in order of succession;
+//! - at the leader, when a follower's node comes (back): whoever was away must hear who leads before it stands itself;
+//! - at every replica, five seconds before a scheduled start, by wall time.
+//!
+//! **Why a dead leader can't go unseen.** A follower that rests watches the node that it heard the leader from. If that
+//! leader still leads, it is at that node: leadership moves only by votes, and a vote is a message, which wakes. So
+//! either the node lives in the same life and the leader with it, or the follower stands. A live auction has a timer, a
+//! timer needs an entry, and an entry is a message: no replica of its shard rests at all.
+//!
+//! Who was told of a loss of many leaders, or of many shards to wake, takes so many at a look: elections and heartbeats
+//! come in a row, not in a heap.
+//!
+//! Deliberately absent: the decisions (`lives`, `watch`, `balance`: values in, values out), and openraft's own timers.
+
+mod balance;
+pub(crate) mod lives;
+mod rounds;
+mod view;
+pub(crate) mod watch;
+
+use crate::{
+    group::Group, host::Seat, metrics, options::RaftOptions, peers::Peers, proposer::ProposerHandle, server::Groups,
+    wire,
+};
+use lives::Lives;
+use parking_lot::Mutex;
+use placement::NodeId;
+use proto::raft::v1 as pb;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::time::Instant;
+
+pub(crate) use rounds::{Now, run};
+
+/// What goes with the next pulse to a node.
+type Out = BTreeMap<NodeId, (Vec<pb::RestAsk>, Vec<pb::Mark>)>;
+
+/// A node's pulse: what it says, and whom it hears.
+pub(crate) struct Pulse {
+    me: NodeId,
+    /// This life of the process.
+    life: u64,
+    began: Instant,
+    options: watch::Options,
+    /// In ms.
+    wake_ahead: u64,
+    home: balance::Options,
+    raft: RaftOptions,
+    peers: Arc<Peers>,
+    groups: Groups,
+    lives: Mutex<Lives>,
+    /// Nodes that came, came back or started again since the last look.
+    anew: Mutex<BTreeSet<NodeId>>,
+    /// Answers to our questions since the last look.
+    answers: Mutex<Vec<pb::RestAnswer>>,
+    leaving: AtomicBool,
+}
+
+impl Pulse {
+    pub(crate) fn new(me: NodeId, began: Instant, raft: &RaftOptions, peers: Arc<Peers>, groups: Groups) -> Pulse {
+        let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let options = watch::Options {
+            pace: ms(raft.heartbeat).max(2),
+            fresh: ms(raft.election_max) / 2,
+            silence: ms(raft.election_max),
+            step: ms(raft.election_min) / 2,
+            rest_after: ms(raft.rest_after),
+        };
+        Pulse {
+            me,
+            life: rand::random(),
+            began,
+            options,
+            wake_ahead: ms(raft.wake_ahead),
+            home: balance::Options {
+                settled: ms(raft.home_after),
+                ..balance::Options::default()
+            },
+            raft: raft.clone(),
+            peers,
+            groups,
+            lives: Mutex::new(Lives::new(options.pace, options.silence, 0)),
+            anew: Mutex::default(),
+            answers: Mutex::default(),
+            leaving: AtomicBool::new(false),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// This node is about to stop: peers are told at once.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+        self.say(BTreeMap::new());
+    }
+
+    /// Whether this node is about to stop.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Whether a node may take a leadership: it lives, and doesn't leave.
+    pub(crate) fn can_lead(&self, node: NodeId) -> bool {
+        let lives = self.lives.lock();
+        !lives.leaves(node) && matches!(lives.known(self.now(), node), lives::Known::Alive { .. })
+    }
+
+    fn pulse(&self) -> pb::NodePulse {
+        pb::NodePulse {
+            node: self.me.0,
+            life: self.life,
+            leaving: self.is_leaving(),
+            ..pb::NodePulse::default()
+        }
+    }
+
+    /// One pulse to every other node, with what there is for it.
+    fn say(&self, mut out: Out) {
+        for node in self.peers.nodes() {
+            if node != self.me {
+                let (asks, marks) = out.remove(&node).unwrap_or_default();
+                let pulse = pb::NodePulse {
+                    asks,
+                    marks,
+                    ..self.pulse()
+                };
+                self.peers.pulse(node, pulse);
+            }
+        }
+    }
+
+    /// A peer's pulse came.
+    pub(crate) fn take(&self, pulse: pb::NodePulse) {
+        let node = NodeId(pulse.node);
+        if self.lives.lock().hear(self.now(), node, pulse.life, pulse.leaving) {
+            tracing::debug!(node = node.0, "a node is here");
+            self.anew.lock().insert(node);
+        }
+        for shard in &pulse.wake {
+            if let Some(group) = self.groups.of(*shard) {
+                self.speak(&group, "asked");
+            }
+        }
+        for mark in &pulse.marks {
+            if let Ok(group) = self.groups.find(mark.group, mark.to) {
+                group.compare(mark.index, &mark.digest);
+            }
+        }
+        if !pulse.answers.is_empty() {
+            self.answers.lock().extend(pulse.answers);
+        }
+        if !pulse.asks.is_empty() {
+            let answers = pulse.asks.into_iter().map(|ask| self.answer(node, ask)).collect();
+            self.peers.pulse(
+                node,
+                pb::NodePulse {
+                    answers,
+                    ..self.pulse()
+                },
+            );
+        }
+    }
+
+    /// A leader asks a replica here to rest.
+    fn answer(&self, from: NodeId, ask: pb::RestAsk) -> pb::RestAnswer {
+        let rests = self.groups.find(ask.group, ask.to).is_ok_and(|group| {
+            let seen = group.rest.stirs();
+            let at_leaders = wire::vote_from(ask.vote).is_ok_and(|vote| {
+                let last = ask.last.map(wire::log_id_from).transpose();
+                last.is_ok_and(|last| view::is_at(&group, from, &vote, last))
+            });
+            at_leaders && view::agrees(&group, &ask) && group.rest.rest(seen, self.wake_at(&group))
+        });
+        pb::RestAnswer {
+            group: ask.group,
+            ask: ask.ask,
+            rests,
+        }
+    }
+
+    /// When a shard must be awake for its next start, by wall time.
+    fn wake_at(&self, group: &Group) -> u64 {
+        let state = group.replica.state.read();
+        let next = state.shard.scheduled().next();
+        next.map_or(u64::MAX, |(_, start, _)| start.saturating_sub(self.wake_ahead))
+    }
+
+    /// Whether nothing waits, nothing flies, no timer pends and no start is near.
+    fn is_still(&self, seat: &Seat, wall: u64) -> bool {
+        let state = seat.group.replica.state.read();
+        let next = state.shard.scheduled().next();
+        let near = next.is_some_and(|(_, start, _)| start <= wall.saturating_add(2 * self.wake_ahead));
+        !near && !state.shard.has_timers() && seat.proposer.as_ref().is_none_or(ProposerHandle::is_still)
+    }
+
+    /// Wakes a replica here, and has it say so if it leads.
+    fn speak(&self, group: &Arc<Group>, why: &'static str) {
+        if group.rest.stir() {
+            metrics::woken(why);
+        }
+        if group.led().leading {
+            group.rest.shield(self.options.silence);
+            let group = group.clone();
+            // An error means that the group has stopped: `group` tells the host.
+            tokio::spawn(async move { drop(group.raft.trigger().heartbeat().await) });
+        }
+    }
+
+    /// Someone asks for a replica's vote. True: it must not be given, since the leader lives; it is told to speak.
+    pub(crate) fn protects(&self, group: &Arc<Group>) -> bool {
+        let rested = group.rest.stir();
+        if !rested {
+            return group.rest.is_shielded();
+        }
+        metrics::woken("vote");
+        let leader = group.led();
+        if leader.leading {
+            self.speak(group, "vote");
+            return true;
+        }
+        let Some(node) = leader.leader else { return false };
+        let silence = self.lives.lock().silence_of(self.now(), node);
+        let lives = silence.is_some_and(|ms| ms < self.options.fresh);
+        if lives {
+            group.rest.shield(self.options.silence);
+            let wake = vec![group.shard.0];
+            self.peers.pulse(node, pb::NodePulse { wake, ..self.pulse() });
+        }
+        lives
+    }
+}

@@ -1,0 +1,238 @@
+//! Who lives: one lease for each peer, which stands for all groups at once.
+//!
+//! A peer lives while its pulses come; `silence` without one, and it is lost. A pulse names the *life* of its process:
+//! another number means that it started again, and that whatever it led before, it leads no more.
+//!
+//! ```text
+//!   unknown --pulse--> alive --silence--> lost --pulse--> alive (since now)
+//!                        '---- pulse of another life ---> alive (since now)
+//! ```
+//!
+//! **We may be the one that was away.** A process that was frozen finds every peer silent and none at fault. So a look
+//! that comes late gives all peers the time that nobody listened.
+//!
+//! Values in, values out; time is an argument. Deliberately absent: sockets, groups.
+
+use placement::NodeId;
+use std::collections::BTreeMap;
+
+/// A look this many paces after the last one means that this process stood still.
+const LATE_PACES: u64 = 4;
+/// A peer that never spoke counts as lost once we have listened for so many silences.
+const UNKNOWN_SILENCES: u64 = 3;
+
+#[derive(Debug)]
+struct Peer {
+    life: u64,
+    heard: u64,
+    /// When it came, came back, or started again.
+    since: u64,
+    lost_at: Option<u64>,
+    leaving: bool,
+}
+
+/// What is known of a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Known {
+    /// Never heard, and it may still be starting.
+    Unknown,
+    /// Its pulses come, since this moment.
+    Alive {
+        /// Without a gap, in one life.
+        since: u64,
+    },
+    /// They don't, since this moment.
+    Lost {
+        /// When that was seen.
+        at: u64,
+    },
+}
+
+/// The leases of all peers.
+#[derive(Debug)]
+pub(crate) struct Lives {
+    pace: u64,
+    silence: u64,
+    began: u64,
+    looked: u64,
+    peers: BTreeMap<NodeId, Peer>,
+    changes: u64,
+}
+
+impl Lives {
+    /// Nobody is known. `pace`: how often a peer's pulse comes; `silence`: without it so long, it is lost. In ms.
+    pub(crate) fn new(pace: u64, silence: u64, now: u64) -> Lives {
+        Lives {
+            pace,
+            silence,
+            began: now,
+            looked: now,
+            peers: BTreeMap::new(),
+            changes: 0,
+        }
+    }
+
+    /// A pulse came. True: the peer is here as it wasn't before (new, back, or in another life).
+    pub(crate) fn hear(&mut self, now: u64, node: NodeId, life: u64, leaving: bool) -> bool {
+        let known = self.peers.entry(node).or_insert(Peer {
+            life,
+            heard: now,
+            since: now,
+            lost_at: Some(now),
+            leaving,
+        });
+        let anew = known.lost_at.is_some() || known.life != life;
+        if anew {
+            (known.life, known.since, known.lost_at) = (life, now, None);
+        }
+        self.changes += u64::from(anew || known.leaving != leaving);
+        (known.heard, known.leaving) = (now, leaving);
+        anew
+    }
+
+    /// Takes a look at `now`; tells who was lost.
+    pub(crate) fn look(&mut self, now: u64) -> Vec<NodeId> {
+        let gap = now.saturating_sub(self.looked);
+        self.looked = now;
+        let away = if gap > self.pace * LATE_PACES { gap } else { 0 };
+        let mut lost = Vec::new();
+        for (node, peer) in &mut self.peers {
+            peer.heard = (peer.heard + away).min(now);
+            if peer.lost_at.is_none() && now - peer.heard >= self.silence {
+                peer.lost_at = Some(now);
+                lost.push(*node);
+            }
+        }
+        self.changes += lost.len() as u64;
+        lost
+    }
+
+    /// What is known of a peer.
+    pub(crate) fn known(&self, now: u64, node: NodeId) -> Known {
+        match self.peers.get(&node) {
+            Some(Peer { lost_at: Some(at), .. }) => Known::Lost { at: *at },
+            Some(Peer { since, .. }) => Known::Alive { since: *since },
+            None if now < self.began + self.silence * UNKNOWN_SILENCES => Known::Unknown,
+            None => Known::Lost { at: self.began },
+        }
+    }
+
+    /// How long a peer has said nothing; `None`: it never did.
+    pub(crate) fn silence_of(&self, now: u64, node: NodeId) -> Option<u64> {
+        self.peers.get(&node).map(|peer| now.saturating_sub(peer.heard))
+    }
+
+    /// Whether a peer said that it is about to stop.
+    pub(crate) fn leaves(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.leaving)
+    }
+
+    /// Rises with every change of anyone's state.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// How many peers live.
+    pub(crate) fn alive(&self) -> usize {
+        self.peers.values().filter(|peer| peer.lost_at.is_none()).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId(1);
+
+    fn lives() -> Lives {
+        Lives::new(50, 300, 1_000)
+    }
+
+    /// What happens, when; and what is known of the peer then.
+    enum Step {
+        Pulse(u64),
+        Look,
+    }
+    use Step::{Look, Pulse};
+
+    #[test]
+    fn a_peer_lives_by_its_pulses() {
+        let alive = |since| Known::Alive { since };
+        let lost = |at| Known::Lost { at };
+        for (name, steps, known) in [
+            ("never heard", vec![(1_100, Look)], Known::Unknown),
+            ("never heard, for long", vec![(1_900, Look)], lost(1_000)),
+            ("heard", vec![(1_050, Pulse(7)), (1_100, Look)], alive(1_050)),
+            (
+                "silent, not yet lost",
+                vec![(1_050, Pulse(7)), (1_150, Look), (1_250, Look), (1_349, Look)],
+                alive(1_050),
+            ),
+            (
+                "silent, lost",
+                vec![(1_050, Pulse(7)), (1_150, Look), (1_250, Look), (1_350, Look)],
+                lost(1_350),
+            ),
+            (
+                "back",
+                vec![
+                    (1_050, Pulse(7)),
+                    (1_200, Look),
+                    (1_350, Look),
+                    (1_500, Look),
+                    (1_600, Pulse(7)),
+                ],
+                alive(1_600),
+            ),
+            (
+                "another life, without a gap",
+                vec![(1_050, Pulse(7)), (1_100, Pulse(8))],
+                alive(1_100),
+            ),
+            (
+                "we were frozen for two seconds",
+                vec![(1_050, Pulse(7)), (1_100, Look), (3_100, Look)],
+                alive(1_050),
+            ),
+            (
+                "we were frozen, and the peer is silent since",
+                vec![
+                    (1_050, Pulse(7)),
+                    (1_100, Look),
+                    (3_100, Look),
+                    (3_250, Look),
+                    (3_349, Look),
+                    (3_350, Look),
+                ],
+                lost(3_350),
+            ),
+        ] {
+            let mut lives = lives();
+            let mut now = 0;
+            for (at, step) in steps {
+                now = at;
+                match step {
+                    Pulse(life) => drop(lives.hear(at, A, life, false)),
+                    Look => drop(lives.look(at)),
+                }
+            }
+            assert_eq!(lives.known(now, A), known, "{name}");
+        }
+    }
+
+    #[test]
+    fn changes_are_told_once() {
+        let mut lives = lives();
+        assert!(lives.hear(1_050, A, 7, false), "new");
+        assert!(!lives.hear(1_100, A, 7, false), "the same");
+        let before = lives.changes();
+        assert_eq!(lives.look(1_200), []);
+        assert_eq!(lives.look(1_399), []);
+        assert_eq!(lives.look(1_400), [A]);
+        assert_eq!(lives.look(1_500), [], "told already");
+        assert_eq!((lives.changes(), lives.alive()), (before + 1, 0));
+        assert!(lives.hear(1_600, A, 7, true), "back");
+        assert!(lives.leaves(A));
+        assert_eq!(lives.silence_of(1_650, A), Some(50));
+    }
+}

@@ -1,0 +1,327 @@
+//! The rounds of a node's pulse: one task that looks at every replica here, and does what is due.
+//!
+//! ```text
+//!   look: who was lost | answers to our questions | who came back: speak | each replica: watch --> heartbeat, question,
+//!                                                                             rest, stand for election, go home
+//!   every second look: a pulse to every other node, with the questions for it
+//! ```
+//!
+//! A replica that rests costs the look of one flag; it is looked at fully when somebody came or went, and once a second
+//! for its next start.
+//!
+//! Deliberately absent: what a pulse means when it arrives (`pulse`), and every decision.
+
+use super::{
+    Out, Pulse,
+    balance::{Balance, Stray},
+    lives, view,
+    view::Part,
+    watch::{Do, Watch},
+};
+use crate::{group::Group, host::Seat, metrics, mover::wall_ms, wire};
+use placement::{ClusterMap, ShardId};
+use proto::raft::v1 as pb;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+/// Most elections, and most heartbeats to whoever came back, at one look.
+const AT_ONCE: usize = 64;
+/// Between two full looks at groups that rest, although nobody came or went.
+const FULL_LOOK: u64 = 40;
+
+/// A replica under watch.
+struct Charge {
+    seat: Arc<Seat>,
+    watch: Watch,
+    /// The `stirs` that the question of this moment saw.
+    asked: Option<(u64, u64)>,
+    /// Index of the newest mark that was told to the followers.
+    marked: u64,
+}
+
+/// The task's own memory.
+struct Rounds {
+    pulse: Arc<Pulse>,
+    charges: BTreeMap<ShardId, Charge>,
+    looks: u64,
+    /// Changes of `lives` at the last full look.
+    seen: u64,
+    /// Led here, and a replica's node came back: they must speak.
+    to_speak: VecDeque<ShardId>,
+    out: Out,
+    balance: Balance,
+}
+
+/// What the task is told of the host at each look.
+pub(crate) struct Now {
+    /// Rises when a seat is taken or left.
+    pub(crate) version: u64,
+    /// All seats, if the version isn't the one that was named.
+    pub(crate) seats: Option<Vec<Arc<Seat>>>,
+    pub(crate) map: Arc<ClusterMap>,
+}
+
+/// Sends pulses and looks after all replicas of the node, until it is aborted or `host` (asked for what changed since a
+/// version) is gone.
+pub(crate) async fn run(pulse: Arc<Pulse>, host: impl Fn(u64) -> Option<Now> + Send) {
+    let mut rounds = Rounds {
+        pulse: pulse.clone(),
+        charges: BTreeMap::new(),
+        looks: 0,
+        seen: u64::MAX,
+        to_speak: VecDeque::new(),
+        out: BTreeMap::new(),
+        balance: Balance::default(),
+    };
+    let mut version = 0;
+    let mut looks = tokio::time::interval(pulse.raft.heartbeat / 2);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let Some(now) = host(version) else { return };
+        if let Some(seats) = now.seats {
+            rounds.take_on(seats);
+            version = now.version;
+        }
+        rounds.look(&now.map).await;
+        let out = std::mem::take(&mut rounds.out);
+        if rounds.looks.is_multiple_of(2) || !out.is_empty() {
+            pulse.say(out);
+        }
+        rounds.looks += 1;
+    }
+}
+
+impl Rounds {
+    fn take_on(&mut self, seats: Vec<Arc<Seat>>) {
+        let here: BTreeSet<ShardId> = seats.iter().map(|seat| seat.group.shard).collect();
+        self.charges.retain(|shard, _| here.contains(shard));
+        for seat in seats {
+            let now = self.pulse.now();
+            let known = self.charges.get(&seat.group.shard);
+            if known.is_none_or(|charge| !Arc::ptr_eq(&charge.seat, &seat)) {
+                let charge = Charge {
+                    seat: seat.clone(),
+                    watch: Watch::new(now),
+                    asked: None,
+                    marked: 0,
+                };
+                self.charges.insert(seat.group.shard, charge);
+            }
+        }
+    }
+
+    async fn look(&mut self, map: &ClusterMap) {
+        let pulse = self.pulse.clone();
+        let now = pulse.now();
+        let changes = {
+            let mut lives = pulse.lives.lock();
+            for node in lives.look(now) {
+                tracing::info!(node = node.0, "a node is lost");
+            }
+            metrics::peers_alive(lives.alive());
+            lives.changes()
+        };
+        self.take_answers();
+        self.welcome();
+        self.speak_up();
+        // A group that rests is looked at only if someone came or went, and now and then for its next start.
+        let full = changes != self.seen || self.looks.is_multiple_of(FULL_LOOK);
+        self.seen = changes;
+        let wall = wall_ms();
+        let (mut resting, mut stood) = (0_u64, 0);
+        let shards: Vec<ShardId> = self.charges.keys().copied().collect();
+        for shard in shards {
+            let Some(charge) = self.charges.get_mut(&shard) else {
+                continue;
+            };
+            let group = charge.seat.group.clone();
+            if group.rest.is_resting() {
+                if full && self.may_rest_on(&group, now, wall) {
+                    resting += 1;
+                    self.send_home(shard, true, now, wall, map);
+                }
+                continue;
+            }
+            match self.step(&group, shard, now, wall, map) {
+                Some(Do::Stand) if stood < AT_ONCE => {
+                    stood += 1;
+                    stand(&group, pulse.raft.pre_vote).await;
+                }
+                Some(Do::Speak) => {
+                    metrics::heartbeat();
+                    // An error means that the group has stopped: `group` tells the host.
+                    let _ = group.raft.trigger().heartbeat().await;
+                }
+                _ => {}
+            }
+        }
+        if full {
+            metrics::resting(resting);
+        }
+    }
+
+    /// What one replica that is awake is to do; asking and resting is done here.
+    fn step(&mut self, group: &Arc<Group>, shard: ShardId, now: u64, wall: u64, map: &ClusterMap) -> Option<Do> {
+        let pulse = self.pulse.clone();
+        let charge = self.charges.get_mut(&shard)?;
+        let part = view::part(group, &pulse.lives.lock(), pulse.me, now, map);
+        let o = &pulse.options;
+        match part {
+            Part::None => None,
+            Part::Follows(follower) => charge.watch.follow(now, o, follower),
+            Part::Leads(leader) => {
+                let newest = group
+                    .replica
+                    .marks
+                    .lock()
+                    .newest()
+                    .filter(|(index, _)| *index > charge.marked);
+                if let Some((index, digest)) = newest {
+                    charge.marked = index;
+                    view::marks(group, index, &digest, &mut self.out);
+                }
+                if let Some((_, seen)) = charge.asked
+                    && group.rest.stirs() != seen
+                {
+                    charge.asked = None;
+                    charge.watch.stirred(now);
+                }
+                let seat = charge.seat.clone();
+                match charge.watch.lead(now, o, leader, || pulse.is_still(&seat, wall)) {
+                    Some(Do::Ask) => {
+                        self.ask(group, shard, now);
+                        None
+                    }
+                    None if self.looks.is_multiple_of(FULL_LOOK) => {
+                        self.send_home(shard, leader.matched, now, wall, map);
+                        None
+                    }
+                    Some(Do::Rest) => {
+                        let (_, seen) = charge.asked.take()?;
+                        if group.rest.rest(seen, pulse.wake_at(group)) {
+                            tracing::debug!(shard = shard.0, "at rest");
+                        }
+                        None
+                    }
+                    other => other,
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, group: &Arc<Group>, shard: ShardId, now: u64) {
+        let pulse = self.pulse.clone();
+        let Some(charge) = self.charges.get_mut(&shard) else {
+            return;
+        };
+        let seen = group.rest.stirs();
+        let digest = group.replica.state.read().digest();
+        let (vote, last, followers) = view::question(group, &pulse.lives.lock(), pulse.me, now);
+        charge.asked = Some((now, seen));
+        charge
+            .watch
+            .asked(now, u32::try_from(followers.len()).unwrap_or(u32::MAX));
+        for (replica, node) in followers {
+            let ask = pb::RestAsk {
+                group: shard.0,
+                to: replica,
+                vote: Some(wire::vote_to(&vote)),
+                last: last.as_ref().map(wire::log_id_to),
+                ask: now,
+                digest: digest.to_vec().into(),
+            };
+            self.out.entry(node).or_default().0.push(ask);
+        }
+    }
+
+    /// Gives a shard that is led here back to the node that should lead it, if now is a good moment.
+    fn send_home(&mut self, shard: ShardId, matched: bool, now: u64, wall: u64, map: &ClusterMap) {
+        let pulse = &self.pulse;
+        let Some(charge) = self.charges.get(&shard) else { return };
+        let Some(home) = map.preferred_leader(shard).filter(|node| *node != pulse.me) else {
+            return;
+        };
+        let lives::Known::Alive { since } = pulse.lives.lock().known(now, home) else {
+            return;
+        };
+        if !charge.seat.group.led().leading || !pulse.can_lead(home) {
+            return;
+        }
+        let still = pulse.is_still(&charge.seat, wall);
+        let stray = Stray {
+            since,
+            matched,
+            term: charge.seat.group.led().term,
+            live: (!still).then(|| view::until_timer(&charge.seat.group)),
+        };
+        if self.balance.may_go(now, &pulse.home, shard, stray) {
+            metrics::sent_home();
+            let seat = charge.seat.clone();
+            tokio::spawn(async move { seat.hand_over(None, |node| node == home).await });
+        }
+    }
+
+    fn take_answers(&mut self) {
+        let answers = std::mem::take(&mut *self.pulse.answers.lock());
+        for answer in answers {
+            if let Some(charge) = self.charges.get_mut(&ShardId(answer.group)) {
+                charge.watch.answered(answer.ask, answer.rests);
+            }
+        }
+    }
+
+    /// Nodes that came: every group here that leads a replica there must say so.
+    fn welcome(&mut self) {
+        let anew = std::mem::take(&mut *self.pulse.anew.lock());
+        if anew.is_empty() {
+            return;
+        }
+        for (shard, charge) in &self.charges {
+            let group = &charge.seat.group;
+            if group.led().leading && anew.iter().any(|node| view::has_replica_on(group, *node)) {
+                self.to_speak.push_back(*shard);
+            }
+        }
+    }
+
+    fn speak_up(&mut self) {
+        let some = self.to_speak.len().min(AT_ONCE);
+        for shard in self.to_speak.drain(..some) {
+            if let Some(charge) = self.charges.get(&shard) {
+                self.pulse.speak(&charge.seat.group, "came");
+            }
+        }
+    }
+
+    /// Whether a group that rests may go on so; else it is woken.
+    fn may_rest_on(&self, group: &Arc<Group>, now: u64, wall: u64) -> bool {
+        let pulse = &self.pulse;
+        if group.rest.overslept(wall) {
+            let leader = group.led();
+            pulse.speak(group, "start");
+            if let Some(node) = leader.leader.filter(|_| !leader.leading) {
+                group.rest.hear();
+                let wake = vec![group.shard.0];
+                pulse.peers.pulse(node, pb::NodePulse { wake, ..pulse.pulse() });
+            }
+            return false;
+        }
+        if view::is_orphan(group, &pulse.lives.lock(), pulse.me, now) {
+            group.rest.stir();
+            group.rest.unshield();
+            metrics::woken("orphan");
+            return false;
+        }
+        true
+    }
+}
+
+async fn stand(group: &Group, pre_vote: bool) {
+    metrics::stood();
+    tracing::info!(shard = group.shard.0, "stands for election");
+    // An error means that the group has stopped: `group` tells the host.
+    let _ = group.raft.trigger().elect(pre_vote).await;
+}

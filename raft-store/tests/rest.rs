@@ -1,0 +1,243 @@
+//! Shards that rest, on three real hosts: what wakes them, and that a dead leader is seen although nobody beats.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use auction::{Action, Limits, Phase};
+use common::{Cluster, bid, command, definition, id, open_auction};
+use placement::ShardId;
+use raft_store::{Fresh, RaftOptions};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Shards go to rest quickly here.
+fn options() -> RaftOptions {
+    RaftOptions {
+        rest_after: Duration::from_millis(300),
+        wake_ahead: Duration::from_secs(1),
+        ..RaftOptions::default()
+    }
+}
+
+async fn cluster(shards: u32) -> Cluster {
+    let mut cluster = Cluster::new(shards, options());
+    cluster.start_all().await;
+    cluster
+}
+
+/// Every replica of every shard, on nodes that run.
+async fn all_rest(cluster: &Cluster) {
+    let resting = |c: &Cluster| c.statuses().iter().all(|(_, groups)| groups.iter().all(|g| g.resting));
+    cluster.until("all shards rest", resting).await;
+}
+
+fn rests(cluster: &Cluster, shard: ShardId) -> bool {
+    let statuses = cluster.statuses();
+    let mut replicas = statuses
+        .iter()
+        .flat_map(|(_, groups)| groups)
+        .filter(|g| g.shard == shard);
+    replicas.any(|g| g.resting)
+}
+
+fn term(cluster: &Cluster, shard: ShardId) -> u64 {
+    let statuses = cluster.statuses();
+    let replicas = statuses
+        .iter()
+        .flat_map(|(_, groups)| groups)
+        .filter(|g| g.shard == shard);
+    replicas.map(|g| g.term).max().unwrap()
+}
+
+/// A shard of which nobody wants anything rests; a command wakes it; a live auction keeps it, and only it, awake.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_auction_keeps_its_shard_awake_and_no_other() {
+    let cluster = cluster(3).await;
+    all_rest(&cluster).await;
+    let (shard, auction) = open_auction(&cluster, "lamp", 3_600_000).await;
+    assert_eq!(bid(&cluster, shard, &auction, 0).await.outcome, Ok(()));
+    // The others go to rest again, if the commands' way touched them at all; long after that the shard is awake still.
+    for n in 1..20 {
+        let others = |c: &Cluster| (0..=3).map(ShardId).filter(|s| *s != shard).all(|s| rests(c, s));
+        cluster.until("the others rest", others).await;
+        assert!(!rests(&cluster, shard), "a live auction's shard rests");
+        assert_eq!(bid(&cluster, shard, &auction, n).await.outcome, Ok(()));
+    }
+    let end = command(&auction, "seller", "end", Action::Cancel { reason: "over".into() });
+    assert_eq!(cluster.say(shard, end).await.outcome, Ok(()));
+    all_rest(&cluster).await;
+    cluster.agree(shard).await;
+}
+
+/// The leader of a shard that rests dies: nobody hears it, its node's lease tells, and another leads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_leader_of_a_shard_at_rest_is_seen() {
+    let mut cluster = cluster(4).await;
+    let (shard, auction) = open_auction(&cluster, "vase", 3_600_000).await;
+    let end = command(&auction, "seller", "end", Action::Cancel { reason: "over".into() });
+    assert_eq!(cluster.say(shard, end).await.outcome, Ok(()));
+    all_rest(&cluster).await;
+    let first = cluster.leader_of(shard).unwrap();
+    cluster.crash(first).await;
+    // Nothing is asked of it: it finds a new leader by itself.
+    cluster.until("another leads", |c| c.leader_of(shard).is_some()).await;
+    assert_ne!(cluster.leader_of(shard), Some(first));
+    // With a node away the shards rest all the same: of the replicas that are there.
+    all_rest(&cluster).await;
+    cluster.start(first).await;
+    cluster
+        .until("the returned node is ready", |c| c.running[&first].host.ready())
+        .await;
+    cluster.agree(shard).await;
+    all_rest(&cluster).await;
+}
+
+/// The leader's process is gone and back before its silence is noticed: another life leads nothing, and that is seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_life_of_the_leader_is_no_leader() {
+    let mut cluster = cluster(2).await;
+    all_rest(&cluster).await;
+    let leader = cluster.leader_of(ShardId(1)).unwrap();
+    cluster.crash(leader).await;
+    cluster.start(leader).await;
+    let (shard, auction) = open_auction(&cluster, "clock", 3_600_000).await;
+    assert_eq!(bid(&cluster, shard, &auction, 0).await.outcome, Ok(()));
+    cluster
+        .until("all shards are led", |c| {
+            (0..=2).all(|s| c.leader_of(ShardId(s)).is_some())
+        })
+        .await;
+}
+
+/// A follower that comes back hears who leads before it stands: nobody is unseated.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_back_unseats_nobody() {
+    let mut cluster = cluster(1).await;
+    let shard = ShardId(1);
+    all_rest(&cluster).await;
+    let (leader, before) = (cluster.leader_of(shard).unwrap(), term(&cluster, shard));
+    let away = (1..=3).find(|node| *node != leader).unwrap();
+    cluster.crash(away).await;
+    all_rest(&cluster).await;
+    cluster.start(away).await;
+    cluster
+        .until("the returned node is ready", |c| c.running[&away].host.ready())
+        .await;
+    all_rest(&cluster).await;
+    assert_eq!(
+        (cluster.leader_of(shard), term(&cluster, shard)),
+        (Some(leader), before)
+    );
+}
+
+/// A replica whose state is another one at the same place of the log stops, and says why. Planted: one node forgets
+/// refusals at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_diverged_stops_its_replica() {
+    let mut cluster = Cluster::new(1, options());
+    let forgetful = Limits {
+        refusals_ms: 1,
+        ..Limits::default()
+    };
+    cluster.odd = Some((3, forgetful));
+    cluster.start_all().await;
+    let (shard, auction) = open_auction(&cluster, "lamp", 3_600_000).await;
+    // What isn't paused can't be resumed, which the log says; the others remember it.
+    let resume = command(&auction, "seller", "resume", Action::Resume);
+    assert!(cluster.say(shard, resume).await.outcome.is_err());
+    // Bids move the clock on, and one node forgets.
+    let differ = |c: &Cluster| {
+        let digests: Vec<_> = c.running.values().map(|r| r.host.digest(shard)).collect();
+        let applied = |d: &Option<(u64, [u8; 32])>| d.map(|d| d.0);
+        digests.iter().all(|d| applied(d) == applied(&digests[0])) && digests.iter().any(|d| *d != digests[0])
+    };
+    let mut n = 0;
+    while !differ(&cluster) {
+        assert!(n < 2_000, "the plant doesn't take");
+        assert_eq!(bid(&cluster, shard, &auction, n).await.outcome, Ok(()));
+        n += 1;
+    }
+    let end = Action::Cancel { reason: "over".into() };
+    assert_eq!(
+        cluster
+            .say(shard, command(&auction, "seller", "end", end))
+            .await
+            .outcome,
+        Ok(())
+    );
+    // Going to rest, they compare. Whoever asks, the others find the difference.
+    let failed = cluster.running.values().map(|running| Box::pin(running.host.failed()));
+    let (why, ..) = tokio::time::timeout(common::PATIENCE, futures_util::future::select_all(failed))
+        .await
+        .expect("nobody noticed");
+    assert!(why.contains("diverged") && why.contains("shard 1"), "{why}");
+}
+
+/// A leadership goes back to the node that should have it, when that node is back and nothing is to do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_goes_home() {
+    let mut cluster = Cluster::new(
+        2,
+        RaftOptions {
+            home_after: Duration::from_millis(500),
+            ..options()
+        },
+    );
+    cluster.start_all().await;
+    let shard = ShardId(1);
+    let home = cluster.running[&1]
+        .host
+        .map()
+        .borrow()
+        .preferred_leader(shard)
+        .unwrap()
+        .0;
+    cluster
+        .until("it is led from home", |c| c.leader_of(shard) == Some(home))
+        .await;
+    cluster.crash(home).await;
+    cluster.until("another leads", |c| c.leader_of(shard).is_some()).await;
+    cluster.start(home).await;
+    cluster
+        .until("it came home", |c| c.leader_of(shard) == Some(home))
+        .await;
+    all_rest(&cluster).await;
+    assert_eq!(cluster.leader_of(shard), Some(home));
+}
+
+/// A scheduled start wakes its shard in time, though the leader that took the schedule is dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scheduled_start_wakes_its_shard() {
+    let mut cluster = cluster(1).await;
+    let (shard, auction) = (ShardId(1), id("lamp"));
+    let create = Action::Create(Box::new(definition(3_600_000)));
+    assert_eq!(
+        cluster
+            .say(shard, command(&auction, "seller", "c", create))
+            .await
+            .outcome,
+        Ok(())
+    );
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    let schedule = Action::Schedule {
+        start_wall_ms: wall + 6_000,
+    };
+    assert_eq!(
+        cluster
+            .say(shard, command(&auction, "seller", "s", schedule))
+            .await
+            .outcome,
+        Ok(())
+    );
+    all_rest(&cluster).await;
+    let leader = cluster.leader_of(shard).unwrap();
+    cluster.crash(leader).await;
+    let live = |c: &Cluster| {
+        let host = &c.running.values().next().unwrap().host;
+        let view = futures_util::FutureExt::now_or_never(host.read(shard, &auction, Fresh::AtLeast(0)));
+        view.is_some_and(|view| view.unwrap().phase == Phase::Live)
+    };
+    cluster.until("the auction starts", live).await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    assert!(now >= wall + 6_000, "it started {} ms early", wall + 6_000 - now);
+    assert!(!rests(&cluster, shard));
+}
