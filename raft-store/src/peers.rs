@@ -10,7 +10,8 @@
 //! its backoff: nothing is queued for a peer that isn't there. What waits for one stream is put into one message, so that
 //! the heartbeats of all groups to one node cost about one frame.
 //!
-//! Pulses (`pulse`) go one way, on a stream of their own: what can't be sent is dropped, since only the newest counts.
+//! Pulses (`pulse`) go one way, on a stream of their own: what can't be sent is dropped, since only the newest counts. When
+//! it ends it is dialled again at once: if nobody listens there, that is told.
 //!
 //! Every call has a deadline of its own; an answer that comes later is dropped.
 //!
@@ -21,12 +22,14 @@ use parking_lot::{Mutex, RwLock};
 use placement::NodeId;
 use proto::raft::v1::{NodePulse, Request, Requests, Response, Responses, raft_client::RaftClient, request, response};
 use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    error::Error,
+    io,
+    time::{Duration, Instant},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Channel};
+use tonic::{Status, Streaming, transport::Channel};
 
 /// Pulses that wait for one peer: more would be stale.
 const PULSES_MAX: usize = 8;
@@ -88,6 +91,9 @@ pub(crate) struct Peers {
     links: Mutex<BTreeMap<(NodeId, Class), mpsc::Sender<Call>>>,
     pulses: Mutex<BTreeMap<NodeId, mpsc::Sender<NodePulse>>>,
     channels: Mutex<HashMap<(NodeId, Class), (String, Channel)>>,
+    /// Nodes at whose address nobody listens, since this was last taken.
+    refused: Mutex<BTreeSet<NodeId>>,
+    news: Notify,
 }
 
 impl Peers {
@@ -98,6 +104,8 @@ impl Peers {
             links: Mutex::default(),
             pulses: Mutex::default(),
             channels: Mutex::default(),
+            refused: Mutex::default(),
+            news: Notify::new(),
         }
     }
 
@@ -134,6 +142,16 @@ impl Peers {
             deadline: tokio::time::Instant::now() + ttl,
             ttl,
         })
+    }
+
+    /// Nodes at whose address nobody listened when they were dialled; each is told once for each dial.
+    pub(crate) fn take_refused(&self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut *self.refused.lock())
+    }
+
+    /// Told when there is more to take, or when `pulse` learnt something that can't wait for its next look.
+    pub(crate) fn news(&self) -> &Notify {
+        &self.news
     }
 
     /// All nodes that have an address.
@@ -187,7 +205,7 @@ impl Peers {
 
     async fn open(&self, node: NodeId, class: Class) -> Result<Stream, CallError> {
         let channel = self.channel(node, class)?;
-        let unreachable = |error: tonic::Status| CallError::Unreachable(error.message().to_owned());
+        let unreachable = |error: Status| CallError::Unreachable(error.message().to_owned());
         let mut client = RaftClient::new(channel)
             .max_decoding_message_size(crate::server::MESSAGE_MAX)
             .max_encoding_message_size(crate::server::MESSAGE_MAX);
@@ -219,12 +237,19 @@ async fn run_pulses(peers: std::sync::Weak<Peers>, node: NodeId, mut pulses: mps
         if let Ok(channel) = channel {
             let (tx, rx) = mpsc::channel(PULSES_MAX);
             let mut client = RaftClient::new(channel);
+            let dialled = Instant::now();
             let mut said = std::pin::pin!(client.pulse(ReceiverStream::new(rx)));
             let over = loop {
                 tokio::select! {
                     ended = &mut said => {
                         let why = ended.err();
                         tracing::debug!(node = node.0, ?why, "the pulse to a peer ended");
+                        if why.is_some_and(|why| nobody_listens(&why))
+                            && let Some(peers) = peers.upgrade()
+                        {
+                            peers.refused.lock().insert(node);
+                            peers.news.notify_one();
+                        }
                         break false;
                     }
                     pulse = pulses.recv() => match pulse {
@@ -237,11 +262,30 @@ async fn run_pulses(peers: std::sync::Weak<Peers>, node: NodeId, mut pulses: mps
             if over {
                 return;
             }
+            // One that was up is dialled again at once: a machine whose process has ended says so.
+            if dialled.elapsed() >= pause {
+                continue;
+            }
         }
         tokio::time::sleep(pause).await;
         // What was said meanwhile is stale.
         while pulses.try_recv().is_ok() {}
     }
+}
+
+/// Whether a call failed because its machine answered that no process has that address.
+fn nobody_listens(status: &Status) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(status);
+    while let Some(error) = cause {
+        if error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 struct Stream {

@@ -153,6 +153,33 @@ impl Pulse {
         }
     }
 
+    /// A peer's pulses come by one more way, or by one fewer.
+    pub(crate) fn way(&self, node: NodeId, opened: bool) {
+        let ended = {
+            let mut lives = self.lives.lock();
+            if opened {
+                lives.way(node);
+            }
+            !opened && lives.way_ended(self.now(), node)
+        };
+        if ended {
+            self.ended(node);
+        }
+    }
+
+    /// Nobody listens at a peer's address.
+    fn refused(&self, node: NodeId) {
+        let ended = self.lives.lock().refused(self.now(), node);
+        if ended {
+            self.ended(node);
+        }
+    }
+
+    fn ended(&self, node: NodeId) {
+        tracing::info!(node = node.0, "a node's process has ended");
+        self.peers.news().notify_one();
+    }
+
     /// A peer's pulse came.
     pub(crate) fn take(&self, pulse: pb::NodePulse) {
         let node = NodeId(pulse.node);

@@ -29,6 +29,7 @@ use openraft::{
     raft::{StreamAppendError, StreamAppendResult},
 };
 use parking_lot::{Mutex, RwLock};
+use placement::NodeId;
 use proto::raft::v1::{self as pb, raft_server::Raft, request, response};
 use std::{
     collections::{HashMap, VecDeque},
@@ -135,13 +136,28 @@ impl Raft for RaftService {
     async fn pulse(&self, pulses: Request<Streaming<pb::NodePulse>>) -> Result<Response<pb::PulseEnd>, Status> {
         let mut pulses = pulses.into_inner();
         let work = async {
+            let mut way: Option<Way> = None;
             while let Some(pulse) = pulses.message().await? {
+                let node = NodeId(pulse.node);
                 self.pulse.take(pulse);
+                if way.as_ref().is_none_or(|way| way.1 != node) {
+                    self.pulse.way(node, true);
+                    way = Some(Way(&self.pulse, node));
+                }
             }
             Ok(Response::new(pb::PulseEnd {}))
         };
         let done = self.groups.closed.run_until_cancelled(work).await;
         done.unwrap_or_else(|| Err(Status::unavailable("this node stops")))
+    }
+}
+
+/// A way by which a peer's pulses come, until it is dropped.
+struct Way<'a>(&'a Pulse, NodeId);
+
+impl Drop for Way<'_> {
+    fn drop(&mut self) {
+        self.0.way(self.1, false);
     }
 }
 

@@ -91,6 +91,36 @@ async fn a_dead_leader_of_a_shard_at_rest_is_seen() {
     all_rest(&cluster).await;
 }
 
+/// A leader whose process has ended is inherited from at once: with a lease of ten minutes nobody could stand otherwise.
+/// Of a live shard and of one at rest, twice over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_has_ended_is_inherited_from() {
+    let patient = RaftOptions {
+        election_max: Duration::from_secs(600),
+        ..options()
+    };
+    let mut cluster = Cluster::new(4, patient);
+    cluster.start_all().await;
+    let (shard, auction) = open_auction(&cluster, "lamp", 3_600_000).await;
+    for n in 0..2 {
+        assert_eq!(bid(&cluster, shard, &auction, 2 * n).await.outcome, Ok(()));
+        let leader = cluster.leader_of(shard).unwrap();
+        cluster.crash(leader).await;
+        cluster
+            .until("all shards are led", |c| {
+                (0..=4).all(|s| c.leader_of(ShardId(s)).is_some())
+            })
+            .await;
+        assert_ne!(cluster.leader_of(shard), Some(leader));
+        assert_eq!(bid(&cluster, shard, &auction, 2 * n + 1).await.outcome, Ok(()));
+        cluster.start(leader).await;
+        cluster
+            .until("the returned node is ready", |c| c.running[&leader].host.ready())
+            .await;
+    }
+    cluster.agree(shard).await;
+}
+
 /// The leader's process is gone and back before its silence is noticed: another life leads nothing, and that is seen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_life_of_the_leader_is_no_leader() {

@@ -8,6 +8,11 @@
 //!                        '---- pulse of another life ---> alive (since now)
 //! ```
 //!
+//! **A process that was killed** need not be waited for. Its machine says so: its pulse to us ends, and nobody listens at
+//! its address any more. Either alone proves little (a way that broke, a listener that hangs); both at once, with not a
+//! word since, are as good as its own goodbye, so the peer is lost at once, and *surely*. A machine that loses its power
+//! says nothing; there silence must do.
+//!
 //! **We may be the one that was away.** A process that was frozen finds every peer silent and none at fault. So a look
 //! that comes late gives all peers the time that nobody listened.
 //!
@@ -29,6 +34,12 @@ struct Peer {
     since: u64,
     lost_at: Option<u64>,
     leaving: bool,
+    /// Ways by which its pulses come.
+    ways: u32,
+    /// Nobody listened at its address, and no pulse came since.
+    refused: bool,
+    /// Lost by its machine's word.
+    surely: bool,
 }
 
 /// What is known of a peer.
@@ -45,6 +56,8 @@ pub(crate) enum Known {
     Lost {
         /// When that was seen.
         at: u64,
+        /// The process has ended: it doesn't lead anything any more.
+        surely: bool,
     },
 }
 
@@ -80,7 +93,11 @@ impl Lives {
             since: now,
             lost_at: Some(now),
             leaving,
+            ways: 0,
+            refused: false,
+            surely: false,
         });
+        (known.refused, known.surely) = (false, false);
         let anew = known.lost_at.is_some() || known.life != life;
         if anew {
             (known.life, known.since, known.lost_at) = (life, now, None);
@@ -88,6 +105,42 @@ impl Lives {
         self.changes += u64::from(anew || known.leaving != leaving);
         (known.heard, known.leaving) = (now, leaving);
         anew
+    }
+
+    /// A way opened by which a known peer's pulses come.
+    pub(crate) fn way(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.ways += 1;
+        }
+    }
+
+    /// One of them ended. True: with that the peer is lost.
+    pub(crate) fn way_ended(&mut self, now: u64, node: NodeId) -> bool {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.ways = peer.ways.saturating_sub(1);
+        }
+        self.judge(now, node)
+    }
+
+    /// Nobody listens at a peer's address. True: with that the peer is lost.
+    pub(crate) fn refused(&mut self, now: u64, node: NodeId) -> bool {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.refused = true;
+        }
+        self.judge(now, node)
+    }
+
+    fn judge(&mut self, now: u64, node: NodeId) -> bool {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return false;
+        };
+        let lost = peer.ways == 0 && peer.refused && !peer.surely;
+        if lost {
+            peer.surely = true;
+            peer.lost_at = Some(now);
+            self.changes += 1;
+        }
+        lost
     }
 
     /// Takes a look at `now`; tells who was lost.
@@ -110,10 +163,20 @@ impl Lives {
     /// What is known of a peer.
     pub(crate) fn known(&self, now: u64, node: NodeId) -> Known {
         match self.peers.get(&node) {
-            Some(Peer { lost_at: Some(at), .. }) => Known::Lost { at: *at },
+            Some(Peer {
+                lost_at: Some(at),
+                surely,
+                ..
+            }) => Known::Lost {
+                at: *at,
+                surely: *surely,
+            },
             Some(Peer { since, .. }) => Known::Alive { since: *since },
             None if now < self.began + self.silence * UNKNOWN_SILENCES => Known::Unknown,
-            None => Known::Lost { at: self.began },
+            None => Known::Lost {
+                at: self.began,
+                surely: false,
+            },
         }
     }
 
@@ -158,7 +221,7 @@ mod tests {
     #[test]
     fn a_peer_lives_by_its_pulses() {
         let alive = |since| Known::Alive { since };
-        let lost = |at| Known::Lost { at };
+        let lost = |at| Known::Lost { at, surely: false };
         for (name, steps, known) in [
             ("never heard", vec![(1_100, Look)], Known::Unknown),
             ("never heard, for long", vec![(1_900, Look)], lost(1_000)),
@@ -218,6 +281,52 @@ mod tests {
             }
             assert_eq!(lives.known(now, A), known, "{name}");
         }
+    }
+
+    #[test]
+    fn a_killed_process_is_lost_at_once() {
+        #[derive(Clone, Copy)]
+        enum Word {
+            Pulse(u64),
+            WayEnds,
+            Refused,
+            Opens,
+        }
+        use Word::{Opens, Pulse, Refused, WayEnds};
+        let sure = |at| Known::Lost { at, surely: true };
+        let alive = |since| Known::Alive { since };
+        for (name, words, known) in [
+            ("its pulse ends", vec![WayEnds], alive(1_000)),
+            ("nobody listens", vec![Refused], alive(1_000)),
+            ("both", vec![WayEnds, Refused], sure(1_003)),
+            ("both, the other way round", vec![Refused, WayEnds], sure(1_003)),
+            ("it spoke in between", vec![Refused, Pulse(7), WayEnds], alive(1_000)),
+            ("two ways, one ends", vec![Opens, Refused, WayEnds], alive(1_000)),
+            (
+                "it came back in another life",
+                vec![WayEnds, Refused, Pulse(8), Opens],
+                alive(1_004),
+            ),
+        ] {
+            let mut lives = lives();
+            lives.hear(1_000, A, 7, false);
+            lives.way(A);
+            let mut now = 1_001;
+            for word in words {
+                now += 1;
+                match word {
+                    Pulse(life) => drop(lives.hear(now, A, life, false)),
+                    WayEnds => drop(lives.way_ended(now, A)),
+                    Refused => drop(lives.refused(now, A)),
+                    Opens => lives.way(A),
+                }
+            }
+            assert_eq!(lives.known(now, A), known, "{name}");
+        }
+        assert!(
+            !lives().refused(1_000, A),
+            "a peer that was never heard may still be starting"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //!   look: who was lost | answers to our questions | who came back: speak | each replica: watch --> heartbeat, question,
 //!                                                                             rest, stand for election, go home
+//!   a peer's process has ended: a look at once
 //!   every second look: a pulse to every other node, with the questions for it
 //! ```
 //!
@@ -19,6 +20,7 @@ use super::{
     watch::{Do, Watch},
 };
 use crate::{group::Group, host::Seat, metrics, mover::wall_ms, wire};
+use openraft::{async_runtime::watch::WatchReceiver, raft::TransferLeaderRequest};
 use placement::{ClusterMap, ShardId};
 use proto::raft::v1 as pb;
 use std::{
@@ -79,7 +81,13 @@ pub(crate) async fn run(pulse: Arc<Pulse>, host: impl Fn(u64) -> Option<Now> + S
     let mut looks = tokio::time::interval(pulse.raft.heartbeat / 2);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        looks.tick().await;
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = pulse.peers.news().notified() => {}
+        }
+        for node in pulse.peers.take_refused() {
+            pulse.refused(node);
+        }
         let Some(now) = host(version) else { return };
         if let Some(seats) = now.seats {
             rounds.take_on(seats);
@@ -149,6 +157,10 @@ impl Rounds {
                 Some(Do::Stand) if stood < AT_ONCE => {
                     stood += 1;
                     stand(&group, pulse.raft.pre_vote).await;
+                }
+                Some(Do::Inherit) if stood < AT_ONCE => {
+                    stood += 1;
+                    inherit(&group).await;
                 }
                 Some(Do::Speak) => {
                     metrics::heartbeat();
@@ -324,4 +336,17 @@ async fn stand(group: &Group, pre_vote: bool) {
     tracing::info!(shard = group.shard.0, "stands for election");
     // An error means that the group has stopped: `group` tells the host.
     let _ = group.raft.trigger().elect(pre_vote).await;
+}
+
+/// Stands as if the leader had handed over: its process has ended, so nobody need wait until its lease has.
+async fn inherit(group: &Group) {
+    metrics::stood();
+    let vote = group.raft.server_metrics().borrow_watched().vote;
+    let last = group.raft.data_metrics().borrow_watched().last_log;
+    tracing::info!(shard = group.shard.0, "inherits from a leader that has ended");
+    // An error means that the group has stopped, or that there is a newer leader.
+    let _ = group
+        .raft
+        .handle_transfer_leader(TransferLeaderRequest::new(vote, group.id, last))
+        .await;
 }

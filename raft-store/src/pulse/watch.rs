@@ -13,6 +13,7 @@
 //! each, so that candidates don't split the vote. Gone means, with `silence` the leader's lease:
 //!
 //! ```text
+//!   leader's process has ended (`lives`)       at once, and by right of succession: nobody's lease stands against it
 //!   leader's node lost, or in another life    silence since the leader's last word, not before it was seen to be lost
 //!   no leader known (an election failed)      silence since anyone's last word
 //!   node lives, its replica says nothing      three silences: a busy node is no dead one
@@ -49,6 +50,8 @@ pub(crate) enum Do {
     Rest,
     /// Stand for election.
     Stand,
+    /// Stand as the heir of a leader whose process has ended: voters needn't wait until its lease is over.
+    Inherit,
 }
 
 /// A leader as it is now.
@@ -168,8 +171,10 @@ impl Watch {
         (self.asking, self.worked) = (None, now);
         let turn = follower.rank * o.step;
         let heard = follower.heard;
+        let heir = matches!(follower.leader, Some(Known::Lost { surely: true, .. }));
         let mut due = match follower.leader {
-            Some(Known::Lost { at }) => (heard + o.silence).max(at + turn),
+            Some(Known::Lost { at, surely: true }) => at + turn,
+            Some(Known::Lost { at, surely: false }) => (heard + o.silence).max(at + turn),
             // It started again since: what it led, it leads no more.
             Some(Known::Alive { since }) if since > heard => (heard + o.silence).max(since + turn),
             Some(Known::Alive { .. } | Known::Unknown) => heard + o.silence * 3 + turn,
@@ -182,7 +187,7 @@ impl Watch {
             return None;
         }
         self.stood = Some(now);
-        Some(Do::Stand)
+        Some(if heir { Do::Inherit } else { Do::Stand })
     }
 }
 
@@ -327,7 +332,7 @@ mod tests {
     }
 
     /// When a follower that last heard at 10,000 stands first, looked at every 5 ms.
-    fn stands(leader: Option<Known>, rank: u64) -> Option<u64> {
+    fn stands(leader: Option<Known>, rank: u64) -> Option<(Do, u64)> {
         let mut watch = Watch::new(0);
         let follower = Follower {
             heard: 10_000,
@@ -337,13 +342,13 @@ mod tests {
         };
         (10_000..12_001)
             .step_by(5)
-            .find(|now| watch.follow(*now, &O, follower) == Some(Do::Stand))
+            .find_map(|now| Some((watch.follow(now, &O, follower)?, now)))
     }
 
     #[test]
     fn a_follower_stands_in_its_turn() {
         let alive = |since| Some(Known::Alive { since });
-        let lost = |at| Some(Known::Lost { at });
+        let lost = |at| Some(Known::Lost { at, surely: false });
         for (name, leader, rank, at) in [
             ("no leader is known", None, 0, 10_300),
             ("no leader is known, second", None, 1, 10_375),
@@ -361,7 +366,18 @@ mod tests {
             ("its node lives", alive(9_000), 0, 10_900),
             ("its node may be starting", Some(Known::Unknown), 1, 10_975),
         ] {
-            assert_eq!(stands(leader, rank), Some(at), "{name}");
+            assert_eq!(stands(leader, rank), Some((Do::Stand, at)), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_heir_waits_for_no_lease() {
+        for (name, rank, at) in [("first", 0, 10_005), ("second", 1, 10_080), ("third", 2, 10_155)] {
+            let ended = Known::Lost {
+                at: 10_005,
+                surely: true,
+            };
+            assert_eq!(stands(Some(ended), rank), Some((Do::Inherit, at)), "{name}");
         }
     }
 
