@@ -15,8 +15,9 @@ mod face;
 mod open;
 mod seats;
 mod steer;
+mod vitals;
 
-pub use face::{Fresh, GroupStatus, OpenError, ReadError, Reading, Role};
+pub use face::{DIVERGED, Fresh, GroupStatus, OpenError, ReadError, Reading, Role};
 pub use steer::{Ask, SteerError};
 
 use crate::{

@@ -47,7 +47,7 @@ pub mod types;
 pub mod wal;
 mod wire;
 
-pub use host::{Ask, Fresh, GroupStatus, Host, OpenError, ReadError, Reading, Role, SteerError};
+pub use host::{Ask, DIVERGED, Fresh, GroupStatus, Host, OpenError, ReadError, Reading, Role, SteerError};
 pub use moves::MovesService;
 pub use options::{Options, RaftOptions};
 pub use port::{Leadership, Log, ProposeError};
