@@ -112,6 +112,20 @@ pub fn describe() {
     describe_pulse();
     describe_vitals();
     describe_wal();
+    show();
+}
+
+/// An alert on a counter's rise must see it before it rises; so must a page that shows it.
+fn show() {
+    for kind in ["add learner", "promote", "hand over", "remove", "settle"] {
+        counter!(WORK, "kind" => kind, "outcome" => "done").increment(0);
+    }
+    counter!(WOKEN, "by" => "proposal").increment(0);
+    for unlabelled in [STOOD, HEARTBEATS, HOME, RESYNCS, CUTS] {
+        counter!(unlabelled).increment(0);
+    }
+    followers(0);
+    moving(0, 0);
 }
 
 fn describe_pulse() {

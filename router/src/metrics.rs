@@ -63,6 +63,15 @@ pub fn describe() {
     for outcome in ["accepted", "busy", "timeout", "unavailable"] {
         counter!(BIDS, "outcome" => outcome).increment(0);
     }
+    for kind in ["bid", "command"] {
+        counter!(LIMITED, "kind" => kind).increment(0);
+    }
+    counter!(CLOSES, "code" => "4503").increment(0);
+    for unlabelled in [ENCODED, SENT, SLOW] {
+        counter!(unlabelled).increment(0);
+    }
+    gauge!(SOCKETS).set(0.0);
+    gauge!(ROOMS).set(0.0);
 }
 
 pub(crate) fn sockets(n: usize) {
