@@ -8,9 +8,9 @@
 //! Deliberately absent: what should change, and when (`placement::mover`).
 
 use crate::{
+    clock::proposer::ProposerHandle,
     group::Group,
     port::Log,
-    proposer::ProposerHandle,
     types::{Home, LogId, TypeConfig},
 };
 use openraft::{ChangeMembers, async_runtime::watch::WatchReceiver, metrics::RaftMetrics, raft::Precondition};
