@@ -11,23 +11,34 @@ use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Why a node isn't ready, each a line for an operator; empty: it is.
 pub(crate) type Reasons = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
+/// Brings gauges up to date just before they are shown.
+pub(crate) type Measure = Arc<dyn Fn() + Send + Sync>;
+
 #[derive(Clone)]
 struct Health {
     reasons: Reasons,
+    measure: Measure,
+    began: Instant,
     metrics: PrometheusHandle,
 }
 
 /// The three routes.
-pub(crate) fn routes(reasons: Reasons, metrics: PrometheusHandle) -> Router {
+pub(crate) fn routes(reasons: Reasons, measure: Measure, metrics: PrometheusHandle) -> Router {
     Router::new()
         .route("/healthz", get(|| async { Json(json!({"ok": true})) }))
         .route("/readyz", get(ready))
         .route("/metrics", get(render))
-        .with_state(Health { reasons, metrics })
+        .with_state(Health {
+            reasons,
+            measure,
+            began: Instant::now(),
+            metrics,
+        })
 }
 
 async fn ready(State(health): State<Health>) -> impl IntoResponse {
@@ -41,6 +52,8 @@ async fn ready(State(health): State<Health>) -> impl IntoResponse {
 }
 
 async fn render(State(health): State<Health>) -> impl IntoResponse {
+    (health.measure)();
+    crate::metrics::alive(health.began.elapsed(), (health.reasons)().is_empty());
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         health.metrics.render(),

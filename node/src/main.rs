@@ -19,6 +19,7 @@ mod demo;
 mod grpc;
 mod health;
 mod join;
+mod life;
 mod metrics;
 mod process;
 mod telemetry;

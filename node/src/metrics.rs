@@ -10,6 +10,19 @@ const REFUSED: &str = "rushroom_node_remote_refused_total";
 const ROUND_TRIP: &str = "rushroom_node_clock_round_trip_seconds";
 const STREAMS: &str = "rushroom_node_stream_commands_total";
 
+const UPTIME: &str = "rushroom_node_uptime_seconds";
+const READY: &str = "rushroom_node_ready";
+const LAST_END: &str = "rushroom_node_last_end";
+const CHANGES: &str = "rushroom_node_admin_changes_total";
+
+/// The same in milliseconds, for what is counted on a shard's clock.
+const BUCKETS_MS: &[f64] = &[
+    1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 10_000.0,
+];
+/// And for what is counted by pieces.
+const BUCKETS_PIECES: &[f64] = &[
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0,
+];
 /// Times are kept in these buckets, seconds.
 const BUCKETS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
@@ -19,6 +32,12 @@ const BUCKETS: &[f64] = &[
 pub(crate) fn install(node: u64) -> Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), BUCKETS)
+        .context("metric buckets")?
+        .set_buckets_for_metric(Matcher::Suffix("_ms".into()), BUCKETS_MS)
+        .context("metric buckets")?
+        .set_buckets_for_metric(Matcher::Suffix("_commands".into()), BUCKETS_PIECES)
+        .context("metric buckets")?
+        .set_buckets_for_metric(Matcher::Suffix("_records".into()), BUCKETS_PIECES)
         .context("metric buckets")?
         .install_recorder()
         .context("installing the metrics recorder")?;
@@ -39,8 +58,22 @@ pub(crate) fn install(node: u64) -> Result<PrometheusHandle> {
         "Round trip of clock readings from other nodes"
     );
     metrics::describe_counter!(STREAMS, Unit::Count, "Stream events told to auctions, by result");
+    metrics::describe_gauge!(UPTIME, Unit::Seconds, "Since this process began");
+    metrics::describe_gauge!(READY, Unit::Count, "1 while /readyz says yes");
+    metrics::describe_gauge!(
+        LAST_END,
+        Unit::Count,
+        "Always 1; its label says how the process before this one ended: first, clean, crashed, failed, diverged"
+    );
+    metrics::describe_counter!(
+        CHANGES,
+        Unit::Count,
+        "Changes that operators asked of this node, by outcome (done, shown, a refusal's code) and whether by force"
+    );
     raft_store::metrics::describe();
     router::metrics::describe();
+    // An alert on a counter's rise must see it before it rises.
+    admin_change_counter("done".into(), true).increment(0);
     // sfu describes its own when its media plane starts.
     metrics::gauge!(INFO, "version" => env!("CARGO_PKG_VERSION"), "node" => node.to_string()).set(1.0);
     Ok(handle)
@@ -64,4 +97,24 @@ pub(crate) fn round_trip(micros: u64) {
 /// An auction was told of its stream, or would not hear it.
 pub(crate) fn stream_command(result: &'static str) {
     metrics::counter!(STREAMS, "result" => result).increment(1);
+}
+
+/// How this process is, now.
+pub(crate) fn alive(uptime: std::time::Duration, ready: bool) {
+    metrics::gauge!(UPTIME).set(uptime.as_secs_f64());
+    metrics::gauge!(READY).set(f64::from(u8::from(ready)));
+}
+
+/// How the process before this one ended.
+pub(crate) fn last_end(how: &'static str) {
+    metrics::gauge!(LAST_END, "how" => how).set(1.0);
+}
+
+/// An operator asked for a change.
+pub(crate) fn admin_change(outcome: String, forced: bool) {
+    admin_change_counter(outcome, forced).increment(1);
+}
+
+fn admin_change_counter(outcome: String, forced: bool) -> metrics::Counter {
+    metrics::counter!(CHANGES, "outcome" => outcome, "forced" => if forced { "yes" } else { "no" })
 }

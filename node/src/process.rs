@@ -11,6 +11,7 @@
 use crate::admin::AdminService;
 use crate::config::Config;
 use crate::grpc::{ChatsService, Clocks, ClusterService, Limits, Local, Peers, ShardsService};
+use crate::life::Life;
 use crate::wiring::{self, AdminPort, ChatPort, HostShards, MapPort, Roles, ShardPort, StreamPort};
 use crate::{health, metrics};
 use anyhow::{Context as _, Result};
@@ -56,6 +57,9 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     tracing::info!(node = config.node_id, http = %http.local_addr()?, grpc = %grpc.local_addr()?, "starting");
 
     let mut node = build(&config, grpc).await?;
+    // Not before the folder is known to be ours.
+    let (life, before) = Life::begin(&config.node_dir);
+    metrics::last_end(before);
     let upkeep = recorder.clone();
     node.loops.spawn(async move {
         // Histograms keep raw samples until someone renders them; this bounds them when nobody does.
@@ -73,8 +77,10 @@ pub(crate) async fn run(config: Config) -> Result<()> {
             vec!["a shard of this node knows no leader yet".into()]
         }
     });
+    let host = node.host.clone();
+    let measure = Arc::new(move || host.measure());
     let serving = tokio::spawn({
-        let (edge, extra) = (node.edge.clone(), health::routes(reasons, recorder));
+        let (edge, extra) = (node.edge.clone(), health::routes(reasons, measure, recorder));
         async move { edge.serve(http, extra).await }
     });
     tracing::info!(node = config.node_id, "serving");
@@ -86,6 +92,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let drained = tokio::time::timeout(Duration::from_millis(config.node_drain_ms), drain(node)).await;
     tracing::info!(in_time = drained.is_ok(), "stopped");
     serving.abort();
+    life.end(failed.as_deref());
     failed.map_or(Ok(()), |why| Err(anyhow::anyhow!("the disk failed: {why}")))
 }
 

@@ -15,16 +15,17 @@ mod face;
 mod open;
 mod seats;
 mod steer;
+mod vitals;
 
-pub use face::{Fresh, GroupStatus, OpenError, ReadError, Reading, Role};
+pub use face::{DIVERGED, Fresh, GroupStatus, OpenError, ReadError, Reading, Role};
 pub use steer::{Ask, SteerError};
 
 use crate::{
+    clock::proposer::ProposerHandle,
     group::{Ground, Group},
     log_store::Found,
     options::Options,
     port::Log,
-    proposer::ProposerHandle,
     pulse::Pulse,
     server::{Groups, MESSAGE_MAX, RaftService},
     wal,

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! `Host` is the way in: it holds this node's replicas of every group, and shard 0 (`meta`) tells it which those are.
-//! What is decided lies in `auction`; when it is decided lies in `clock`, `lanes` and `proposer`; that it stays decided
-//! lies in `wal`, `log_store`, `state_machine` and openraft. No type of openraft's leaves this crate.
+//! What is decided lies in `auction`; when it is decided lies in `clock`, with the lanes and the proposer; that it stays
+//! decided lies in `wal`, `log_store`, `state_machine` and openraft. No type of openraft's leaves this crate.
 //!
 //! Deliberately absent: HTTP, WebSockets, routing between nodes (the edge's), rules (the core's), what should
 //! move where (`placement`'s).
@@ -22,7 +22,6 @@ pub mod feed;
 mod group;
 pub mod host;
 mod janitor;
-pub mod lanes;
 mod log_store;
 mod marks;
 mod membership;
@@ -31,12 +30,9 @@ pub mod metrics;
 pub mod mover;
 mod moves;
 mod network;
-pub mod office;
 pub mod options;
 mod peers;
-pub mod pending;
 pub mod port;
-pub mod proposer;
 mod pulse;
 mod rest;
 mod server;
@@ -47,7 +43,7 @@ pub mod types;
 pub mod wal;
 mod wire;
 
-pub use host::{Ask, Fresh, GroupStatus, Host, OpenError, ReadError, Reading, Role, SteerError};
+pub use host::{Ask, DIVERGED, Fresh, GroupStatus, Host, OpenError, ReadError, Reading, Role, SteerError};
 pub use moves::MovesService;
 pub use options::{Options, RaftOptions};
 pub use port::{Leadership, Log, ProposeError};

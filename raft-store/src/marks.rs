@@ -92,6 +92,11 @@ mod tests {
     }
 
     #[test]
+    fn what_the_node_says_of_it_is_what_others_look_for() {
+        assert!(Diverged { index: 7 }.to_string().contains(crate::DIVERGED));
+    }
+
+    #[test]
     fn old_marks_go() {
         let mut marks = Marks::default();
         for index in 1..100 {

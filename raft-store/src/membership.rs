@@ -8,9 +8,9 @@
 //! Deliberately absent: what should change, and when (`placement::mover`).
 
 use crate::{
+    clock::proposer::ProposerHandle,
     group::Group,
     port::Log,
-    proposer::ProposerHandle,
     types::{Home, LogId, TypeConfig},
 };
 use openraft::{ChangeMembers, async_runtime::watch::WatchReceiver, metrics::RaftMetrics, raft::Precondition};
@@ -53,6 +53,22 @@ impl Group {
             facts,
             members: *metrics.membership_config.log_id(),
         })
+    }
+
+    /// The other nodes with a replica of this group, and how many entries each lacks; nothing unless this replica leads.
+    pub(crate) fn followers(&self) -> Vec<(NodeId, u64)> {
+        if !self.leadership().borrow().leading {
+            return Vec::new();
+        }
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let lag = lag(&metrics);
+        let others = metrics.membership_config.nodes().filter(|(id, _)| **id != self.id);
+        // One that never matched anything lacks everything.
+        let all = metrics.last_log_index.unwrap_or(0);
+        others
+            .map(|(id, home)| (home.node(), lag.get(&ReplicaId(*id)).copied().unwrap_or(all)))
+            .collect()
     }
 
     /// Changes who is a member, if the members are still those that were `seen`.

@@ -9,7 +9,7 @@ use auction::Reply;
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
-use placement::ShardId;
+use placement::{NodeId, ShardId};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const BIDS: &str = "rushroom_shard_commands_judged_total";
@@ -35,6 +35,12 @@ const STOOD: &str = "rushroom_raft_elections_stood_total";
 const HEARTBEATS: &str = "rushroom_raft_heartbeats_total";
 const HOME: &str = "rushroom_raft_leaders_sent_home_total";
 const PEERS: &str = "rushroom_raft_peers_alive";
+const LEADS: &str = "rushroom_shard_leads";
+const SHUT: &str = "rushroom_shard_shut_replicas";
+const LAG: &str = "rushroom_raft_lag_entries";
+const MAP_PEERS: &str = "rushroom_map_peers";
+const MAP_VERSION: &str = "rushroom_map_version";
+const PAUSED: &str = "rushroom_moves_paused";
 const FSYNC: &str = "rushroom_wal_fsync_seconds";
 const FSYNCED: &str = "rushroom_wal_fsynced_bytes_total";
 const BATCH: &str = "rushroom_wal_fsync_batch_records";
@@ -104,7 +110,22 @@ pub fn describe() {
         "Followers that fell behind and were brought up from the event log"
     );
     describe_pulse();
+    describe_vitals();
     describe_wal();
+    show();
+}
+
+/// An alert on a counter's rise must see it before it rises; so must a page that shows it.
+fn show() {
+    for kind in ["add learner", "promote", "hand over", "remove", "settle"] {
+        counter!(WORK, "kind" => kind, "outcome" => "done").increment(0);
+    }
+    counter!(WOKEN, "by" => "proposal").increment(0);
+    for unlabelled in [STOOD, HEARTBEATS, HOME, RESYNCS, CUTS] {
+        counter!(unlabelled).increment(0);
+    }
+    followers(0);
+    moving(0, 0);
 }
 
 fn describe_pulse() {
@@ -126,6 +147,35 @@ fn describe_pulse() {
         "Leaderships handed from here to the node that the map prefers"
     );
     describe_gauge!(PEERS, Unit::Count, "Other nodes whose pulse comes");
+}
+
+fn describe_vitals() {
+    describe_gauge!(
+        LEADS,
+        Unit::Count,
+        "1 where this node leads a shard, 0 for all other shards of the map"
+    );
+    describe_gauge!(
+        SHUT,
+        Unit::Count,
+        "Replicas that the map gives this node and that aren't open here"
+    );
+    describe_gauge!(
+        LAG,
+        Unit::Count,
+        "Log entries that a node's replicas lack at most, in the groups led here, by node"
+    );
+    describe_gauge!(
+        MAP_PEERS,
+        Unit::Count,
+        "Other nodes of the cluster that haven't left it, by this node's map"
+    );
+    describe_gauge!(
+        MAP_VERSION,
+        Unit::Count,
+        "The version of the cluster map that this node has"
+    );
+    describe_gauge!(PAUSED, Unit::Count, "1 while an operator has paused all moves");
 }
 
 fn describe_wal() {
@@ -183,6 +233,10 @@ impl OfOffice {
     /// A replica of this node took office in `shard`; `after` tells how its last one ended.
     pub fn taken(shard: ShardId, after: &'static str) -> Self {
         let shard = shard.0.to_string();
+        // An alert on a counter's rise must see it before it rises.
+        for other in ["deposed", "failed"] {
+            counter!(OFFICES, "shard" => shard.clone(), "after" => other).increment(0);
+        }
         counter!(OFFICES, "shard" => shard.clone(), "after" => after).increment(1);
         Self {
             lane: gauge!(LANE, "shard" => shard.clone()),
@@ -250,6 +304,28 @@ pub fn moving(moves: usize, goals: usize) {
 pub fn move_work(kind: &'static str, done: bool, took: std::time::Duration) {
     counter!(WORK, "kind" => kind, "outcome" => if done { "done" } else { "refused" }).increment(1);
     histogram!(WORK_TIME, "kind" => kind).record(took.as_secs_f64());
+}
+
+/// Whether this node leads a shard of the map.
+pub fn leads(shard: ShardId, leads: bool) {
+    gauge!(LEADS, "shard" => shard.0.to_string()).set(f64::from(u8::from(leads)));
+}
+
+/// So many replicas that should be open aren't.
+pub fn shut(count: usize) {
+    gauge!(SHUT).set(count as f64);
+}
+
+/// A node's replicas lack at most so many entries of the groups led here.
+pub fn lag(node: NodeId, entries: u64) {
+    gauge!(LAG, "node" => node.0.to_string()).set(entries as f64);
+}
+
+/// What the map says of the cluster.
+pub fn map(version: u64, peers: usize, paused: bool) {
+    gauge!(MAP_VERSION).set(version as f64);
+    gauge!(MAP_PEERS).set(peers as f64);
+    gauge!(PAUSED).set(f64::from(u8::from(paused)));
 }
 
 /// A follower opened (+1) or ended (-1).

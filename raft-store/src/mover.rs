@@ -57,6 +57,7 @@ pub(crate) async fn run(meta: Arc<Group>, crew: Crew, limits: Limits, pace: Pace
         let map = maps.borrow_and_update().clone();
         let (Some(map), true) = (map, known.leading) else {
             heard.clear();
+            metrics::moving(0, 0);
             let _ = waits.send_if_modified(|waits| !std::mem::take(waits).is_empty());
             let changed = tokio::select! {
                 changed = leadership.changed() => changed,

@@ -1,6 +1,9 @@
 //! What a host is told at its start: plain data, each number with its unit and reason.
 
-use crate::{clock, lanes, wal};
+use crate::{
+    clock::{self, lanes},
+    wal,
+};
 use auction::Limits;
 use placement::{Node, NodeId};
 use std::{path::PathBuf, time::Duration};

@@ -36,8 +36,8 @@ mod view;
 pub(crate) mod watch;
 
 use crate::{
-    group::Group, host::Seat, metrics, options::RaftOptions, peers::Peers, proposer::ProposerHandle, server::Groups,
-    wire,
+    clock::proposer::ProposerHandle, group::Group, host::Seat, metrics, options::RaftOptions, peers::Peers,
+    server::Groups, wire,
 };
 use lives::Lives;
 use parking_lot::Mutex;

@@ -6,7 +6,7 @@ mod clock_support;
 use auction::{Action, Command, EventKind, FeedItem, Phase, Reason, Reply, Verdict};
 use clock_support::{FakeLog, Fault, bid, definition, follows, id, leads, seller};
 use futures_util::{StreamExt, future::join_all};
-use raft_store::{Log, proposer::ProposerHandle};
+use raft_store::{Log, clock::proposer::ProposerHandle};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,

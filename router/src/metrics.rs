@@ -58,6 +58,20 @@ pub fn describe() {
     );
     describe_counter!(PROBLEMS, Unit::Count, "problems answered over HTTP, by code");
     describe_counter!(LIMITED, Unit::Count, "requests refused by a rate limit, by kind");
+    // An alert on a counter's rise must see it before it rises.
+    counter!(CONNECTIONS, "fate" => "turned_away").increment(0);
+    for outcome in ["accepted", "busy", "timeout", "unavailable"] {
+        counter!(BIDS, "outcome" => outcome).increment(0);
+    }
+    for kind in ["bid", "command"] {
+        counter!(LIMITED, "kind" => kind).increment(0);
+    }
+    counter!(CLOSES, "code" => "4503").increment(0);
+    for unlabelled in [ENCODED, SENT, SLOW] {
+        counter!(unlabelled).increment(0);
+    }
+    gauge!(SOCKETS).set(0.0);
+    gauge!(ROOMS).set(0.0);
 }
 
 pub(crate) fn sockets(n: usize) {

@@ -48,6 +48,18 @@ pub(crate) fn describe() {
     describe_counter!(REFUSED, Unit::Count, "Media requests refused, by code");
     describe_histogram!(JOIN, Unit::Seconds, "A viewer's offer to its open connection");
     describe_histogram!(HOP, Unit::Seconds, "Round trip of a trunk");
+    // Shown before anything happens: an alert on a rise must see what it rose from.
+    for way in [Way::Publisher, Way::Trunk] {
+        packets_in(way, 0);
+    }
+    for way in [Way::Viewer, Way::Trunk] {
+        packets_out(way, 0);
+        retransmitted(way, 0);
+    }
+    packets_lost(0);
+    viewers(0.0);
+    publishers(0.0);
+    let _ = histogram!(JOIN);
 }
 
 /// The two ways of a packet in and out.

@@ -4,7 +4,7 @@
 //! over HTTP is checked by the edge.
 
 use super::wire::{change_from, overview_to, plan_to, refused_to};
-use crate::wiring::AdminPort;
+use crate::{metrics, wiring::AdminPort};
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use placement::{NodeId, ShardId};
@@ -21,6 +21,18 @@ pub(crate) struct AdminService(pub(crate) Arc<AdminPort>);
 
 /// Plans and stores a change, with every refusal as an answer.
 pub(crate) async fn change(host: &raft_store::Host, request: pb::ChangeRequest) -> pb::ChangeReply {
+    let (dry_run, forced) = (request.dry_run, request.force.is_some());
+    let reply = answer(host, request).await;
+    let outcome = match &reply.refused {
+        Some(refused) => refused.code.clone(),
+        None if dry_run => "shown".into(),
+        None => "done".into(),
+    };
+    metrics::admin_change(outcome, forced);
+    reply
+}
+
+async fn answer(host: &raft_store::Host, request: pb::ChangeRequest) -> pb::ChangeReply {
     let Some(change) = request.change else {
         return refused_to("invalid", "no change".into(), false);
     };

@@ -3,6 +3,9 @@
 use auction::{Office, Stamp};
 use placement::{NodeId, ShardId};
 
+/// Stands in what `Host::failed` says when a replica stopped because its state was not the others'.
+pub const DIVERGED: &str = "the state diverged";
+
 /// Why a host can't open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

@@ -13,16 +13,18 @@ use super::{
     seats::{Own, take_seats},
 };
 use crate::{
+    clock::{
+        office,
+        proposer::{Proposer, Wall},
+    },
     group::{Ground, Group},
     janitor,
     log_store::Found,
     meta, mover,
     moves::Crew,
-    office,
     options::Options,
     peers::Peers,
     port::Log,
-    proposer::{Proposer, Wall},
     pulse::{self, Pulse},
     server::Groups,
     types::Home,

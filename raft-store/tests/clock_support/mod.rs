@@ -11,9 +11,11 @@ use parking_lot::{Mutex, RwLock};
 use placement::{NodeId, ShardId};
 use raft_store::{
     Leadership, Log, ProposeError, State,
+    clock::{
+        office::Options,
+        proposer::{Proposer, ProposerHandle},
+    },
     feed::Feed,
-    office::Options,
-    proposer::{Proposer, ProposerHandle},
     types::Payload,
 };
 use std::{

@@ -29,7 +29,7 @@ mod replicas;
 mod troubles;
 
 use super::{Fate, Goes, Office, Options, Packed};
-use crate::{clock, lanes};
+use crate::clock::{self, lanes};
 use auction::{
     Action, Actor, Applied, AuctionId, Command, Currency, Definition, Entry, EventKind, Id, Known, Limits, Reason,
     Reply, Reserve, Rights, Shard, Stamp, Stamped, Terms, TimeRule, Verdict, body_hash,

@@ -14,7 +14,7 @@
 //!
 //! Deliberately absent: channels. `W` is whatever the caller answers through.
 
-use crate::lanes::Ticket;
+use super::lanes::Ticket;
 use auction::{BodyHash, Command, Key};
 use std::collections::HashMap;
 

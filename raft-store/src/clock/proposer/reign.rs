@@ -10,8 +10,8 @@
 
 use super::{Shared, Waiter, not_leader};
 use crate::{
+    clock::office::{Fate, Goes, Office, Packed},
     metrics,
-    office::{Fate, Goes, Office, Packed},
     port::{Leadership, ProposeError},
     types::{Payload, TraceContext},
 };

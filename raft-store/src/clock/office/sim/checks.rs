@@ -4,7 +4,7 @@ use super::{
     Applied, AuctionId, Command, Dice, Entry, EventKind, Kind, Known, LATENCY, Shard, Stamp, World, body_hash, born,
     together,
 };
-use crate::pending::key_of;
+use crate::clock::pending::key_of;
 use auction::{Hold, Outcome, Phase, Stamped};
 use std::collections::{BTreeMap, VecDeque};
 

@@ -15,7 +15,7 @@
 //!
 //! This is the decision half of the proposer: every method takes the monotonic time and the applied shard, and returns
 //! what is to be done. `proposer` is the other half: it owns the lock around this value, the task and the futures. The
-//! simulation in `office::sim` drives this very code through crashes, freezes, cuts and lost quorums in virtual time.
+//! simulation in `sim` drives this very code through crashes, freezes, cuts and lost quorums in virtual time.
 //!
 //! What a command meets, in this order, under one lock: the *applied table* (it was judged before: the same verdict), the
 //! *pending map* (it is on its way: join), an *early refusal* (an absorbing fact: `low`, `closed`), the *door* (room?),
@@ -28,11 +28,12 @@
 //!
 //! Deliberately absent: clocks, tasks, channels, the log.
 
-use crate::{
-    clock::{self, Clock},
+use super::{
+    Clock,
     lanes::{self, Lanes, Ticket, Waiting},
     pending::{Join, Pending, key_of},
 };
+use crate::clock;
 use auction::{
     Action, Actor, Applied, AuctionId, Command, Entry, Id, Known, Reply, Rights, Shard, Stamp, Verdict, body_hash,
 };

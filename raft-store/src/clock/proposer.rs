@@ -26,8 +26,8 @@
 mod reign;
 
 use crate::{
+    clock::office::{Office, Options},
     metrics,
-    office::{Office, Options},
     port::{Leadership, Log},
 };
 use auction::{Command, Reply, Stamp};

@@ -3,7 +3,7 @@
 use super::{
     Action, Actor, Command, Given, Kind, Node, Plant, Reason, Reply, Rights, Waiter, What, World, body_hash, id,
 };
-use crate::pending::key_of;
+use crate::clock::pending::key_of;
 
 /// An edge's wait for an answer, ms.
 const RESEND: u64 = 60;
