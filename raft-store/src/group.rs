@@ -85,6 +85,8 @@ pub(crate) struct Ground {
     pub(crate) began: tokio::time::Instant,
     /// Rises with each change of any group's leadership.
     pub(crate) led: watch::Sender<u64>,
+    /// Rises with each replica that is woken.
+    pub(crate) woken: watch::Sender<u64>,
 }
 
 /// A group's replica on this node.
@@ -125,7 +127,7 @@ impl Group {
         let machine = machine.map_err(|error| error.to_string())?;
         let replica = machine.replica();
         let config = Arc::new(config(&ground.raft)?);
-        let rest = Arc::new(Rest::new(ground.began));
+        let rest = Arc::new(Rest::new(ground.began, ground.woken.clone()));
         let network = Network {
             peers: ground.peers.clone(),
             group: shard.0,

@@ -259,6 +259,15 @@ impl Host {
         readings.collect()
     }
 
+    /// Some if every replica of this node rests: it changes when one is woken.
+    #[must_use]
+    pub fn at_rest(&self) -> Option<watch::Receiver<u64>> {
+        // Before the look, so that what wakes meanwhile isn't missed.
+        let woken = self.inner.ground.woken.subscribe();
+        let seats = self.inner.seats.read();
+        seats.values().all(|seat| seat.group.rest.is_resting()).then_some(woken)
+    }
+
     /// The index that this node's replica of a shard has applied, and a fingerprint of its state there. It reads the
     /// whole state: for comparisons, not for a page that is looked at.
     #[must_use]

@@ -342,7 +342,10 @@ mod tests {
             .local_addr()
             .unwrap();
         peers.set_addresses([(NodeId(2), free.to_string())]);
-        let rest = Arc::new(Rest::new(tokio::time::Instant::now()));
+        let rest = Arc::new(Rest::new(
+            tokio::time::Instant::now(),
+            tokio::sync::watch::Sender::new(0),
+        ));
         let mut network = Network { peers, group: 1, rest };
         let option = || RPCOption::new(Duration::from_millis(50));
         let request = || VoteRequest::new(Vote::new(2, 1), None);

@@ -50,7 +50,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
-use tokio::time::Instant;
+use tokio::{sync::watch as news, time::Instant};
 
 pub(crate) use rounds::{Now, run};
 
@@ -76,10 +76,18 @@ pub(crate) struct Pulse {
     /// Answers to our questions since the last look.
     answers: Mutex<Vec<pb::RestAnswer>>,
     leaving: AtomicBool,
+    woken: news::Sender<u64>,
 }
 
 impl Pulse {
-    pub(crate) fn new(me: NodeId, began: Instant, raft: &RaftOptions, peers: Arc<Peers>, groups: Groups) -> Pulse {
+    pub(crate) fn new(
+        me: NodeId,
+        began: Instant,
+        raft: &RaftOptions,
+        peers: Arc<Peers>,
+        groups: Groups,
+        woken: news::Sender<u64>,
+    ) -> Pulse {
         let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let options = watch::Options {
             pace: ms(raft.heartbeat).max(2),
@@ -105,6 +113,7 @@ impl Pulse {
             anew: Mutex::default(),
             answers: Mutex::default(),
             leaving: AtomicBool::new(false),
+            woken,
         }
     }
 

@@ -23,7 +23,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// What the wires and the pulse know of one replica. Times are ms since the host began.
 #[derive(Debug)]
@@ -35,11 +35,13 @@ pub(crate) struct Rest {
     shield: AtomicU64,
     /// Wall time (unix ms) at which it wakes by itself; `u64::MAX`: never.
     until_wall: AtomicU64,
+    /// Rises when any replica of the host is woken.
+    woken: watch::Sender<u64>,
 }
 
 impl Rest {
     /// A replica that is awake.
-    pub(crate) fn new(began: Instant) -> Rest {
+    pub(crate) fn new(began: Instant, woken: watch::Sender<u64>) -> Rest {
         let rest = Rest {
             began,
             resting: AtomicBool::new(false),
@@ -47,6 +49,7 @@ impl Rest {
             heard: AtomicU64::new(0),
             shield: AtomicU64::new(0),
             until_wall: AtomicU64::new(u64::MAX),
+            woken,
         };
         rest.hear();
         rest
@@ -76,7 +79,11 @@ impl Rest {
     pub(crate) fn stir(&self) -> bool {
         self.stirs.fetch_add(1, SeqCst);
         // A read first: this is on the way of every message.
-        self.resting.load(SeqCst) && self.resting.swap(false, SeqCst)
+        let rested = self.resting.load(SeqCst) && self.resting.swap(false, SeqCst);
+        if rested {
+            self.woken.send_modify(|count| *count += 1);
+        }
+        rested
     }
 
     /// Rests until `until_wall` at the latest, unless something stirred since `seen`. True: it does.
@@ -127,13 +134,16 @@ mod tests {
 
     #[test]
     fn it_rests_only_if_nothing_stirred_since() {
-        let rest = Rest::new(Instant::now());
+        let woken = watch::Sender::new(0);
+        let rest = Rest::new(Instant::now(), woken.clone());
         let seen = rest.stirs();
         assert!(!rest.stir(), "it was awake");
         assert!(!rest.rest(seen, u64::MAX), "it stirred since");
         assert!(rest.rest(rest.stirs(), 1_000));
         assert!(!rest.overslept(999) && rest.overslept(1_000));
+        assert_eq!(*woken.borrow(), 0, "nobody was woken yet");
         assert!(rest.stir(), "it rested");
+        assert_eq!(*woken.borrow(), 1);
         assert!(!rest.is_resting() && !rest.overslept(2_000));
     }
 
@@ -141,7 +151,7 @@ mod tests {
     #[test]
     fn a_stir_is_never_lost() {
         for _ in 0..2_000 {
-            let rest = Rest::new(Instant::now());
+            let rest = Rest::new(Instant::now(), watch::Sender::new(0));
             let seen = rest.stirs();
             std::thread::scope(|scope| {
                 scope.spawn(|| rest.rest(seen, u64::MAX));

@@ -8,6 +8,7 @@ use placement::ShardId;
 use proto::cluster::v1::StatusReply;
 use router::ports::{ChatLine, Freshness, PortError};
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// A clock that this node leads, read now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub(crate) trait Local: Send + Sync + 'static {
     ) -> Result<BoxStream<'static, FeedItem>, PortError>;
     /// The clocks that this node leads.
     fn readings(&self) -> Vec<Reading>;
+    /// Some if nothing on this node is awake, so that there is nothing to read: it changes when something wakes.
+    fn at_rest(&self) -> Option<watch::Receiver<u64>>;
 }
 
 /// The chats of auctions that this node leads.

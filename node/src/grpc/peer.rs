@@ -285,9 +285,14 @@ impl Peer {
                 let readings: Vec<_> = pong.readings.iter().map(frames::reading_from).collect();
                 clocks.heard(self.node, &readings, sent, received);
                 self.heard.store(received, Ordering::Relaxed);
-                metrics::round_trip(received - sent);
+                if !readings.is_empty() {
+                    metrics::round_trip(received - sent);
+                }
             }
-            tokio::time::sleep(PING).await;
+            // A node at rest holds its answer back: asked again at once, it says the first reading when it wakes.
+            if Duration::from_micros(received - sent) < PING {
+                tokio::time::sleep(PING).await;
+            }
             n += 1;
             sent = clocks.mono();
             if out.send(pb::Ping { n }).await.is_err() {

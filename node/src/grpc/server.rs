@@ -4,7 +4,7 @@
 //! bound allows and says `Busy` beyond it. It never stops reading: a command that waits in a socket has no stamp yet.
 
 use super::local::{Chatroom, Local, Operated};
-use super::{LEADER, Limits, frames, trace};
+use super::{LEADER, Limits, PING, REST_PINGS, frames, trace};
 use async_trait::async_trait;
 use auction::{AuctionId, Command, Id, Position, Reply};
 use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt as _};
@@ -136,12 +136,20 @@ impl Shards for ShardsService {
 
     async fn readings(&self, request: Request<Streaming<pb::Ping>>) -> Result<Response<Self::ReadingsStream>, Status> {
         let local = self.local.clone();
-        let pongs = request.into_inner().map(move |ping| {
-            let n = ping?.n;
-            Ok(pb::Pong {
-                n,
-                readings: local.readings().iter().map(frames::reading_to).collect(),
-            })
+        let pongs = request.into_inner().then(move |ping| {
+            let local = local.clone();
+            async move {
+                let n = ping?.n;
+                let readings = match local.at_rest() {
+                    None => local.readings().iter().map(frames::reading_to).collect(),
+                    // Held back until there may be something to read; a reading now would be one of long after the question.
+                    Some(mut woken) => {
+                        let _ = tokio::time::timeout(PING * REST_PINGS, woken.changed()).await;
+                        Vec::new()
+                    }
+                };
+                Ok(pb::Pong { n, readings })
+            }
         });
         Ok(Response::new(pongs.boxed()))
     }

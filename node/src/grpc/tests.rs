@@ -14,7 +14,8 @@ use placement::{ClusterMap, Node, NodeId, ShardId};
 use proto::shard::v1::shards_server::ShardsServer;
 use router::ports::{Freshness, PortError};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -25,6 +26,10 @@ const OTHER: NodeId = NodeId(2);
 /// Answers by the auction's name: `ok`, `low`, `leader` (not me), `slow` (when `gate` opens), `gone` (no such auction).
 struct Scripted {
     gate: Semaphore,
+    /// Its clock goes from 7,000 since then.
+    began: Instant,
+    rests: AtomicBool,
+    woken: watch::Sender<u64>,
 }
 
 fn id(text: &str) -> Id {
@@ -103,10 +108,14 @@ impl Local for Scripted {
         vec![Reading {
             shard: ShardId(1),
             office,
-            now: Stamp(7_000),
+            now: Stamp(7_000 + self.began.elapsed().as_millis() as u64),
             top: Stamp(6_990),
             timers: true,
         }]
+    }
+    fn at_rest(&self) -> Option<watch::Receiver<u64>> {
+        let woken = self.woken.subscribe();
+        self.rests.load(Ordering::SeqCst).then_some(woken)
     }
 }
 
@@ -144,6 +153,9 @@ async fn pair(in_flight: usize) -> Pair {
     };
     let node = Arc::new(Scripted {
         gate: Semaphore::new(0),
+        began: Instant::now(),
+        rests: AtomicBool::new(false),
+        woken: watch::Sender::new(0),
     });
     let server = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -292,4 +304,28 @@ async fn clocks_are_heard_by_pings() {
     assert!(estimate.now >= Stamp(7_000));
     assert_eq!(pair.clocks.leader(ShardId(1), pair.clocks.mono()), Some((OTHER, 4)));
     assert!(pair.peers.alive(OTHER) && pair.peers.alive(NodeId(1)) && !pair.peers.alive(NodeId(9)));
+}
+
+/// A node on which all shards rest holds its answers back: no clock is read there, and it counts as alive all the same.
+#[tokio::test]
+async fn a_node_at_rest_is_heard_again_when_it_wakes() {
+    let pair = pair(64).await;
+    let held = || {
+        let estimate = pair.clocks.read(ShardId(1), pair.clocks.mono());
+        estimate.is_none_or(|estimate| estimate.held)
+    };
+    let until = async |wanted: bool| {
+        while held() != wanted {
+            tokio::task::yield_now().await;
+        }
+    };
+    until(false).await;
+    for _ in 0..3 {
+        pair.node.rests.store(true, Ordering::SeqCst);
+        until(true).await;
+        assert!(pair.peers.alive(OTHER));
+        pair.node.rests.store(false, Ordering::SeqCst);
+        pair.node.woken.send_modify(|count| *count += 1);
+        until(false).await;
+    }
 }

@@ -12,6 +12,7 @@ use router::ports::{Freshness, PortError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Roles are looked up when one changed, and not again within this time: an election of many shards is one look or two.
 const LOOK: Duration = Duration::from_millis(10);
@@ -76,6 +77,10 @@ impl Local for HostShards {
             timers: r.timers,
         });
         ours.collect()
+    }
+
+    fn at_rest(&self) -> Option<watch::Receiver<u64>> {
+        self.0.at_rest()
     }
 }
 

@@ -104,9 +104,15 @@ impl Shards for ShardPort {
 
 /// Feeds the clocks of shards that this node leads into its own estimates, as if by a ping without a way to go.
 pub(crate) async fn follow_own_clocks(me: NodeId, local: Arc<dyn Local>, clocks: Arc<Clocks>) {
-    let mut look = tokio::time::interval(crate::grpc::PING);
     loop {
-        look.tick().await;
+        match local.at_rest() {
+            // Looked at now and then, so that an end of the host is seen.
+            Some(mut woken) => {
+                let again = crate::grpc::PING * crate::grpc::REST_PINGS;
+                let _ = tokio::time::timeout(again, woken.changed()).await;
+            }
+            None => tokio::time::sleep(crate::grpc::PING).await,
+        }
         let sent = clocks.mono();
         let readings = local.readings();
         clocks.heard(me, &readings, sent, clocks.mono());

@@ -69,6 +69,7 @@ pub(super) async fn open(options: Options) -> Result<Host, OpenError> {
         failed: watch::channel(None).0,
         began: tokio::time::Instant::now(),
         led: watch::channel(0).0,
+        woken: watch::channel(0).0,
     };
     let service = Groups::default();
     let pulse = Pulse::new(
@@ -77,6 +78,7 @@ pub(super) async fn open(options: Options) -> Result<Host, OpenError> {
         &options.raft,
         ground.peers.clone(),
         service.clone(),
+        ground.woken.clone(),
     );
     let inner = Arc::new(Inner {
         options,

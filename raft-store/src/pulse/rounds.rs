@@ -4,11 +4,12 @@
 //!   look: who was lost | answers to our questions | who came back: speak | each replica: watch --> heartbeat, question,
 //!                                                                             rest, stand for election, go home
 //!   a peer's process has ended: a look at once
-//!   every second look: a pulse to every other node, with the questions for it
+//!   every second look, or each of a calm node: a pulse to every other node, with the questions for it
 //! ```
 //!
 //! A replica that rests costs the look of one flag; it is looked at fully when somebody came or went, and once a second
-//! for its next start.
+//! for its next start. While *all* of them rest the node is calm: pulses come at half their pace, nothing else is looked
+//! at, and whatever wakes a replica ends the calm at once.
 //!
 //! Deliberately absent: what a pulse means when it arrives (`pulse`), and every decision.
 
@@ -30,8 +31,10 @@ use std::{
 
 /// Most elections, and most heartbeats to whoever came back, at one look.
 const AT_ONCE: usize = 64;
-/// Between two full looks at groups that rest, although nobody came or went.
-const FULL_LOOK: u64 = 40;
+/// Between two full looks at groups that rest, although nobody came or went; ms.
+const FULL_LOOK: u64 = 1_000;
+/// How many times slower a calm node's pulse is. A lease is six paces: three such pulses.
+const CALM_PACES: u32 = 2;
 
 /// A replica under watch.
 struct Charge {
@@ -47,7 +50,13 @@ struct Charge {
 struct Rounds {
     pulse: Arc<Pulse>,
     charges: BTreeMap<ShardId, Charge>,
-    looks: u64,
+    /// The last full look, and the last pulse, in ms.
+    looked: u64,
+    spoke: u64,
+    /// This look is a full one.
+    full: bool,
+    /// Everything rests, and nobody waits for a word.
+    calm: bool,
     /// Changes of `lives` at the last full look.
     seen: u64,
     /// Led here, and a replica's node came back: they must speak.
@@ -71,19 +80,28 @@ pub(crate) async fn run(pulse: Arc<Pulse>, host: impl Fn(u64) -> Option<Now> + S
     let mut rounds = Rounds {
         pulse: pulse.clone(),
         charges: BTreeMap::new(),
-        looks: 0,
+        looked: 0,
+        spoke: 0,
+        full: true,
+        calm: false,
         seen: u64::MAX,
         to_speak: VecDeque::new(),
         out: BTreeMap::new(),
         balance: Balance::default(),
     };
     let mut version = 0;
-    let mut looks = tokio::time::interval(pulse.raft.heartbeat / 2);
-    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut woken = pulse.woken.subscribe();
+    let heartbeat = pulse.raft.heartbeat;
     loop {
+        let pace = if rounds.calm {
+            heartbeat * CALM_PACES
+        } else {
+            heartbeat / 2
+        };
         tokio::select! {
-            _ = looks.tick() => {}
+            () = tokio::time::sleep(pace) => {}
             () = pulse.peers.news().notified() => {}
+            _ = woken.changed(), if rounds.calm => {}
         }
         for node in pulse.peers.take_refused() {
             pulse.refused(node);
@@ -93,12 +111,12 @@ pub(crate) async fn run(pulse: Arc<Pulse>, host: impl Fn(u64) -> Option<Now> + S
             rounds.take_on(seats);
             version = now.version;
         }
+        // Noted before the look: who is woken meanwhile is looked at again.
+        let stirred = woken.has_changed().unwrap_or(true);
+        woken.borrow_and_update();
+        rounds.calm &= !stirred;
         rounds.look(&now.map).await;
-        let out = std::mem::take(&mut rounds.out);
-        if rounds.looks.is_multiple_of(2) || !out.is_empty() {
-            pulse.say(out);
-        }
-        rounds.looks += 1;
+        rounds.speak();
     }
 }
 
@@ -106,6 +124,7 @@ impl Rounds {
     fn take_on(&mut self, seats: Vec<Arc<Seat>>) {
         let here: BTreeSet<ShardId> = seats.iter().map(|seat| seat.group.shard).collect();
         self.charges.retain(|shard, _| here.contains(shard));
+        self.calm = false;
         for seat in seats {
             let now = self.pulse.now();
             let known = self.charges.get(&seat.group.shard);
@@ -136,10 +155,15 @@ impl Rounds {
         self.welcome();
         self.speak_up();
         // A group that rests is looked at only if someone came or went, and now and then for its next start.
-        let full = changes != self.seen || self.looks.is_multiple_of(FULL_LOOK);
+        self.full = changes != self.seen || now >= self.looked + FULL_LOOK;
         self.seen = changes;
+        if self.full {
+            self.looked = now;
+        } else if self.calm {
+            return;
+        }
         let wall = wall_ms();
-        let (mut resting, mut stood) = (0_u64, 0);
+        let (mut resting, mut stood, mut calm) = (0_u64, 0, true);
         let shards: Vec<ShardId> = self.charges.keys().copied().collect();
         for shard in shards {
             let Some(charge) = self.charges.get_mut(&shard) else {
@@ -147,12 +171,13 @@ impl Rounds {
             };
             let group = charge.seat.group.clone();
             if group.rest.is_resting() {
-                if full && self.may_rest_on(&group, now, wall) {
+                if self.full && self.may_rest_on(&group, now, wall) {
                     resting += 1;
                     self.send_home(shard, true, now, wall, map);
                 }
                 continue;
             }
+            calm = false;
             match self.step(&group, shard, now, wall, map) {
                 Some(Do::Stand) if stood < AT_ONCE => {
                     stood += 1;
@@ -170,8 +195,20 @@ impl Rounds {
                 _ => {}
             }
         }
-        if full {
+        if self.full {
             metrics::resting(resting);
+        }
+        self.calm = calm && self.to_speak.is_empty();
+    }
+
+    /// A pulse to every other node, when it is time or when there is something for one of them.
+    fn speak(&mut self) {
+        let (now, pace) = (self.pulse.now(), self.pulse.options.pace);
+        let out = std::mem::take(&mut self.out);
+        // A look that comes a little early is on time.
+        if self.calm || !out.is_empty() || now + pace / 4 >= self.spoke + pace {
+            self.spoke = now;
+            self.pulse.say(out);
         }
     }
 
@@ -207,7 +244,7 @@ impl Rounds {
                         self.ask(group, shard, now);
                         None
                     }
-                    None if self.looks.is_multiple_of(FULL_LOOK) => {
+                    None if self.full => {
                         self.send_home(shard, leader.matched, now, wall, map);
                         None
                     }
