@@ -3,7 +3,7 @@
 use crate::admin::{self, AdminArgs};
 use crate::config::{self, Environment, Flags, Source, TomlFile};
 use crate::demo::{self, Demo};
-use crate::tls::{Issue, issue};
+use crate::tls::{self, Issue};
 use crate::{process, telemetry, verify, wal};
 use anyhow::{Context as _, Result};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -77,12 +77,8 @@ struct Settings {
 /// Does what the command line says.
 pub(crate) fn run() -> Result<ExitCode> {
     match Cli::parse().command {
-        Command::Node {
-            issue: Some(what), ..
-        } => say(&issue(&what)?),
-        Command::Node {
-            settings, die_with, ..
-        } => run_node(&settings, die_with),
+        Command::Node { issue: Some(what), .. } => say(&tls::issue::issue(&what)?),
+        Command::Node { settings, die_with, .. } => run_node(&settings, die_with),
         Command::Demo(demo) => {
             telemetry::lines(
                 "warn,rtc=error,rtc_ice=error,rtc_dtls=error,webrtc=error,rushroom=info,rushroom::demo::show=warn",

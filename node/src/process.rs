@@ -12,8 +12,8 @@ use crate::admin::AdminService;
 use crate::config::Config;
 use crate::grpc::{ChatsService, Clocks, ClusterService, Limits, Local, Peers, ShardsService};
 use crate::life::Life;
-use crate::wiring::{self, AdminPort, ChatPort, HostShards, MapPort, Roles, ShardPort, StreamPort};
 use crate::tls::{self, GateLayer, Incoming, Tls};
+use crate::wiring::{self, AdminPort, ChatPort, HostShards, MapPort, Roles, ShardPort, StreamPort};
 use crate::{health, metrics};
 use anyhow::{Context as _, Result};
 use placement::NodeId;
@@ -195,10 +195,7 @@ fn serve_grpc(server: Gated, incoming: Incoming) -> oneshot::Sender<()> {
     let (stop, stopped) = oneshot::channel::<()>();
     tokio::spawn(async move {
         let stopped = async { stopped.await.unwrap_or_default() };
-        if let Err(error) = server
-            .serve_with_incoming_shutdown(incoming, stopped)
-            .await
-        {
+        if let Err(error) = server.serve_with_incoming_shutdown(incoming, stopped).await {
             tracing::error!(%error, "the gRPC server ended");
         }
     });
@@ -243,7 +240,9 @@ fn open_tls(config: &Config) -> Result<Option<Tls>> {
         return Ok(None);
     }
     let [ca, cert, key] = [&config.tls_ca, &config.tls_cert, &config.tls_key].map(PathBuf::from);
-    Ok(Some(Tls::open(ca, cert, key, Some(config.node_id)).context("reading tls.*")?))
+    Ok(Some(
+        Tls::open(ca, cert, key, Some(config.node_id)).context("reading tls.*")?,
+    ))
 }
 
 fn dial(tls: Option<Tls>) -> Dial {

@@ -35,6 +35,20 @@ pub(crate) fn server(media: Media) -> RelayServer {
     Generated::new(RelayService { media })
 }
 
+/// The node at the other end, by its certificate; in the extensions of a request. None: nobody checks here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Speaker(pub u64);
+
+/// A node takes leases in its own name only: the stream's key and packets go where they say.
+fn allow<T>(request: &Request<T>, node: u64) -> Result<(), Status> {
+    match request.extensions().get::<Speaker>() {
+        Some(Speaker(speaker)) if *speaker != node => Err(Status::permission_denied(format!(
+            "[not_yours] a lease of node {node}, and node {speaker} asks"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn status(error: MediaError) -> Status {
     match error {
         MediaError::NotFound => Status::not_found(error.to_string()),
@@ -47,11 +61,13 @@ fn status(error: MediaError) -> Status {
 #[async_trait]
 impl Relay for RelayService {
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<SubscribeReply>, Status> {
+        allow(&request, request.get_ref().node)?;
         let reply = self.media.subscribe(request.into_inner()).await.map_err(status)?;
         Ok(Response::new(reply))
     }
 
     async fn unsubscribe(&self, request: Request<UnsubscribeRequest>) -> Result<Response<UnsubscribeReply>, Status> {
+        allow(&request, request.get_ref().node)?;
         self.media.unsubscribe(request.get_ref());
         Ok(Response::new(UnsubscribeReply {}))
     }

@@ -32,13 +32,31 @@ pub(crate) struct AdminArgs {
 #[derive(Args, Debug, Clone, Default)]
 pub(crate) struct Papers {
     /// The cluster's authority.
-    #[arg(long, value_name = "FILE", env = "RUSHROOM_ADMIN_CA", global = true, requires = "cert")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "RUSHROOM_ADMIN_CA",
+        global = true,
+        requires = "cert"
+    )]
     ca: Option<PathBuf>,
     /// The certificate of an operator or an auditor.
-    #[arg(long, value_name = "FILE", env = "RUSHROOM_ADMIN_CERT", global = true, requires = "key")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "RUSHROOM_ADMIN_CERT",
+        global = true,
+        requires = "key"
+    )]
     cert: Option<PathBuf>,
     /// Its key.
-    #[arg(long, value_name = "FILE", env = "RUSHROOM_ADMIN_KEY", global = true, requires = "ca")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "RUSHROOM_ADMIN_KEY",
+        global = true,
+        requires = "ca"
+    )]
     key: Option<PathBuf>,
 }
 
@@ -46,9 +64,7 @@ impl Papers {
     /// What to show, if anything is to be shown.
     pub(super) fn open(&self) -> Result<Option<Tls>, TlsFault> {
         match (&self.ca, &self.cert, &self.key) {
-            (Some(ca), Some(cert), Some(key)) => {
-                Tls::open(ca.clone(), cert.clone(), key.clone(), None).map(Some)
-            }
+            (Some(ca), Some(cert), Some(key)) => Tls::open(ca.clone(), cert.clone(), key.clone(), None).map(Some),
             _ => Ok(None),
         }
     }

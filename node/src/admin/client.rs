@@ -2,8 +2,8 @@
 
 use super::args::Papers;
 use super::wire::{Overview, overview_from};
-use proto::cluster::v1::{self as pb, admin_client::AdminClient, cluster_client::ClusterClient};
 use crate::tls;
+use proto::cluster::v1::{self as pb, admin_client::AdminClient, cluster_client::ClusterClient};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 

@@ -84,7 +84,9 @@ impl futures_util::Stream for Incoming {
 async fn accept(listener: TcpListener, tls: Option<Tls>, out: mpsc::Sender<Conn>) {
     let room = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
+        let Ok(permit) = room.clone().acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, from)) => {
                 // An answer of a few bytes must not wait for an acknowledgement of the last one.
@@ -129,9 +131,10 @@ async fn greet(
 
 async fn shake(stream: TcpStream, tls: &Tls) -> Result<Conn, TlsFault> {
     let acceptor = TlsAcceptor::from(tls.now().server.clone());
-    let stream = acceptor.accept(stream).await.map_err(|error| {
-        fault::of_io(&error).unwrap_or_else(|| TlsFault::new("tls_handshake", error.to_string()))
-    })?;
+    let stream = acceptor
+        .accept(stream)
+        .await
+        .map_err(|error| fault::of_io(&error).unwrap_or_else(|| TlsFault::new("tls_handshake", error.to_string())))?;
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let shown = shown.ok_or_else(|| TlsFault::new("tls_no_certificate", "the caller showed none"))?;
     let (identity, _) = Identity::of(shown)?;

@@ -3,8 +3,9 @@
 //! The certificate must be that of the node that is meant, wherever the address leads; who doesn't know the number of the
 //! node that it calls (a node that joins, an operator) is content with any node of the cluster.
 //!
-//! With TLS 1.3 a client learns that *its own* certificate was refused only from the first bytes that it reads: so reading
-//! puts the code in front of the error, too.
+//! With TLS 1.3 a client learns that *its own* certificate was refused only from the first bytes that it reads. An HTTP/2 server
+//! speaks first (its settings), so a connection is called good when something of that has come: else every call on it would
+//! fail with the bare news that it broke.
 
 use super::fault;
 use super::{Tls, TlsFault, identity};
@@ -14,7 +15,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -24,10 +25,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 pub(crate) fn channel(tls: Option<&Tls>, node: Option<u64>, endpoint: &Endpoint) -> Channel {
     match tls {
         None => endpoint.connect_lazy(),
-        Some(tls) => endpoint.connect_with_connector_lazy(Connector {
-            tls: tls.clone(),
-            node,
-        }),
+        Some(tls) => endpoint.connect_with_connector_lazy(Connector { tls: tls.clone(), node }),
     }
 }
 
@@ -82,16 +80,25 @@ impl Connector {
         let name = ServerName::try_from(identity::dns(self.node)).map_err(io::Error::other)?;
         let connector = TlsConnector::from(self.tls.now().client.clone());
         let shaken = connector.connect(name, stream).await;
-        shaken.map(Coded).map_err(|error| match fault::of_io(&error) {
-            Some(fault) => io::Error::new(error.kind(), fault),
+        let shaken = shaken.map_err(|error| {
             // Who doesn't speak TLS hangs up on a greeting that it can't read.
-            None => io::Error::new(error.kind(), TlsFault::new("tls_plain", format!("no handshake: {error}"))),
-        })
+            let plain = || TlsFault::new("tls_plain", format!("no handshake: {error}"));
+            io::Error::new(error.kind(), fault::of_io(&error).unwrap_or_else(plain))
+        })?;
+        let mut greeted = BufReader::new(shaken);
+        match greeted.fill_buf().await {
+            Ok([]) => {
+                let fault = TlsFault::new("tls_handshake", "the other end hung up after the handshake");
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, fault))
+            }
+            Ok(_) => Ok(Coded(greeted)),
+            Err(error) => Err(fault::coded(error)),
+        }
     }
 }
 
 /// A stream whose errors carry their code.
-pub(crate) struct Coded(TlsStream<TcpStream>);
+pub(crate) struct Coded(BufReader<TlsStream<TcpStream>>);
 
 impl AsyncRead for Coded {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -114,7 +121,9 @@ impl AsyncWrite for Coded {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs).map_err(fault::coded)
+        Pin::new(&mut self.0)
+            .poll_write_vectored(cx, bufs)
+            .map_err(fault::coded)
     }
     fn is_write_vectored(&self) -> bool {
         self.0.is_write_vectored()

@@ -11,14 +11,14 @@
 //! What isn't in the table is refused: a service that is added must say whom it is for. Without TLS nobody is anybody, and
 //! everything is allowed: that is for loopback (`grpc.allow_plaintext` says otherwise, loudly).
 //!
-//! A node's number goes with the request (`raft_store::Speaker`): whoever serves it can tell whose word it is.
+//! A node's number goes with the request (`raft_store::Speaker`, `sfu::Speaker`): whoever serves it can tell whose word it is.
 
 use super::{Caller, Identity};
 use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 use tonic::Status;
-use tonic::codegen::http;
 use tonic::body::Body;
+use tonic::codegen::http;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct May {
@@ -114,14 +114,20 @@ where
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         use futures_util::future::Either;
-        let identity = request.extensions().get::<Caller>().and_then(|caller| caller.identity.clone());
+        let identity = request
+            .extensions()
+            .get::<Caller>()
+            .and_then(|caller| caller.identity.clone());
         if let Err(why) = may(identity.as_ref(), request.uri().path()) {
             crate::metrics::not_allowed();
             tracing::warn!(%why, "a call was refused");
             return Either::Right(ready(Ok(Status::permission_denied(why).into_http())));
         }
         if let Some(Identity::Node(node)) = identity {
-            request.extensions_mut().insert(raft_store::Speaker(placement::NodeId(node)));
+            request
+                .extensions_mut()
+                .insert(raft_store::Speaker(placement::NodeId(node)));
+            request.extensions_mut().insert(sfu::Speaker(node));
         }
         Either::Left(self.inner.call(request))
     }

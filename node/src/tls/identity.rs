@@ -47,7 +47,9 @@ impl Identity {
     pub(crate) fn name(text: &str) -> Result<String, String> {
         let good = |c: char| c.is_ascii_alphanumeric() || "-_.@+".contains(c);
         if text.is_empty() || text.len() > NAME_MAX || !text.chars().all(good) {
-            return Err(format!("a name has 1 to {NAME_MAX} of the characters a-z A-Z 0-9 - _ . @ +"));
+            return Err(format!(
+                "a name has 1 to {NAME_MAX} of the characters a-z A-Z 0-9 - _ . @ +"
+            ));
         }
         Ok(text.to_owned())
     }
@@ -82,8 +84,12 @@ impl Identity {
     pub(super) fn of(der: &CertificateDer<'_>) -> Result<(Identity, i64), TlsFault> {
         let bad = |what: String| TlsFault::new("tls_bad_certificate", what);
         let (_, parsed) = X509Certificate::from_der(der).map_err(|error| bad(error.to_string()))?;
-        let names = parsed.subject_alternative_name().map_err(|error| bad(error.to_string()))?;
-        let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
+        let names = parsed
+            .subject_alternative_name()
+            .map_err(|error| bad(error.to_string()))?;
+        let names = names
+            .map(|names| names.value.general_names.as_slice())
+            .unwrap_or_default();
         let mut found = names.iter().filter_map(|name| match name {
             GeneralName::DNSName(name) => Identity::of_dns(name),
             GeneralName::URI(uri) => Identity::of_uri(uri),
@@ -91,7 +97,10 @@ impl Identity {
         });
         match (found.next(), found.next()) {
             (Some(one), None) => Ok((one, parsed.validity().not_after.timestamp())),
-            (None, _) => Err(TlsFault::new("tls_nobody", "the certificate names no node and no person of ours")),
+            (None, _) => Err(TlsFault::new(
+                "tls_nobody",
+                "the certificate names no node and no person of ours",
+            )),
             (Some(one), Some(other)) => Err(TlsFault::new(
                 "tls_nobody",
                 format!("the certificate speaks for two: {one} and {other}"),

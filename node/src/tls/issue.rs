@@ -40,26 +40,32 @@ pub(crate) enum Issue {
 }
 
 #[derive(Args, Debug, Clone)]
-#[group(id = "whom", required = true, multiple = false, args = ["node", "operator", "auditor"])]
 pub(crate) struct Cert {
     /// Folder of ca.crt and ca.key.
     #[arg(long, value_name = "DIR")]
-    pub(crate) ca: PathBuf,
-    /// To the node of this id.
-    #[arg(long, value_name = "ID")]
-    pub(crate) node: Option<u64>,
-    /// To a person who may change the cluster.
-    #[arg(long, value_name = "NAME", value_parser = Identity::name)]
-    pub(crate) operator: Option<String>,
-    /// To a person who may look.
-    #[arg(long, value_name = "NAME", value_parser = Identity::name)]
-    pub(crate) auditor: Option<String>,
+    ca: PathBuf,
+    #[command(flatten)]
+    whom: Whom,
     /// Folder for the files.
     #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
+    out: PathBuf,
     /// How long it is good for.
     #[arg(long, value_name = "DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3650))]
-    pub(crate) days: u32,
+    days: u32,
+}
+
+#[derive(Args, Debug, Clone)]
+#[group(required = true, multiple = false)]
+struct Whom {
+    /// To the node of this id.
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
+    node: Option<u64>,
+    /// To a person who may change the cluster.
+    #[arg(long, value_name = "NAME", value_parser = Identity::name)]
+    operator: Option<String>,
+    /// To a person who may look.
+    #[arg(long, value_name = "NAME", value_parser = Identity::name)]
+    auditor: Option<String>,
 }
 
 /// Does what was asked; returns what to print.
@@ -75,7 +81,7 @@ pub(crate) fn issue(what: &Issue) -> Result<String> {
             ))
         }
         Issue::Cert(cert) => {
-            let whom = match (cert.node, &cert.operator, &cert.auditor) {
+            let whom = match (cert.whom.node, &cert.whom.operator, &cert.whom.auditor) {
                 (Some(id), _, _) => Identity::Node(id),
                 (_, Some(name), _) => Identity::Operator(name.clone()),
                 (_, _, Some(name)) => Identity::Auditor(name.clone()),
@@ -96,7 +102,11 @@ pub(crate) fn issue(what: &Issue) -> Result<String> {
 pub(crate) fn authority(out: &Path, lasts: Duration) -> Result<()> {
     let (crt, key) = (out.join("ca.crt"), out.join("ca.key"));
     for path in [&crt, &key] {
-        ensure!(!path.exists(), "{} is there already: a new authority shuts out all that the old one signed", path.display());
+        ensure!(
+            !path.exists(),
+            "{} is there already: a new authority shuts out all that the old one signed",
+            path.display()
+        );
     }
     std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
     let pair = KeyPair::generate().context("making a key")?;
@@ -129,7 +139,9 @@ pub(crate) fn certificate(ca: &Path, whom: &Identity, lasts: Duration, out: &Pat
         _ => vec![ExtendedKeyUsagePurpose::ClientAuth],
     };
     for name in dns {
-        params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
+        params
+            .subject_alt_names
+            .push(SanType::DnsName(name.as_str().try_into()?));
     }
     for uri in uris {
         params.subject_alt_names.push(SanType::URI(uri.as_str().try_into()?));

@@ -129,9 +129,10 @@ fn configs(
 ) -> Result<(ServerConfig, ClientConfig), TlsFault> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let fault = |error: rustls::Error| match error {
-        rustls::Error::InconsistentKeys(_) => {
-            TlsFault::new("tls_key_mismatch", "the key isn't the certificate's: both must be of one issue")
-        }
+        rustls::Error::InconsistentKeys(_) => TlsFault::new(
+            "tls_key_mismatch",
+            "the key isn't the certificate's: both must be of one issue",
+        ),
         error => TlsFault::from(&error),
     };
     let build = |error: rustls::server::VerifierBuilderError| TlsFault::new("tls_file", error.to_string());

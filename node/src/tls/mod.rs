@@ -28,7 +28,7 @@ mod dial;
 mod fault;
 mod gate;
 mod identity;
-mod issue;
+pub(crate) mod issue;
 mod load;
 #[cfg(test)]
 mod tests;
@@ -38,7 +38,7 @@ pub(crate) use dial::{channel, connect};
 pub(crate) use fault::TlsFault;
 pub(crate) use gate::GateLayer;
 pub(crate) use identity::Identity;
-pub(crate) use issue::{Issue, issue};
+pub(crate) use issue::Issue;
 
 use arc_swap::ArcSwap;
 use load::{Files, Loaded};
