@@ -119,11 +119,8 @@ async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
     let me = NodeId(config.node_id);
     let limits = limits(config);
     let tls = open_tls(config)?;
-    let joined = crate::join::joined(config, tls.as_ref()).await?;
     let dial = dial(tls.clone());
-    let host = Host::open(host_options(config, joined, dial.clone()))
-        .await
-        .context("opening node.dir")?;
+    let host = open_host(config, tls.as_ref(), dial.clone()).await?;
     let map = host.map();
     let local: Arc<dyn Local> = Arc::new(HostShards(host.clone()));
     let clocks = Arc::new(Clocks::new(limits.hold));
@@ -169,9 +166,8 @@ async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
     loops.spawn(streams.clone().tell_all(told));
 
     let server = grpc_server(&host, &media, local, &chats, admin.clone(), limits, me);
-    if let Some(tls) = tls.clone() {
-        loops.spawn(tls.follow(Duration::from_millis(config.tls_look_ms)));
-    }
+    let looks = Duration::from_millis(config.tls_look_ms);
+    tls.clone().map(|tls| loops.spawn(tls.follow(looks)));
     let grpc_stop = serve_grpc(server, Incoming::of(grpc, tls));
     let ports = Ports {
         shards: Arc::new(shards),
@@ -188,6 +184,12 @@ async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
         grpc_stop,
         loops,
     })
+}
+
+async fn open_host(config: &Config, tls: Option<&Tls>, dial: Dial) -> Result<Host> {
+    let joined = crate::join::joined(config, tls).await?;
+    let host = Host::open(host_options(config, joined, dial)).await;
+    host.context("opening node.dir")
 }
 
 /// Serves gRPC until the sender is used or dropped.

@@ -82,6 +82,22 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// Gives node 1 the certificate of node 2: it notices, and goes on with its own.
+async fn mix_up(cluster: &Cluster, d: &str) {
+    std::fs::copy(format!("{d}/node-2.crt"), format!("{d}/node-1.crt")).unwrap();
+    std::fs::copy(format!("{d}/node-2.key"), format!("{d}/node-1.key")).unwrap();
+    until("the wrong files are noticed", async || {
+        metric(
+            cluster,
+            0,
+            "rushroom_node_tls_failed_total{at=\"rotate\",code=\"tls_wrong_name\"}",
+        )
+        .await
+            >= 1.0
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_are_replaced_under_running_bids() {
     let dir = tempfile::tempdir().unwrap();
@@ -132,19 +148,7 @@ async fn certificates_are_replaced_under_running_bids() {
     cluster.start_all().await;
     more(after + 30).await;
 
-    // Another node's certificate isn't taken, and nobody is disturbed.
-    std::fs::copy(format!("{d}/node-2.crt"), format!("{d}/node-1.crt")).unwrap();
-    std::fs::copy(format!("{d}/node-2.key"), format!("{d}/node-1.key")).unwrap();
-    until("the wrong files are noticed", async || {
-        metric(
-            &cluster,
-            0,
-            "rushroom_node_tls_failed_total{at=\"rotate\",code=\"tls_wrong_name\"}",
-        )
-        .await
-            >= 1.0
-    })
-    .await;
+    mix_up(&cluster, &d).await;
     more(judged.load(Ordering::Relaxed) + 30).await;
     stop.store(true, Ordering::Relaxed);
     for bid in bids {
