@@ -41,13 +41,15 @@ async fn fresh(shards: u32) -> Result<(tempfile::TempDir, Cluster, Api)> {
     fresh_in(None, shards).await
 }
 
-/// The same, on the disk that holds `within`.
+/// The same, on the disk that holds `within`. With `CHAOS_TLS` set in the environment nodes talk TLS: what that costs is
+/// measured so.
 async fn fresh_in(within: Option<&Path>, shards: u32) -> Result<(tempfile::TempDir, Cluster, Api)> {
     let binary = cluster::binary()?;
     let dir = within.map_or_else(tempfile::tempdir, tempfile::tempdir_in)?;
     let options = cluster::Options {
         dir: dir.path().into(),
         shards,
+        tls: std::env::var_os("CHAOS_TLS").is_some(),
         seed: 1,
     };
     let mut cluster = Cluster::start(&binary, &options)?;

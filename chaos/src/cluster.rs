@@ -33,6 +33,8 @@ pub(crate) struct Options {
     /// Data, settings and logs.
     pub(crate) dir: PathBuf,
     pub(crate) shards: u32,
+    /// Nodes talk TLS, by an authority of this run.
+    pub(crate) tls: bool,
     /// Of ports and secrets.
     pub(crate) seed: u64,
 }
@@ -71,6 +73,10 @@ impl Cluster {
                 "  \"id={id} zone={zone} region={region} grpc=127.0.0.1:{grpc} http=http://127.0.0.1:{http} trunk=127.0.0.1:{trunk}\","
             );
         }
+        let papers = options.dir.join("tls");
+        if options.tls {
+            issue(binary, &papers)?;
+        }
         let mut cluster = Cluster {
             binary: binary.into(),
             nodes: Vec::new(),
@@ -90,6 +96,11 @@ impl Cluster {
                  [cluster]\nshards = {}\nsecret = \"{secret}\"\nfounders = [\n{founders}]\n\n[demo]\nenabled = true\n",
                 options.shards
             );
+            let text = if options.tls {
+                text + &tls_settings(&papers, *id)
+            } else {
+                text
+            };
             let settings = home.join("node.toml");
             std::fs::write(&settings, text)?;
             let (http, log) = (format!("http://127.0.0.1:{http}"), home.join("node.log"));
@@ -272,4 +283,42 @@ pub(crate) fn binary() -> Result<PathBuf> {
         message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
     });
     path.context("cargo named no executable")
+}
+
+/// Makes an authority and the nodes' certificates, as an operator does.
+fn issue(binary: &Path, papers: &Path) -> Result<()> {
+    let make = |args: &[&str]| -> Result<()> {
+        let made = Command::new(binary)
+            .arg("node")
+            .args(args)
+            .arg("--out")
+            .arg(papers)
+            .output();
+        let made = made.with_context(|| format!("starting {}", binary.display()))?;
+        ensure!(
+            made.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        Ok(())
+    };
+    if papers.exists() {
+        std::fs::remove_dir_all(papers)?;
+    }
+    make(&["init-ca"])?;
+    let ca = papers.display().to_string();
+    for (id, ..) in NODES {
+        make(&["cert", "--ca", &ca, "--node", &id.to_string()])?;
+    }
+    Ok(())
+}
+
+fn tls_settings(papers: &Path, id: u64) -> String {
+    let file = |name: String| toml::Value::String(papers.join(name).display().to_string());
+    let (ca, cert, key) = (
+        file("ca.crt".into()),
+        file(format!("node-{id}.crt")),
+        file(format!("node-{id}.key")),
+    );
+    format!("\n[tls]\nca = {ca}\ncert = {cert}\nkey = {key}\n")
 }

@@ -52,6 +52,7 @@ pub(crate) async fn run(path: &Path, dir: &Path, seed: Option<u64>, out: &mut St
         &cluster::Options {
             dir: dir.into(),
             shards: plan.shards,
+            tls: plan.tls,
             seed,
         },
     )?;

@@ -3,6 +3,7 @@
 use crate::admin::{self, AdminArgs};
 use crate::config::{self, Environment, Flags, Source, TomlFile};
 use crate::demo::{self, Demo};
+use crate::tls::{self, Issue};
 use crate::{process, telemetry, verify, wal};
 use anyhow::{Context as _, Result};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -20,8 +21,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run one node.
+    /// Run one node; or make the certificates by which nodes know each other.
+    #[command(args_conflicts_with_subcommands = true)]
     Node {
+        #[command(subcommand)]
+        issue: Option<Issue>,
         #[command(flatten)]
         settings: Settings,
         /// End hard when the process with this id is no longer the parent (a demo's children).
@@ -73,7 +77,8 @@ struct Settings {
 /// Does what the command line says.
 pub(crate) fn run() -> Result<ExitCode> {
     match Cli::parse().command {
-        Command::Node { settings, die_with } => run_node(&settings, die_with),
+        Command::Node { issue: Some(what), .. } => say(&tls::issue::issue(&what)?),
+        Command::Node { settings, die_with, .. } => run_node(&settings, die_with),
         Command::Demo(demo) => {
             telemetry::lines(
                 "warn,rtc=error,rtc_ice=error,rtc_dtls=error,webrtc=error,rushroom=info,rushroom::demo::show=warn",

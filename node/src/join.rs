@@ -8,6 +8,7 @@
 //! Deliberately absent: what the node is given to hold. The mover sees to that once the node answers.
 
 use crate::config::Config;
+use crate::tls::{self, Tls};
 use anyhow::{Context as _, Result, bail};
 use placement::ReplicaId;
 use proto::cluster::v1::{self as pb, admin_client::AdminClient};
@@ -18,7 +19,7 @@ use std::{io::Write as _, path::Path, time::Duration};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The replica of shard 0 by which this node joined; none if it is a founder.
-pub(crate) async fn joined(config: &Config) -> Result<Option<ReplicaId>> {
+pub(crate) async fn joined(config: &Config, tls: Option<&Tls>) -> Result<Option<ReplicaId>> {
     if config.cluster_join.is_empty() {
         return Ok(None);
     }
@@ -34,7 +35,7 @@ pub(crate) async fn joined(config: &Config) -> Result<Option<ReplicaId>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
     }
-    let replica = ask(config)
+    let replica = ask(config, tls)
         .await
         .with_context(|| format!("joining by {}", config.cluster_join))?;
     remember(&path, replica).with_context(|| format!("writing {}", path.display()))?;
@@ -42,14 +43,15 @@ pub(crate) async fn joined(config: &Config) -> Result<Option<ReplicaId>> {
     Ok(Some(replica))
 }
 
-async fn ask(config: &Config) -> Result<ReplicaId> {
+async fn ask(config: &Config, tls: Option<&Tls>) -> Result<ReplicaId> {
     let me = config
         .founders()
         .into_iter()
         .next()
         .context("this node has no address")?;
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", config.cluster_join))?;
-    let channel = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE).connect().await?;
+    let endpoint = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE);
+    let channel = tls::connect(tls, &endpoint).await?;
     let request = pb::ChangeRequest {
         change: Some(pb::change_request::Change::Join(me.to_proto())),
         who: format!("node {}", me.id.0),

@@ -23,6 +23,7 @@ mod life;
 mod metrics;
 mod process;
 mod telemetry;
+mod tls;
 mod verify;
 mod wal;
 mod wiring;

@@ -9,6 +9,13 @@ const COMMANDS: &str = "rushroom_node_remote_commands_total";
 const REFUSED: &str = "rushroom_node_remote_refused_total";
 const ROUND_TRIP: &str = "rushroom_node_clock_round_trip_seconds";
 const STREAMS: &str = "rushroom_node_stream_commands_total";
+const TLS_LEFT: &str = "rushroom_node_tls_left_days";
+const TLS_FAILED: &str = "rushroom_node_tls_failed_total";
+const TLS_ROTATED: &str = "rushroom_node_tls_rotated_total";
+const NOT_ALLOWED: &str = "rushroom_node_not_allowed_total";
+
+/// Seconds.
+const DAY: f64 = 86_400.0;
 
 const UPTIME: &str = "rushroom_node_uptime_seconds";
 const READY: &str = "rushroom_node_ready";
@@ -70,6 +77,7 @@ pub(crate) fn install(node: u64) -> Result<PrometheusHandle> {
         Unit::Count,
         "Changes that operators asked of this node, by outcome (done, shown, a refusal's code) and whether by force"
     );
+    describe_tls();
     raft_store::metrics::describe();
     router::metrics::describe();
     // An alert on a counter's rise must see it before it rises.
@@ -117,4 +125,39 @@ pub(crate) fn admin_change(outcome: String, forced: bool) {
 
 fn admin_change_counter(outcome: String, forced: bool) -> metrics::Counter {
     metrics::counter!(CHANGES, "outcome" => outcome, "forced" => if forced { "yes" } else { "no" })
+}
+
+/// So many seconds until a certificate is over.
+pub(crate) fn tls_left(what: &'static str, seconds: i64) {
+    metrics::gauge!(TLS_LEFT, "what" => what).set(seconds as f64 / DAY);
+}
+
+/// A handshake failed, or new files weren't taken.
+pub(crate) fn tls_failed(at: &'static str, code: &'static str) {
+    metrics::counter!(TLS_FAILED, "at" => at, "code" => code).increment(1);
+}
+
+/// New certificates came into use.
+pub(crate) fn tls_rotated() {
+    metrics::counter!(TLS_ROTATED).increment(1);
+}
+
+/// A call was refused because of who called.
+pub(crate) fn not_allowed() {
+    metrics::counter!(NOT_ALLOWED).increment(1);
+}
+
+fn describe_tls() {
+    metrics::describe_gauge!(
+        TLS_LEFT,
+        Unit::Count,
+        "Days until this node's certificate, or the authority that it trusts, is over"
+    );
+    metrics::describe_counter!(
+        TLS_FAILED,
+        Unit::Count,
+        "Handshakes that failed (accept, dial) and replaced files that were not taken (rotate), by code"
+    );
+    metrics::describe_counter!(TLS_ROTATED, Unit::Count, "Times that new certificates came into use");
+    metrics::describe_counter!(NOT_ALLOWED, Unit::Count, "Calls refused because of who called");
 }

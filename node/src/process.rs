@@ -12,6 +12,7 @@ use crate::admin::AdminService;
 use crate::config::Config;
 use crate::grpc::{ChatsService, Clocks, ClusterService, Limits, Local, Peers, ShardsService};
 use crate::life::Life;
+use crate::tls::{self, GateLayer, Incoming, Tls};
 use crate::wiring::{self, AdminPort, ChatPort, HostShards, MapPort, Roles, ShardPort, StreamPort};
 use crate::{health, metrics};
 use anyhow::{Context as _, Result};
@@ -20,23 +21,26 @@ use proto::cluster::v1::admin_server::AdminServer;
 use proto::cluster::v1::cluster_server::ClusterServer;
 use proto::shard::v1::chats_server::ChatsServer;
 use proto::shard::v1::shards_server::ShardsServer;
-use raft_store::Host;
+use raft_store::{Dial, Host};
 use router::chat::{DeskLimits, Hall};
 use router::{Edge, Ports, Secret};
 use sfu::Media;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
+use tower::layer::util::{Identity as NoLayer, Stack};
 
 /// Stream events that wait to be told; the media plane waits beyond it.
 const STREAM_EVENTS_MAX: usize = 256;
 /// HTTP/2 windows of the gRPC server.
 const WINDOW: u32 = 1 << 20;
+
+/// The gRPC server with the table of who may call what before it.
+type Gated = tonic::transport::server::Router<Stack<GateLayer, NoLayer>>;
 
 /// The parts of a running node that outlive its building.
 struct Node {
@@ -114,14 +118,13 @@ async fn drain(node: Node) {
 async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
     let me = NodeId(config.node_id);
     let limits = limits(config);
-    let joined = crate::join::joined(config).await?;
-    let host = Host::open(host_options(config, joined))
-        .await
-        .context("opening node.dir")?;
+    let tls = open_tls(config)?;
+    let dial = dial(tls.clone());
+    let host = open_host(config, tls.as_ref(), dial.clone()).await?;
     let map = host.map();
     let local: Arc<dyn Local> = Arc::new(HostShards(host.clone()));
     let clocks = Arc::new(Clocks::new(limits.hold));
-    let peers = Peers::start(me, limits, clocks.clone(), map.clone());
+    let peers = Peers::start(me, limits, dial, clocks.clone(), map.clone());
     let roles = Roles::default();
     let shards = ShardPort {
         me,
@@ -133,7 +136,7 @@ async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
 
     let (events, told) = mpsc::channel(STREAM_EVENTS_MAX);
     let (living, living_peers) = watch::channel(Vec::new());
-    let control = Arc::new(sfu::TonicControl::plain());
+    let control = Arc::new(relay_control(tls.clone()));
     let media = Media::start(media_options(config), living_peers, events, control)
         .await
         .context("starting the media plane")?;
@@ -163,7 +166,9 @@ async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
     loops.spawn(streams.clone().tell_all(told));
 
     let server = grpc_server(&host, &media, local, &chats, admin.clone(), limits, me);
-    let grpc_stop = serve_grpc(server, grpc);
+    let looks = Duration::from_millis(config.tls_look_ms);
+    tls.clone().map(|tls| loops.spawn(tls.follow(looks)));
+    let grpc_stop = serve_grpc(server, Incoming::of(grpc, tls));
     let ports = Ports {
         shards: Arc::new(shards),
         map: Arc::new(MapPort { me, map }),
@@ -181,15 +186,18 @@ async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
     })
 }
 
+async fn open_host(config: &Config, tls: Option<&Tls>, dial: Dial) -> Result<Host> {
+    let joined = crate::join::joined(config, tls).await?;
+    let host = Host::open(host_options(config, joined, dial)).await;
+    host.context("opening node.dir")
+}
+
 /// Serves gRPC until the sender is used or dropped.
-fn serve_grpc(server: tonic::transport::server::Router, listener: TcpListener) -> oneshot::Sender<()> {
+fn serve_grpc(server: Gated, incoming: Incoming) -> oneshot::Sender<()> {
     let (stop, stopped) = oneshot::channel::<()>();
     tokio::spawn(async move {
         let stopped = async { stopped.await.unwrap_or_default() };
-        if let Err(error) = server
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)
-            .await
-        {
+        if let Err(error) = server.serve_with_incoming_shutdown(incoming, stopped).await {
             tracing::error!(%error, "the gRPC server ended");
         }
     });
@@ -204,14 +212,14 @@ fn grpc_server(
     admin: Arc<AdminPort>,
     limits: Limits,
     me: NodeId,
-) -> tonic::transport::server::Router {
+) -> Gated {
     let max = limits.message_max;
     let shards = ShardsServer::new(ShardsService::new(local, limits)).max_decoding_message_size(max);
     let chats = ChatsServer::new(ChatsService(Arc::new(chats.clone()))).max_decoding_message_size(max);
     let operators = AdminServer::new(AdminService(admin.clone()));
     let cluster = ClusterServer::new(ClusterService { me, node: admin });
     tonic::transport::Server::builder()
-        .tcp_nodelay(true)
+        .layer(GateLayer)
         .initial_connection_window_size(WINDOW * 4)
         .initial_stream_window_size(WINDOW)
         .http2_keepalive_interval(Some(Duration::from_secs(2)))
@@ -225,6 +233,28 @@ fn grpc_server(
         .add_service(media.relay_service())
 }
 
+/// The node's certificates, if it has any: they must be good before anything starts.
+fn open_tls(config: &Config) -> Result<Option<Tls>> {
+    if config.tls_cert.is_empty() {
+        if !config.grpc_listen.ip().is_loopback() {
+            tracing::warn!("nodes talk in the clear beyond loopback: whoever reaches this port can be any of them");
+        }
+        return Ok(None);
+    }
+    let [ca, cert, key] = [&config.tls_ca, &config.tls_cert, &config.tls_key].map(PathBuf::from);
+    Ok(Some(
+        Tls::open(ca, cert, key, Some(config.node_id)).context("reading tls.*")?,
+    ))
+}
+
+fn dial(tls: Option<Tls>) -> Dial {
+    Dial::by(move |node, endpoint| tls::channel(tls.as_ref(), Some(node.0), endpoint))
+}
+
+fn relay_control(tls: Option<Tls>) -> sfu::TonicControl {
+    sfu::TonicControl::dialling(move |node, endpoint| tls::channel(tls.as_ref(), Some(node), endpoint))
+}
+
 fn limits(config: &Config) -> Limits {
     Limits {
         deadline: Duration::from_millis(config.grpc_deadline_ms),
@@ -234,7 +264,7 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn host_options(config: &Config, joined: Option<placement::ReplicaId>) -> raft_store::Options {
+fn host_options(config: &Config, joined: Option<placement::ReplicaId>, dial: Dial) -> raft_store::Options {
     let mut options = raft_store::Options {
         node: NodeId(config.node_id),
         dir: config.node_dir.join("raft"),
@@ -245,6 +275,7 @@ fn host_options(config: &Config, joined: Option<placement::ReplicaId>) -> raft_s
             config.founders()
         },
         joined,
+        dial,
         ..raft_store::Options::default()
     };
     options.moves.dead_after_ms = config.cluster_dead_after_ms;

@@ -186,6 +186,13 @@ impl Group {
         }
     }
 
+    /// Where a replica of the group lives, as its members know.
+    pub(crate) fn home_of(&self, replica: u64) -> Option<NodeId> {
+        let metrics = self.raft.server_metrics();
+        let members = metrics.borrow_watched().membership_config.clone();
+        members.get_node(&replica).map(|home| home.node())
+    }
+
     /// Who leads now, as this replica knows it.
     pub(crate) fn led(&self) -> Leadership {
         *self.leadership.borrow()

@@ -18,6 +18,7 @@
 
 pub mod clock;
 pub mod codec;
+pub mod dial;
 pub mod feed;
 mod group;
 pub mod host;
@@ -43,6 +44,7 @@ pub mod types;
 pub mod wal;
 mod wire;
 
+pub use dial::{Dial, Speaker};
 pub use host::{Ask, DIVERGED, Fresh, GroupStatus, Host, OpenError, ReadError, Reading, Role, SteerError};
 pub use moves::MovesService;
 pub use options::{Options, RaftOptions};

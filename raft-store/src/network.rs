@@ -335,7 +335,7 @@ mod tests {
     /// again, and unseat a good leader when it comes back.
     #[tokio::test]
     async fn what_cannot_be_asked_is_not_granted() {
-        let peers = Arc::new(Peers::new(RaftOptions::default()));
+        let peers = Arc::new(Peers::new(RaftOptions::default(), crate::Dial::default()));
         // A port that was ours a moment ago: nobody listens there.
         let free = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()

@@ -2,6 +2,7 @@
 
 use crate::{
     clock::{self, lanes},
+    dial::Dial,
     wal,
 };
 use auction::Limits;
@@ -35,6 +36,8 @@ pub struct Options {
     pub pace: crate::mover::Pace,
     /// The replica of shard 0 by which this node joined, if it is no founder. Told once; the log remembers it.
     pub joined: Option<placement::ReplicaId>,
+    /// How other nodes are reached.
+    pub dial: Dial,
 }
 
 impl Default for Options {
@@ -52,6 +55,7 @@ impl Default for Options {
             moves: placement::mover::Limits::default(),
             pace: crate::mover::Pace::default(),
             joined: None,
+            dial: Dial::default(),
         }
     }
 }

@@ -15,9 +15,9 @@
 //!
 //! Every call has a deadline of its own; an answer that comes later is dropped.
 //!
-//! Deliberately absent: retries (openraft's), encryption (the channel's, once nodes leave the loopback).
+//! Deliberately absent: retries (openraft's), encryption (`dial`'s).
 
-use crate::options::RaftOptions;
+use crate::{dial::Dial, options::RaftOptions};
 use parking_lot::{Mutex, RwLock};
 use placement::NodeId;
 use proto::raft::v1::{NodePulse, Request, Requests, Response, Responses, raft_client::RaftClient, request, response};
@@ -87,6 +87,7 @@ impl Calling {
 /// All peers of this node.
 pub(crate) struct Peers {
     options: RaftOptions,
+    dial: Dial,
     addresses: RwLock<BTreeMap<NodeId, String>>,
     links: Mutex<BTreeMap<(NodeId, Class), mpsc::Sender<Call>>>,
     pulses: Mutex<BTreeMap<NodeId, mpsc::Sender<NodePulse>>>,
@@ -97,9 +98,10 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(options: RaftOptions) -> Peers {
+    pub(crate) fn new(options: RaftOptions, dial: Dial) -> Peers {
         Peers {
             options,
+            dial,
             addresses: RwLock::default(),
             links: Mutex::default(),
             pulses: Mutex::default(),
@@ -198,7 +200,7 @@ impl Peers {
             .http2_keep_alive_interval(Duration::from_secs(1))
             .keep_alive_timeout(Duration::from_secs(1))
             .keep_alive_while_idle(true);
-        let channel = endpoint.connect_lazy();
+        let channel = self.dial.channel(node, &endpoint);
         channels.insert((node, class), (address, channel.clone()));
         Ok(channel)
     }

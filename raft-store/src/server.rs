@@ -13,9 +13,13 @@
 //! A request names the replica that it is for. A node that holds another replica of that group (a newer one, say, after
 //! its disk was replaced) refuses: a vote given under an id that isn't ours could count twice.
 //!
+//! Where the listener says which node speaks (`dial::Speaker`), a replica's word is taken from the node that holds it and from
+//! no other: a node can't vote, append or pulse as another.
+//!
 //! Deliberately absent: who may connect (the listener's business, in `node`).
 
 use crate::{
+    dial::Speaker,
     group::Group,
     pulse::Pulse,
     state_machine::StateMachine,
@@ -29,7 +33,7 @@ use openraft::{
     raft::{StreamAppendError, StreamAppendResult},
 };
 use parking_lot::{Mutex, RwLock};
-use placement::NodeId;
+use placement::{NodeId, ShardId};
 use proto::raft::v1::{self as pb, raft_server::Raft, request, response};
 use std::{
     collections::{HashMap, VecDeque},
@@ -84,6 +88,38 @@ impl Groups {
         self.open.read().get(&group).cloned()
     }
 
+    /// Whether `speaker` may speak for the replica whose vote this is. A replica that neither its group nor the map knows
+    /// (both may be behind) is believed: whoever speaks is a node of this cluster at least.
+    fn allow(&self, speaker: Option<Speaker>, group: &Group, vote: Option<&pb::Vote>) -> Result<(), String> {
+        let (Some(Speaker(node)), Some(vote)) = (speaker, vote) else {
+            return Ok(());
+        };
+        let replica = vote.leader.as_ref().map_or(0, |leader| leader.replica);
+        let home = group.home_of(replica).or_else(|| self.home_by_map(group, replica));
+        match home {
+            Some(home) if home != node => {
+                tracing::warn!(
+                    shard = group.shard.0,
+                    replica,
+                    node = node.0,
+                    of = home.0,
+                    "a node spoke as another"
+                );
+                Err(format!(
+                    "[not_yours] replica {replica} of shard {} is node {}'s, and node {} speaks",
+                    group.shard.0, home.0, node.0
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn home_by_map(&self, group: &Group, replica: u64) -> Option<NodeId> {
+        let map = self.of(ShardId::META.0)?.replica.map.borrow().clone()?;
+        let seats = map.replicas_of(group.shard).iter();
+        seats.clone().find(|(_, id)| id.0 == replica).map(|(node, _)| *node)
+    }
+
     /// The replica that is meant.
     pub(crate) fn find(&self, group: u32, replica: u64) -> Result<Arc<Group>, String> {
         match self.of(group) {
@@ -113,14 +149,16 @@ impl Raft for RaftService {
         requests: Request<Streaming<pb::Requests>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
         let (answers, out) = answers();
-        let work = control(self.clone(), requests.into_inner(), answers);
+        let speaker = speaker(&requests);
+        let work = control(self.clone(), speaker, requests.into_inner(), answers);
         tokio::spawn(self.groups.closed.clone().run_until_cancelled_owned(work));
         Ok(Response::new(out))
     }
 
     async fn append(&self, requests: Request<Streaming<pb::Requests>>) -> Result<Response<Self::AppendStream>, Status> {
         let (answers, out) = answers();
-        let work = append(self.groups.clone(), requests.into_inner(), answers);
+        let speaker = speaker(&requests);
+        let work = append(self.groups.clone(), speaker, requests.into_inner(), answers);
         tokio::spawn(self.groups.closed.clone().run_until_cancelled_owned(work));
         Ok(Response::new(out))
     }
@@ -129,16 +167,21 @@ impl Raft for RaftService {
         &self,
         chunks: Request<Streaming<pb::SnapshotChunk>>,
     ) -> Result<Response<pb::SnapshotReply>, Status> {
-        let vote = install(&self.groups, chunks.into_inner()).await?;
+        let speaker = speaker(&chunks);
+        let vote = install(&self.groups, speaker, chunks.into_inner()).await?;
         Ok(Response::new(vote))
     }
 
     async fn pulse(&self, pulses: Request<Streaming<pb::NodePulse>>) -> Result<Response<pb::PulseEnd>, Status> {
+        let speaker = speaker(&pulses);
         let mut pulses = pulses.into_inner();
         let work = async {
             let mut way: Option<Way> = None;
             while let Some(pulse) = pulses.message().await? {
                 let node = NodeId(pulse.node);
+                if speaker.is_some_and(|Speaker(node)| node.0 != pulse.node) {
+                    return Err(Status::permission_denied("[not_yours] the pulse of another node"));
+                }
                 self.pulse.take(pulse);
                 if way.as_ref().is_none_or(|way| way.1 != node) {
                     self.pulse.way(node, true);
@@ -161,13 +204,22 @@ impl Drop for Way<'_> {
     }
 }
 
+fn speaker<T>(request: &Request<T>) -> Option<Speaker> {
+    request.extensions().get::<Speaker>().copied()
+}
+
 fn answers() -> (Answers, BoxStream<'static, Result<pb::Responses, Status>>) {
     let (tx, rx) = mpsc::channel(ANSWERS_MAX);
     let out = ReceiverStream::new(rx).ready_chunks(FRAME_ANSWERS);
     (tx, out.map(|responses| Ok(pb::Responses { responses })).boxed())
 }
 
-async fn control(service: RaftService, mut requests: Streaming<pb::Requests>, answers: Answers) {
+async fn control(
+    service: RaftService,
+    speaker: Option<Speaker>,
+    mut requests: Streaming<pb::Requests>,
+    answers: Answers,
+) {
     let working = Arc::new(Semaphore::new(CONTROL_MAX));
     while let Ok(Some(message)) = requests.message().await {
         for request in message.requests {
@@ -177,7 +229,9 @@ async fn control(service: RaftService, mut requests: Streaming<pb::Requests>, an
             let (service, answers) = (service.clone(), answers.clone());
             tokio::spawn(async move {
                 let call = request.call;
-                let body = serve(&service, request).await.unwrap_or_else(response::Body::Refused);
+                let body = serve(&service, speaker, request)
+                    .await
+                    .unwrap_or_else(response::Body::Refused);
                 // The peer has gone: so has its question.
                 let _ = answers.send(pb::Response { call, body: Some(body) }).await;
                 drop(permit);
@@ -186,8 +240,13 @@ async fn control(service: RaftService, mut requests: Streaming<pb::Requests>, an
     }
 }
 
-async fn serve(service: &RaftService, request: pb::Request) -> Result<response::Body, String> {
+async fn serve(
+    service: &RaftService,
+    speaker: Option<Speaker>,
+    request: pb::Request,
+) -> Result<response::Body, String> {
     let group = service.groups.find(request.group, request.to)?;
+    service.groups.allow(speaker, &group, vote_of(request.body.as_ref()))?;
     let raft = &group.raft;
     guard(service, &group, request.body.as_ref())?;
     Ok(match request.body.ok_or("a request without content")? {
@@ -227,6 +286,15 @@ async fn serve(service: &RaftService, request: pb::Request) -> Result<response::
     })
 }
 
+/// In whose name a request speaks.
+fn vote_of(body: Option<&request::Body>) -> Option<&pb::Vote> {
+    match body? {
+        request::Body::Vote(vote) | request::Body::PreVote(vote) => vote.vote.as_ref(),
+        request::Body::Append(append) => append.vote.as_ref(),
+        request::Body::Transfer(transfer) => transfer.from_leader.as_ref(),
+    }
+}
+
 /// Wakes the group, or refuses in its name.
 fn guard(service: &RaftService, group: &Arc<Group>, body: Option<&request::Body>) -> Result<(), String> {
     match body {
@@ -258,14 +326,16 @@ struct Session {
     number: u64,
     requests: mpsc::Sender<(u64, pb::AppendRequest)>,
     group: Arc<Group>,
+    /// In whose name it speaks: looked at when that changes.
+    vote: Option<pb::Vote>,
 }
 
-async fn append(groups: Groups, mut requests: Streaming<pb::Requests>, answers: Answers) {
+async fn append(groups: Groups, speaker: Option<Speaker>, mut requests: Streaming<pb::Requests>, answers: Answers) {
     let mut sessions: HashMap<u32, Session> = HashMap::new();
     while let Ok(Some(message)) = requests.message().await {
         for request in message.requests {
             let (call, group) = (request.call, request.group);
-            if let Err(why) = pass_on(&groups, &mut sessions, request, &answers).await
+            if let Err(why) = pass_on(&groups, speaker, &mut sessions, request, &answers).await
                 && answers
                     .send(pb::Response {
                         call,
@@ -283,6 +353,7 @@ async fn append(groups: Groups, mut requests: Streaming<pb::Requests>, answers: 
 
 async fn pass_on(
     groups: &Groups,
+    speaker: Option<Speaker>,
     sessions: &mut HashMap<u32, Session>,
     request: pb::Request,
     answers: &Answers,
@@ -292,9 +363,10 @@ async fn pass_on(
     };
     let known = sessions
         .get(&request.group)
-        .is_some_and(|session| session.number == append.session);
+        .is_some_and(|session| session.number == append.session && session.vote == append.vote);
     if !known {
         let group = groups.find(request.group, request.to)?;
+        groups.allow(speaker, &group, append.vote.as_ref())?;
         let (tx, rx) = mpsc::channel(SESSION_MAX);
         // Replacing the old session closes its channel: it ends when it has answered what it took.
         sessions.insert(
@@ -303,6 +375,7 @@ async fn pass_on(
                 number: append.session,
                 requests: tx,
                 group: group.clone(),
+                vote: append.vote,
             },
         );
         tokio::spawn(run_session(group, rx, answers.clone()));
@@ -353,13 +426,20 @@ async fn run_session(group: Arc<Group>, requests: mpsc::Receiver<(u64, pb::Appen
     }
 }
 
-async fn install(groups: &Groups, mut chunks: Streaming<pb::SnapshotChunk>) -> Result<pb::SnapshotReply, Status> {
+async fn install(
+    groups: &Groups,
+    speaker: Option<Speaker>,
+    mut chunks: Streaming<pb::SnapshotChunk>,
+) -> Result<pb::SnapshotReply, Status> {
     let invalid = |what: &str| Status::invalid_argument(what);
     let first = chunks.message().await?.and_then(|chunk| chunk.part);
     let Some(pb::snapshot_chunk::Part::Head(head)) = first else {
         return Err(invalid("no head"));
     };
     let group = groups.find(head.group, head.to).map_err(Status::failed_precondition)?;
+    groups
+        .allow(speaker, &group, head.vote.as_ref())
+        .map_err(Status::permission_denied)?;
     group.rest.stir();
     let vote = wire::vote_from(head.vote).map_err(|bad| invalid(&bad.to_string()))?;
     let meta = head.meta.ok_or_else(|| invalid("no meta"))?;

@@ -1,7 +1,7 @@
 //! How one node's media plane asks another for a stream: the gRPC service, and the client of it.
 //!
 //! `RelayControl` is the question "how do I reach a peer's relay service?"; `TonicControl` answers it with one channel
-//! per peer. A node that speaks mTLS gives it the TLS settings; tests may give another `RelayControl` altogether.
+//! per peer. A node that speaks TLS says how to dial; tests may give another `RelayControl` altogether.
 
 use crate::{ControlError, Media, MediaError, Peer};
 use async_trait::async_trait;
@@ -11,7 +11,7 @@ use proto::relay::v1::relay_server::{Relay, RelayServer as Generated};
 use proto::relay::v1::{SubscribeReply, SubscribeRequest, UnsubscribeReply, UnsubscribeRequest};
 use std::collections::HashMap;
 use std::time::Duration;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
 /// The relay service, ready to be mounted.
@@ -35,6 +35,20 @@ pub(crate) fn server(media: Media) -> RelayServer {
     Generated::new(RelayService { media })
 }
 
+/// The node at the other end, by its certificate; in the extensions of a request. None: nobody checks here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Speaker(pub u64);
+
+/// A node takes leases in its own name only: the stream's key and packets go where they say.
+fn allow<T>(request: &Request<T>, node: u64) -> Result<(), Status> {
+    match request.extensions().get::<Speaker>() {
+        Some(Speaker(speaker)) if *speaker != node => Err(Status::permission_denied(format!(
+            "[not_yours] a lease of node {node}, and node {speaker} asks"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn status(error: MediaError) -> Status {
     match error {
         MediaError::NotFound => Status::not_found(error.to_string()),
@@ -47,35 +61,37 @@ fn status(error: MediaError) -> Status {
 #[async_trait]
 impl Relay for RelayService {
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<SubscribeReply>, Status> {
+        allow(&request, request.get_ref().node)?;
         let reply = self.media.subscribe(request.into_inner()).await.map_err(status)?;
         Ok(Response::new(reply))
     }
 
     async fn unsubscribe(&self, request: Request<UnsubscribeRequest>) -> Result<Response<UnsubscribeReply>, Status> {
+        allow(&request, request.get_ref().node)?;
         self.media.unsubscribe(request.get_ref());
         Ok(Response::new(UnsubscribeReply {}))
     }
 }
 
+/// Makes a channel to a node out of an endpoint with its address.
+type Dial = Box<dyn Fn(u64, &Endpoint) -> Channel + Send + Sync>;
+
 /// `RelayControl` over tonic: one lazily connected channel per peer address.
 pub struct TonicControl {
-    tls: Option<ClientTlsConfig>,
+    dial: Dial,
     channels: Mutex<HashMap<String, Channel>>,
 }
 
 impl TonicControl {
     /// Without TLS: for loopback only.
     pub fn plain() -> TonicControl {
-        TonicControl {
-            tls: None,
-            channels: Mutex::new(HashMap::new()),
-        }
+        TonicControl::dialling(|_, endpoint| endpoint.connect_lazy())
     }
 
-    /// With the node's TLS settings.
-    pub fn with_tls(tls: ClientTlsConfig) -> TonicControl {
+    /// By this way to make a channel to a node.
+    pub fn dialling(dial: impl Fn(u64, &Endpoint) -> Channel + Send + Sync + 'static) -> TonicControl {
         TonicControl {
-            tls: Some(tls),
+            dial: Box::new(dial),
             channels: Mutex::new(HashMap::new()),
         }
     }
@@ -85,22 +101,18 @@ impl TonicControl {
             return Ok(RelayClient::new(channel.clone()));
         }
         let bad = |e: tonic::transport::Error| ControlError::Unreachable(peer.node, e.to_string());
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
         let url = if peer.grpc.contains("://") {
             peer.grpc.clone()
         } else {
-            format!("{scheme}://{}", peer.grpc)
+            format!("http://{}", peer.grpc)
         };
-        let mut endpoint = Endpoint::from_shared(url)
+        let endpoint = Endpoint::from_shared(url)
             .map_err(bad)?
             .connect_timeout(Duration::from_millis(500))
             .http2_keep_alive_interval(Duration::from_secs(1))
             .keep_alive_timeout(Duration::from_secs(1))
             .keep_alive_while_idle(true);
-        if let Some(tls) = &self.tls {
-            endpoint = endpoint.tls_config(tls.clone()).map_err(bad)?;
-        }
-        let channel = endpoint.connect_lazy();
+        let channel = (self.dial)(peer.node, &endpoint);
         self.channels.lock().insert(peer.grpc.clone(), channel.clone());
         Ok(RelayClient::new(channel))
     }

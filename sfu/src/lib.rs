@@ -36,7 +36,7 @@ mod stage;
 mod trunk;
 mod viewer;
 
-pub use control::{RelayControl, RelayServer, RelayService, TonicControl};
+pub use control::{RelayControl, RelayServer, RelayService, Speaker, TonicControl};
 pub use error::{ControlError, MediaError};
 pub use media::{Answer, Media, StreamEvent, StreamStats};
 pub use options::{Options, Peer};

@@ -15,6 +15,9 @@ pub(crate) struct Plan {
     pub(crate) close_seconds: u64,
     pub(crate) rto_max_ms: Option<u64>,
     pub(crate) shards: u32,
+    /// Nodes talk TLS.
+    #[serde(default)]
+    pub(crate) tls: bool,
     /// Events that a resume can reach back over.
     #[serde(default = "window")]
     pub(crate) window: u64,

@@ -1,6 +1,8 @@
 //! The command line of `rushroom admin`.
 
+use crate::tls::{Tls, TlsFault};
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
 
 /// What an operator asks of a cluster.
 #[derive(Args, Debug)]
@@ -14,6 +16,8 @@ pub(crate) struct AdminArgs {
         global = true
     )]
     pub(super) node: String,
+    #[command(flatten)]
+    pub(super) papers: Papers,
     /// Answers as JSON.
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -22,6 +26,48 @@ pub(crate) struct AdminArgs {
     pub(super) who: String,
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+/// By what an operator is known to a cluster that speaks TLS, as `rushroom node cert --operator NAME` makes it.
+#[derive(Args, Debug, Clone, Default)]
+pub(crate) struct Papers {
+    /// The cluster's authority.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "RUSHROOM_ADMIN_CA",
+        global = true,
+        requires = "cert"
+    )]
+    ca: Option<PathBuf>,
+    /// The certificate of an operator or an auditor.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "RUSHROOM_ADMIN_CERT",
+        global = true,
+        requires = "key"
+    )]
+    cert: Option<PathBuf>,
+    /// Its key.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "RUSHROOM_ADMIN_KEY",
+        global = true,
+        requires = "ca"
+    )]
+    key: Option<PathBuf>,
+}
+
+impl Papers {
+    /// What to show, if anything is to be shown.
+    pub(super) fn open(&self) -> Result<Option<Tls>, TlsFault> {
+        match (&self.ca, &self.cert, &self.key) {
+            (Some(ca), Some(cert), Some(key)) => Tls::open(ca.clone(), cert.clone(), key.clone(), None).map(Some),
+            _ => Ok(None),
+        }
+    }
 }
 
 /// How a change is made.

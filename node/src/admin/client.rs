@@ -1,6 +1,8 @@
 //! A node, as `rushroom admin` asks it.
 
+use super::args::Papers;
 use super::wire::{Overview, overview_from};
+use crate::tls;
 use proto::cluster::v1::{self as pb, admin_client::AdminClient, cluster_client::ClusterClient};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
@@ -22,22 +24,31 @@ pub(super) struct NotReached {
 
 pub(super) struct Client {
     node: String,
+    papers: Papers,
     channel: Channel,
 }
 
 impl Client {
-    pub(super) async fn connect(node: &str) -> Result<Client, NotReached> {
+    pub(super) async fn connect(node: &str, papers: &Papers) -> Result<Client, NotReached> {
         let failed = |why: String| NotReached {
             node: node.to_owned(),
             why,
         };
         let endpoint = Endpoint::from_shared(format!("http://{node}")).map_err(|error| failed(error.to_string()))?;
-        let channel = endpoint.connect_timeout(CONNECT).timeout(ANSWER).connect().await;
+        let endpoint = endpoint.connect_timeout(CONNECT).timeout(ANSWER);
+        let tls = papers.open().map_err(|fault| failed(fault.to_string()))?;
+        let channel = tls::connect(tls.as_ref(), &endpoint).await;
         let channel = channel.map_err(|error| failed(chain(&error)))?;
         Ok(Client {
             node: node.to_owned(),
+            papers: papers.clone(),
             channel,
         })
+    }
+
+    /// Another node, asked by the same person.
+    pub(super) async fn elsewhere(&self, node: &str) -> Result<Client, NotReached> {
+        Client::connect(node, &self.papers).await
     }
 
     fn admin(&self) -> AdminClient<Channel> {

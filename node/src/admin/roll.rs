@@ -49,7 +49,7 @@ pub(super) async fn roll(client: &Client, how: &Roll) -> Result<ExitCode> {
             complain(&format!("would wait until all is whole, then run: {command}"));
             continue;
         }
-        if let Some(why) = until_whole(&first, how).await {
+        if let Some(why) = until_whole(client, &first, how).await {
             complain(&format!("stopped before node {}: {why}", node.0));
             return Ok(ExitCode::FAILURE);
         }
@@ -66,7 +66,7 @@ pub(super) async fn roll(client: &Client, how: &Roll) -> Result<ExitCode> {
         }
     }
     if !how.dry_run
-        && let Some(why) = until_whole(&first, how).await
+        && let Some(why) = until_whole(client, &first, how).await
     {
         complain(&format!("the last node did not come back whole: {why}"));
         return Ok(ExitCode::FAILURE);
@@ -76,10 +76,10 @@ pub(super) async fn roll(client: &Client, how: &Roll) -> Result<ExitCode> {
 }
 
 /// Waits until every node says that all is whole; what is missing if that doesn't come.
-async fn until_whole(first: &Overview, how: &Roll) -> Option<String> {
+async fn until_whole(client: &Client, first: &Overview, how: &Roll) -> Option<String> {
     let deadline = Instant::now() + Duration::from_secs(how.timeout);
     loop {
-        let missing = missing(first).await?;
+        let missing = missing(client, first).await?;
         if Instant::now() > deadline {
             return Some(missing);
         }
@@ -88,12 +88,12 @@ async fn until_whole(first: &Overview, how: &Roll) -> Option<String> {
 }
 
 /// Asks each node: one that has just started hears the others before they hear it.
-async fn missing(first: &Overview) -> Option<String> {
+async fn missing(client: &Client, first: &Overview) -> Option<String> {
     for node in first.map.nodes.values() {
         if first.map.standing(node.id) == Standing::Decommissioned {
             continue;
         }
-        let overview = match Client::connect(&node.grpc).await {
+        let overview = match client.elsewhere(&node.grpc).await {
             Ok(client) => client.overview().await,
             Err(error) => Err(error),
         };

@@ -42,7 +42,7 @@ pub(crate) async fn run(args: AdminArgs, completion: impl FnOnce(clap_complete::
 }
 
 async fn dispatch(args: &AdminArgs) -> Result<ExitCode> {
-    let client = Client::connect(&args.node).await?;
+    let client = Client::connect(&args.node, &args.papers).await?;
     let asking = Asking { args, client };
     match &args.command {
         Command::Status => asking.show(tables::status).await,
@@ -174,7 +174,7 @@ impl Asking<'_> {
             .values()
             .filter(|node| overview.alive.contains(&node.id))
         {
-            let Ok(client) = Client::connect(&node.grpc).await else {
+            let Ok(client) = self.client.elsewhere(&node.grpc).await else {
                 continue;
             };
             let Ok(status) = client.status().await else { continue };

@@ -1,10 +1,13 @@
 //! `cluster.v1.Admin`: what operators ask of any node.
 //!
-//! Deliberately absent: sign-in. This listener is the nodes' own (loopback or a private network, see Known gaps); who asks
+//! Who asks is who the certificate says (`tls::gate` has let them in by their role): the name that a caller gives itself is
+//! kept beside it, and alone only where nodes talk in the clear. A node may ask for one thing: to be let in itself. Who asks
 //! over HTTP is checked by the edge.
 
 use super::wire::{change_from, overview_to, plan_to, refused_to};
-use crate::{metrics, wiring::AdminPort};
+use crate::metrics;
+use crate::tls::{Caller, Identity};
+use crate::wiring::AdminPort;
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use placement::{NodeId, ShardId};
@@ -55,6 +58,39 @@ async fn answer(host: &raft_store::Host, request: pb::ChangeRequest) -> pb::Chan
     }
 }
 
+fn caller<T>(request: &Request<T>) -> Option<Identity> {
+    let caller = request.extensions().get::<Caller>();
+    caller.and_then(|caller| caller.identity.clone())
+}
+
+/// The name for the audit: the certificate's, and what the caller calls itself if that is something else.
+fn signed(caller: Option<&Identity>, claimed: &str) -> String {
+    match caller {
+        None => claimed.to_owned(),
+        Some(identity) => {
+            let sure = identity.to_string();
+            if claimed.is_empty() || claimed == sure || sure.ends_with(&format!(" {claimed}")) {
+                sure
+            } else {
+                format!("{sure} (as {claimed})")
+            }
+        }
+    }
+}
+
+/// Who asks for a change, if they may.
+fn asks(caller: Option<&Identity>, request: &pb::ChangeRequest) -> Result<String, Status> {
+    if let Some(Identity::Node(node)) = caller {
+        let own = matches!(&request.change, Some(pb::change_request::Change::Join(join)) if join.id == *node);
+        if !own {
+            crate::metrics::not_allowed();
+            let why = format!("[not_allowed] node {node} may ask to be let in itself, and for nothing else");
+            return Err(Status::permission_denied(why));
+        }
+    }
+    Ok(signed(caller, &request.who))
+}
+
 #[async_trait]
 impl Admin for AdminService {
     type WatchStream = BoxStream<'static, Result<pb::OverviewReply, Status>>;
@@ -79,11 +115,16 @@ impl Admin for AdminService {
     }
 
     async fn change(&self, request: Request<pb::ChangeRequest>) -> Result<Response<pb::ChangeReply>, Status> {
-        Ok(Response::new(change(&self.0.host, request.into_inner()).await))
+        let caller = caller(&request);
+        let mut request = request.into_inner();
+        request.who = asks(caller.as_ref(), &request)?;
+        Ok(Response::new(change(&self.0.host, request).await))
     }
 
     async fn transfer(&self, request: Request<pb::TransferRequest>) -> Result<Response<pb::TransferReply>, Status> {
-        let request = request.into_inner();
+        let caller = caller(&request);
+        let mut request = request.into_inner();
+        request.who = signed(caller.as_ref(), &request.who);
         let (shard, to) = (ShardId(request.shard), request.to.map(NodeId));
         let reply = match self.0.transfer(shard, to, &request.who, request.force).await {
             Ok(leader) => pb::TransferReply {
@@ -93,5 +134,53 @@ impl Admin for AdminService {
             Err(refused) => pb::TransferReply { refused, leader: 0 },
         };
         Ok(Response::new(reply))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{Identity, asks, pb, signed};
+    use pb::change_request::Change;
+
+    #[test]
+    fn the_audit_names_the_certificate() {
+        let alice = Identity::Operator("alice".into());
+        // caller | claims | kept
+        let table = [
+            (None, "bob", "bob"),
+            (Some(&alice), "", "operator alice"),
+            (Some(&alice), "alice", "operator alice"),
+            (Some(&alice), "bob", "operator alice (as bob)"),
+        ];
+        for (caller, claims, kept) in table {
+            assert_eq!(signed(caller, claims), kept);
+        }
+    }
+
+    #[test]
+    fn a_node_asks_only_to_be_let_in_itself() {
+        let join = |id| {
+            Change::Join(proto::log::v1::Node {
+                id,
+                ..Default::default()
+            })
+        };
+        let four = Identity::Node(4);
+        let alice = Identity::Operator("alice".into());
+        let table = [
+            (&four, join(4), true),
+            (&four, join(5), false),
+            (&four, Change::Drain(4), false),
+            (&alice, join(5), true),
+            (&alice, Change::Drain(4), true),
+        ];
+        for (who, change, allowed) in table {
+            let request = pb::ChangeRequest {
+                change: Some(change.clone()),
+                ..Default::default()
+            };
+            assert_eq!(asks(Some(who), &request).is_ok(), allowed, "{who}: {change:?}");
+        }
     }
 }

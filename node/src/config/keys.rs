@@ -84,10 +84,14 @@ keys! {
     http_url: String = "http.url", "", "", "Base URL told to clients; empty: from http.listen.";
     grpc_listen: SocketAddr = "grpc.listen", "127.0.0.1:8081", "", "gRPC for other nodes.";
     grpc_advertise: String = "grpc.advertise", "", "", "host:port told to other nodes; empty: grpc.listen.";
-    grpc_allow_plaintext: bool = "grpc.allow_plaintext", "false", "", "Allows nodes to talk without TLS beyond loopback: only on a network that you trust wholly.";
+    grpc_allow_plaintext: bool = "grpc.allow_plaintext", "false", "", "Allows nodes to talk without TLS beyond loopback: only on a network that you trust wholly. Not needed with tls.cert.";
     grpc_deadline_ms: u64 = "grpc.deadline_ms", "2000", "ms", "Longest wait for another node's answer.";
     grpc_message_max: u64 = "grpc.message_max_bytes", "4194304", "bytes", "Largest message between nodes.";
     grpc_in_flight: u64 = "grpc.in_flight", "4096", "commands", "Commands under way to one other node; more are answered `busy`.";
+    tls_ca: String = "tls.ca", "", "", "Certificates of the authorities that nodes are known by, as `rushroom node init-ca` makes them; empty: no TLS between nodes.";
+    tls_cert: String = "tls.cert", "", "", "This node's certificate, as `rushroom node cert` issues it. Replaced files are taken without a restart.";
+    tls_key: String = "tls.key", "", "", "The certificate's key.";
+    tls_look_ms: u64 = "tls.look_ms", "2000", "ms", "How often it is looked for replaced files.";
     media_ip: IpAddr = "media.ip", "127.0.0.1", "", "Address at which browsers reach this node's media ports.";
     media_udp_port: u16 = "media.udp_port", "0", "", "UDP port of viewers; 0: a free one.";
     media_trunk_port: u16 = "media.trunk_port", "0", "", "UDP port of relays between nodes; 0: a free one.";

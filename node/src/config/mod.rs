@@ -177,7 +177,7 @@ mod tests {
         check(
             "",
             &["grpc.listen=10.0.0.1:80"],
-            &["grpc.listen (grpc.listen: --set, grpc.allow_plaintext: default)"],
+            &["grpc.listen (grpc.listen: --set, tls.cert: default, grpc.allow_plaintext: default)"],
         );
         check(
             "",

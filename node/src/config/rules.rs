@@ -65,9 +65,19 @@ const RULES: &[Rule] = &[
         what: "lets everyone stop nodes: only with http.listen on loopback",
     },
     Rule {
-        keys: &["grpc.listen", "grpc.allow_plaintext"],
-        holds: |c| c.grpc_allow_plaintext || c.grpc_listen.ip().is_loopback(),
-        what: "beyond loopback nodes would talk without TLS; see grpc.allow_plaintext",
+        keys: &["grpc.listen", "tls.cert", "grpc.allow_plaintext"],
+        holds: |c| c.grpc_allow_plaintext || c.grpc_listen.ip().is_loopback() || !c.tls_cert.is_empty(),
+        what: "beyond loopback nodes would talk without TLS; set tls.* (or see grpc.allow_plaintext)",
+    },
+    Rule {
+        keys: &["tls.cert", "tls.ca", "tls.key"],
+        holds: |c| c.tls_cert.is_empty() == c.tls_ca.is_empty() && c.tls_cert.is_empty() == c.tls_key.is_empty(),
+        what: "tls.ca, tls.cert and tls.key go together: all three or none",
+    },
+    Rule {
+        keys: &["tls.look_ms"],
+        holds: |c| (100..=3_600_000).contains(&c.tls_look_ms),
+        what: "must be 100..=3600000",
     },
     Rule {
         keys: &["cluster.founders", "node.id"],

@@ -4,6 +4,7 @@
 //! they ask the kernel for it themselves (`--die-with`), since a parent that is killed can't tidy up.
 
 use super::ports::{self, Ports};
+use crate::tls::{Identity, issue};
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -14,6 +15,8 @@ use tokio::process::{Child, Command};
 
 /// (id, zone, region) of the nodes of a demo.
 pub(super) const NODES: [(u64, &str, &str); 3] = [(1, "a", "seoul"), (2, "b", "seoul"), (3, "c", "tokyo")];
+/// How long a demo's certificates are good for.
+const LASTS: time::Duration = time::Duration::days(365);
 /// Shards of a demo.
 pub(super) const SHARDS: u32 = 16;
 /// Longest wait for a node to be ready.
@@ -64,6 +67,8 @@ impl Node {
 pub(super) struct Cluster {
     /// The nodes, by place.
     pub(super) nodes: Vec<Node>,
+    /// Certificates, if nodes talk TLS.
+    papers: Option<PathBuf>,
     exe: PathBuf,
     http: reqwest::Client,
     ports_file: Option<PathBuf>,
@@ -71,15 +76,16 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// Writes the settings of all nodes; starts nothing.
-    pub(super) fn prepare(dir: &Path, base: Option<u16>, ports_file: Option<PathBuf>) -> Result<Cluster> {
+    pub(super) fn prepare(dir: &Path, base: Option<u16>, ports_file: Option<PathBuf>, plain: bool) -> Result<Cluster> {
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
         let ports = ports::settle(dir, NODES.len() as u16, base)?;
         let secret = secret(dir)?;
+        let papers = (!plain).then(|| papers(&dir.join("tls"))).transpose()?;
         let mut nodes = Vec::new();
         for ((id, zone, region), ports_of) in NODES.into_iter().zip(&ports) {
             let home = dir.join(format!("node{id}"));
             std::fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
-            let settings = settings(id, zone, region, &home, &ports, *ports_of, &secret);
+            let settings = settings(id, zone, region, &home, &ports, *ports_of, &secret) + &tls(papers.as_deref(), id);
             private(&home.join("node.toml"), &settings)?;
             nodes.push(Node {
                 id,
@@ -96,10 +102,16 @@ impl Cluster {
             .context("an HTTP client")?;
         Ok(Cluster {
             nodes,
+            papers,
             exe,
             http,
             ports_file,
         })
+    }
+
+    /// The folder of the cluster's certificates.
+    pub(super) fn papers(&self) -> Option<&Path> {
+        self.papers.as_deref()
     }
 
     /// Starts all nodes and waits until they are ready.
@@ -269,6 +281,29 @@ fn secret(dir: &Path) -> Result<String> {
     Ok(text)
 }
 
+/// The demo's authority, made once, and fresh certificates of the nodes and of an operator.
+fn papers(dir: &Path) -> Result<PathBuf> {
+    if !dir.join("ca.crt").exists() {
+        issue::authority(dir, LASTS)?;
+    }
+    let nodes = NODES.iter().map(|(id, ..)| Identity::Node(*id));
+    for whom in nodes.chain([Identity::Operator("demo".into())]) {
+        issue::certificate(dir, &whom, LASTS, dir)?;
+    }
+    Ok(dir.to_path_buf())
+}
+
+fn tls(papers: Option<&Path>, id: u64) -> String {
+    let Some(papers) = papers else { return String::new() };
+    let file = |name: String| toml::Value::String(papers.join(name).display().to_string());
+    let (ca, cert, key) = (
+        file("ca.crt".into()),
+        file(format!("node-{id}.crt")),
+        file(format!("node-{id}.key")),
+    );
+    format!("\n[tls]\nca = {ca}\ncert = {cert}\nkey = {key}\n")
+}
+
 fn settings(id: u64, zone: &str, region: &str, home: &Path, all: &[Ports], own: Ports, secret: &str) -> String {
     let mut founders = String::new();
     for ((id, zone, region), p) in NODES.iter().zip(all) {
@@ -308,6 +343,7 @@ mod tests {
                 *own,
                 &"ab".repeat(32),
             );
+            let text = text + &tls(Some(Path::new("/tmp/a \"quoted\" folder/tls")), id);
             let file = TomlFile::parse("node.toml", &text);
             let config = config::read(&[&file]).map_err(|f| format!("{f:?}")).unwrap();
             assert_eq!(

@@ -49,6 +49,9 @@ pub(crate) struct Demo {
     /// A show without bots.
     #[arg(long)]
     no_bots: bool,
+    /// Nodes talk in the clear; else by certificates of the demo's own authority.
+    #[arg(long)]
+    plain: bool,
     /// Write the nodes' addresses and pids here once all are ready, and again after each restart.
     #[arg(long, value_name = "FILE")]
     ports_file: Option<PathBuf>,
@@ -91,7 +94,12 @@ pub(crate) async fn run(demo: Demo) -> Result<ExitCode> {
     if demo.script.is_some() && dir.join("node1").exists() {
         anyhow::bail!("{} holds a cluster; the script wants an empty folder", dir.display());
     }
-    let mut cluster = Cluster::prepare(&std::path::absolute(dir)?, demo.port, demo.ports_file.clone())?;
+    let mut cluster = Cluster::prepare(
+        &std::path::absolute(dir)?,
+        demo.port,
+        demo.ports_file.clone(),
+        demo.plain,
+    )?;
     let ended = tokio::select! {
         ended = perform(&demo, &mut cluster) => ended,
         _ = tokio::signal::ctrl_c() => told(&demo, "\ndraining …\n").map(|()| ExitCode::SUCCESS),
@@ -176,6 +184,15 @@ fn table(cluster: &Cluster) -> String {
         let _ = writeln!(out, "  node {}  {:<6}  {}", node.id, node.region, node.http());
     }
     let first = cluster.nodes.first().map(cluster::Node::http).unwrap_or_default();
+    if let Some(papers) = cluster.papers() {
+        let papers = papers.display();
+        let grpc = cluster.nodes.first().map_or(0, |node| node.ports.grpc);
+        let _ = write!(
+            out,
+            "\n  operate  rushroom admin --node 127.0.0.1:{grpc} --ca {papers}/ca.crt \\\n           \
+             --cert {papers}/operator-demo.crt --key {papers}/operator-demo.key status\n"
+        );
+    }
     let _ = write!(
         out,
         "\n  rooms    {first}/\n  studio   {first}/studio\n  cluster  {first}/cluster\n\n  Ctrl-C stops and drains all nodes.\n\n"

@@ -11,7 +11,7 @@ use proto::cluster::v1::admin_client::AdminClient;
 use proto::cluster::v1::cluster_client::ClusterClient;
 use proto::cluster::v1::{StatusReply, StatusRequest, StopRequest};
 use proto::shard::v1::{self as pb, chats_client::ChatsClient, shards_client::ShardsClient};
-use raft_store::codec::Wire as _;
+use raft_store::{Dial, codec::Wire as _};
 use router::ports::{ChatLine, Freshness, PortError};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    fn new(node: &Node, limits: Limits) -> Option<Peer> {
+    fn new(node: &Node, limits: Limits, dial: &Dial) -> Option<Peer> {
         let endpoint = Endpoint::from_shared(format!("http://{}", node.grpc))
             .inspect_err(|error| tracing::error!(node = node.id.0, %error, "a node's gRPC address can't be used"))
             .ok()?
@@ -54,7 +54,7 @@ impl Peer {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true);
-        let channel = endpoint.connect_lazy();
+        let channel = dial.channel(node.id, &endpoint);
         let link = Link::spawn(channel.clone(), limits);
         Some(Peer {
             node: node.id,
@@ -306,6 +306,7 @@ impl Peer {
 pub(crate) struct Peers {
     me: NodeId,
     limits: Limits,
+    dial: Dial,
     clocks: Arc<Clocks>,
     peers: RwLock<HashMap<NodeId, (Peer, tokio::task::AbortHandle)>>,
     map: watch::Receiver<Arc<ClusterMap>>,
@@ -318,12 +319,14 @@ impl Peers {
     pub(crate) fn start(
         me: NodeId,
         limits: Limits,
+        dial: Dial,
         clocks: Arc<Clocks>,
         mut map: watch::Receiver<Arc<ClusterMap>>,
     ) -> Arc<Peers> {
         let peers = Arc::new(Peers {
             me,
             limits,
+            dial,
             clocks,
             peers: RwLock::default(),
             map: map.clone(),
@@ -358,7 +361,7 @@ impl Peers {
             if self.peers.read().contains_key(&node.id) {
                 continue;
             }
-            let Some(peer) = Peer::new(node, self.limits) else {
+            let Some(peer) = Peer::new(node, self.limits, &self.dial) else {
                 continue;
             };
             let pinger = tokio::spawn(keep_pinging(peer.clone(), self.clocks.clone())).abort_handle();

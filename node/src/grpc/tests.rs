@@ -189,7 +189,7 @@ async fn pair(in_flight: usize) -> Pair {
     };
     let (sender, map) = watch::channel(Arc::new(map));
     let clocks = Arc::new(Clocks::new(limits.hold));
-    let peers = Peers::start(NodeId(1), limits, clocks.clone(), map);
+    let peers = Peers::start(NodeId(1), limits, raft_store::Dial::default(), clocks.clone(), map);
     Pair {
         peers,
         clocks,

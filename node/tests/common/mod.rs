@@ -52,7 +52,7 @@ fn free_ports(n: usize) -> Vec<u16> {
 }
 
 impl Cluster {
-    /// Starts three nodes with `more` settings (TOML lines) each, and waits until they are ready.
+    /// Starts three nodes with `more` settings (TOML lines; `{id}` is the node's) each, and waits until they are ready.
     pub(crate) async fn start(more: &str) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
         let ports = free_ports(12);
@@ -80,6 +80,7 @@ impl Cluster {
                 ports[6 + i],
                 ports[9 + i],
                 founders.join(", "),
+                more = more.replace("{id}", &id.to_string()),
             );
             std::fs::write(&settings, text).unwrap();
             let grpc = format!("127.0.0.1:{}", ports[3 + i]);
@@ -95,6 +96,11 @@ impl Cluster {
 
     /// Starts one more node, which joins by the first, and waits until it is ready.
     pub(crate) async fn admit(&mut self, id: u64, zone: &str) {
+        self.admit_with(id, zone, "").await;
+    }
+
+    /// The same, with more settings.
+    pub(crate) async fn admit_with(&mut self, id: u64, zone: &str, more: &str) {
         let ports = free_ports(4);
         let home = self.dir.path().join(format!("node{id}"));
         std::fs::create_dir_all(&home).unwrap();
@@ -102,13 +108,14 @@ impl Cluster {
         let text = format!(
             "[node]\nid = {id}\nzone = '{zone}'\nregion = 'tokyo'\ndir = '{}'\n[http]\nlisten = '127.0.0.1:{}'\n\
              [grpc]\nlisten = '127.0.0.1:{}'\n[media]\nudp_port = {}\ntrunk_port = {}\n\
-             [cluster]\nsecret = '{SECRET}'\njoin = '{}'\n[log]\nsegment_bytes = 4194304\n",
+             [cluster]\nsecret = '{SECRET}'\njoin = '{}'\n[log]\nsegment_bytes = 4194304\n{more}\n",
             home.join("data").display(),
             ports[0],
             ports[1],
             ports[2],
             ports[3],
             self.nodes[0].grpc,
+            more = more.replace("{id}", &id.to_string()),
         );
         std::fs::write(&settings, text).unwrap();
         let (http, grpc) = (

@@ -58,7 +58,7 @@ pub(super) async fn open(options: Options) -> Result<Host, OpenError> {
         move || open_disk(&options)
     });
     let (lock, wal, found) = opened.await.map_err(|error| OpenError::Raft(error.to_string()))??;
-    let peers = Arc::new(Peers::new(options.raft.clone()));
+    let peers = Arc::new(Peers::new(options.raft.clone(), options.dial.clone()));
     peers.set_addresses(options.founders.iter().map(|node| (node.id, node.grpc.clone())));
     let ground = Ground {
         wal,
