@@ -91,6 +91,7 @@ pub(crate) async fn run(pulse: Arc<Pulse>, host: impl Fn(u64) -> Option<Now> + S
     };
     let mut version = 0;
     let mut woken = pulse.woken.subscribe();
+    let mut stirred = *woken.borrow();
     let heartbeat = pulse.raft.heartbeat;
     loop {
         let pace = if rounds.calm {
@@ -112,9 +113,9 @@ pub(crate) async fn run(pulse: Arc<Pulse>, host: impl Fn(u64) -> Option<Now> + S
             version = now.version;
         }
         // Noted before the look: who is woken meanwhile is looked at again.
-        let stirred = woken.has_changed().unwrap_or(true);
-        woken.borrow_and_update();
-        rounds.calm &= !stirred;
+        let stirs = *pulse.woken.borrow();
+        rounds.calm &= stirs == stirred;
+        stirred = stirs;
         rounds.look(&now.map).await;
         rounds.speak();
     }
