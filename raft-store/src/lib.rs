@@ -38,11 +38,14 @@ mod pulse;
 mod rest;
 mod server;
 mod snapshot;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod state;
 mod state_machine;
 pub mod types;
 pub mod wal;
 mod wire;
+mod world;
 
 pub use dial::{Dial, Speaker};
 pub use host::{Ask, DIVERGED, Fresh, GroupStatus, Host, OpenError, ReadError, Reading, Role, SteerError};
@@ -52,3 +55,4 @@ pub use port::{Leadership, Log, ProposeError};
 pub use server::RaftService;
 pub use state::State;
 pub use types::{MetaCommand, Payload, TraceContext};
+pub use world::World;

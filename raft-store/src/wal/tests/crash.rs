@@ -6,10 +6,10 @@
 
 use super::{
     model::{Model, Script, State, say},
-    sim_disk::{Faults, SimDisk},
 };
 use crate::wal::{
     Op, Options, WalError, recover,
+    sim_disk::{Faults, SimDisk},
     space::Space,
     writer::{Work, Writer},
 };
