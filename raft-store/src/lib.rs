@@ -37,9 +37,9 @@ pub mod port;
 mod pulse;
 mod rest;
 mod server;
-mod snapshot;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod snapshot;
 pub mod state;
 mod state_machine;
 pub mod types;

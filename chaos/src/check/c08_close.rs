@@ -163,8 +163,9 @@ fn early(book: &Book<'_>, out: &mut Outcome) {
             continue;
         };
         let bounds = bounds.get(&auction.shard).map_or(&[][..], Vec::as_slice);
-        // The clock never goes back, so only stamps up to the close's say when it can have come to it.
-        let before = &bounds[..bounds.partition_point(|(ct, ..)| *ct <= close.ct)];
+        // The clock never goes back, so only stamps before the close's say when it can have come to it. Its own stamp
+        // doesn't: over an outage the clock stands, and bids may get the stamp that it came to long ago.
+        let before = &bounds[..bounds.partition_point(|(ct, ..)| *ct < close.ct)];
         let earliest = |(ct, inv, _): &Bound| *inv + ((close.ct - ct) as f64 * 1e6 / FASTEST) as Nanos;
         let Some(bound) = before.iter().max_by_key(|bound| earliest(bound)) else {
             untimed += 1;

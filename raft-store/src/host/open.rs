@@ -27,8 +27,8 @@ use crate::{
     port::Log,
     pulse::{self, Pulse},
     server::Groups,
-    types::Home,
     snapshot::SnapshotDir,
+    types::Home,
     wal::{self, Visit, Wal, WalError, disk::AnyDisk},
     world::World,
 };
@@ -156,7 +156,9 @@ fn open_disk(options: &Options) -> Result<(File, Wal, HashMap<u32, Found>), Open
 }
 
 /// Opens the log, and takes what it tells of each group.
-fn recover(open: impl FnOnce(&mut Visit<'_>) -> Result<Wal, WalError>) -> Result<(Wal, HashMap<u32, Found>), OpenError> {
+fn recover(
+    open: impl FnOnce(&mut Visit<'_>) -> Result<Wal, WalError>,
+) -> Result<(Wal, HashMap<u32, Found>), OpenError> {
     let mut found: HashMap<u32, Found> = HashMap::new();
     let mut visit = |group, kind, payload| found.entry(group).or_default().take(kind, payload);
     let wal = open(&mut visit).map_err(|error| match error {
