@@ -332,12 +332,9 @@ mod tests {
             // A stamp after the close's says nothing of it.
             ("a later stamp", Some((14_990, 11_001)), 14_991, false),
             ("a bid at the very stamp", Some((14_990, 11_000)), 14_991, false),
-            (
-                "a bid at the very stamp, called later",
-                Some((15_040, 11_000)),
-                15_000,
-                true,
-            ),
+            // Its leader fell when the close was out: the next one stands at this stamp, and gives it to bids.
+            ("the very stamp, called later", Some((15_040, 11_000)), 15_000, false),
+            ("just before it, called later", Some((15_040, 10_999)), 15_000, true),
         ] {
             assert_eq!(failed(bid, seen), fails, "{what}");
         }

@@ -225,9 +225,21 @@ impl Cluster {
         doors::set(MS + now, EPOCH_NS + now);
     }
 
-    pub(super) fn hosts(&self) -> Vec<(u64, Option<Host>)> {
-        let host = |machine: &Machine| (machine.start.node, machine.start.host.lock().clone());
-        self.machines.iter().map(host).collect()
+    /// Asks each node's host, where there is one, as its own process would: a host that is asked the time from outside
+    /// would read another clock.
+    pub(super) fn ask<T>(&self, mut question: impl FnMut(u64, &Host) -> T) -> Vec<Option<T>> {
+        let answers = self.machines.iter().map(|machine| {
+            let host = machine.start.host.lock().clone()?;
+            let (runtime, _) = machine.process.as_ref()?;
+            machine.clocks(self.now_ms);
+            let inside = runtime.enter();
+            let answer = question(machine.start.node, &host);
+            drop(inside);
+            Some(answer)
+        });
+        let answers = answers.collect();
+        self.outside();
+        answers
     }
 }
 

@@ -136,30 +136,26 @@ impl World {
 
     /// Who leads and who stamps, by each node's own word, and how far each shard is.
     fn look(&mut self) {
-        for (node, host) in self.cluster.hosts() {
-            let Some(host) = host else { continue };
-            for (shard, term, leader) in host.leaders() {
-                let words = [u64::from(shard.0), term, node, leader.map_or(0, |leader| leader.0)];
-                words.iter().for_each(|word| self.trace.update(word.to_le_bytes()));
-            }
-            for reading in host.readings() {
-                self.trace.update(reading.now.0.to_le_bytes());
-                self.seen.office(reading.shard.0, reading.office, node);
-            }
-        }
         if !self.nemesis.rests() {
             self.seen.wrong(self.cluster.now_ms);
         }
-        let mut tops: BTreeMap<u32, u64> = BTreeMap::new();
-        for group in self
+        let looked = self
             .cluster
-            .hosts()
-            .iter()
-            .filter_map(|(_, host)| host.as_ref())
-            .flat_map(raft_store::Host::status)
-        {
-            let top = tops.entry(group.shard.0).or_default();
-            *top = group.top.0.max(*top);
+            .ask(|node, host| (node, host.leaders(), host.readings(), host.status()));
+        let mut tops: BTreeMap<u32, u64> = BTreeMap::new();
+        for (node, leaders, readings, status) in looked.into_iter().flatten() {
+            for (shard, term, leader) in leaders {
+                let words = [u64::from(shard.0), term, node, leader.map_or(0, |leader| leader.0)];
+                words.iter().for_each(|word| self.trace.update(word.to_le_bytes()));
+            }
+            for reading in readings {
+                self.trace.update(reading.now.0.to_le_bytes());
+                self.seen.office(reading.shard.0, reading.office, node);
+            }
+            for group in status {
+                let top = tops.entry(group.shard.0).or_default();
+                *top = group.top.0.max(*top);
+            }
         }
         let live = self.show.live();
         for (shard, top) in tops.into_iter().filter(|(shard, _)| *shard > 0) {
@@ -180,11 +176,7 @@ impl World {
     }
 
     fn state(&self) -> String {
-        let hosts = self.cluster.hosts();
-        let leaders: Vec<_> = hosts
-            .iter()
-            .map(|(node, host)| (node, host.as_ref().map(raft_store::Host::leaders)))
-            .collect();
+        let leaders = self.cluster.ask(|node, host| (node, host.leaders()));
         format!(
             "{} unanswered, open {:?}, leaders {leaders:?}",
             self.show.unanswered.load(Ordering::Relaxed),
@@ -225,18 +217,21 @@ impl World {
     }
 
     fn ready(&self) -> bool {
-        let ready = |host: &Option<raft_store::Host>| host.as_ref().is_some_and(raft_store::Host::ready);
-        self.cluster.hosts().iter().all(|(_, host)| ready(host))
+        self.cluster
+            .ask(|_, host| host.ready())
+            .iter()
+            .all(|ready| *ready == Some(true))
     }
 
     /// All replicas of each shard have applied the same, and hold the same.
     fn equal(&self) -> bool {
-        let mut states: BTreeMap<u32, BTreeSet<(u64, String)>> = BTreeMap::new();
-        for (_, host) in self.cluster.hosts() {
-            let Some(host) = host else { return false };
-            for shard in 0..=SHARDS {
-                let (applied, digest) = host.digest(ShardId(shard)).unwrap_or_default();
-                states.entry(shard).or_default().insert((applied, hex::encode(digest)));
+        let mut states: BTreeMap<u32, BTreeSet<(u64, [u8; 32])>> = BTreeMap::new();
+        let digest = |host: &raft_store::Host, shard| host.digest(ShardId(shard)).unwrap_or_default();
+        let ask = |_, host: &raft_store::Host| (0..=SHARDS).map(|shard| digest(host, shard)).collect::<Vec<_>>();
+        for digests in self.cluster.ask(ask) {
+            let Some(digests) = digests else { return false };
+            for (shard, digest) in (0..).zip(digests) {
+                states.entry(shard).or_default().insert(digest);
             }
         }
         states.values().all(|states| states.len() == 1)
@@ -271,17 +266,19 @@ impl World {
     /// Every replica's log of every auction, from that replica; gives the longest of each.
     fn dump(&mut self) -> BTreeMap<AuctionId, Vec<Arc<Event>>> {
         let mut logs: BTreeMap<AuctionId, Vec<Arc<Event>>> = BTreeMap::new();
-        for (node, host) in self.cluster.hosts() {
-            let Some(host) = host else { continue };
-            for auction in self.show.auctions() {
-                let shard: ShardId = self.show.shard(&auction);
-                let Ok(events) = host.events(shard, &auction, 0, usize::MAX) else {
-                    continue;
-                };
-                for line in judge::lines(node, shard.0, &auction, &events) {
+        let all = self.show.auctions();
+        let places: Vec<(AuctionId, ShardId)> = all.into_iter().map(|a| (a.clone(), self.show.shard(&a))).collect();
+        let dumped = self.cluster.ask(|node, host| {
+            let log = |(a, shard): &(AuctionId, ShardId)| host.events(*shard, a, 0, usize::MAX).ok();
+            (node, places.iter().map(log).collect::<Vec<_>>())
+        });
+        for (node, dump) in dumped.into_iter().flatten() {
+            for ((auction, shard), events) in places.iter().zip(dump) {
+                let Some(events) = events else { continue };
+                for line in judge::lines(node, shard.0, auction, &events) {
                     self.pen.write(|_| line);
                 }
-                let known = logs.entry(auction).or_default();
+                let known = logs.entry(auction.clone()).or_default();
                 if events.len() > known.len() {
                     *known = events;
                 }
