@@ -14,7 +14,9 @@
 //! Deliberately absent: bandwidth. Pipes hold 64 KiB, so a process that doesn't read stops its peers, as TCP would.
 
 use super::mail::Stamp;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use raft_store::Dial;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -89,17 +91,16 @@ impl Nic {
         *self.sockets.lock() = None;
     }
 
-    /// Opens a wire from this machine.
-    pub(super) fn dialler(self: &Arc<Nic>) -> raft_store::sim::Dial {
+    /// How this machine reaches others.
+    pub(super) fn dialler(self: &Arc<Nic>) -> Dial {
         let nic = self.clone();
-        Arc::new(move |address| {
+        Dial::by(move |_, endpoint| {
             let dial = nic.dial.clone();
-            Box::pin(async move {
-                let (answer, wire) = oneshot::channel();
-                let refused = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
-                dial.send((address, answer)).await.map_err(|_| refused(()))?;
-                wire.await.map_err(|_| refused(()))?
-            })
+            let wire = move |to: tonic::codegen::http::Uri| {
+                let (dial, to) = (dial.clone(), to.authority().map(ToString::to_string));
+                async move { open(dial, to.unwrap_or_default()).await.map(TokioIo::new) }
+            };
+            endpoint.connect_with_connector_lazy(tower::service_fn(wire))
         })
     }
 
@@ -107,6 +108,14 @@ impl Nic {
     pub(super) fn send(&self, stamp: Stamp, to: SocketAddr) {
         let _ = self.outbox.try_send((stamp, to));
     }
+}
+
+/// Asks the kernel for a wire to an address.
+async fn open(dial: mpsc::Sender<Dialled>, to: String) -> io::Result<DuplexStream> {
+    let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+    let (answer, wire) = oneshot::channel();
+    dial.send((to, answer)).await.map_err(|_| refused())?;
+    wire.await.map_err(|_| refused())?
 }
 
 /// The kernel's work, until the machine loses power.

@@ -59,7 +59,7 @@ pub(super) fn name(node: u64) -> String {
 
 /// A life of the process; its end is an error, and says why.
 pub(super) async fn run(start: Start) -> String {
-    let world = World::simulated(&start.disk, start.nic.dialler());
+    let world = World::simulated(&start.disk);
     let host = match Host::open_in(options(&start), world).await {
         Ok(host) => host,
         Err(error) => return format!("can't open: {error}"),
@@ -90,6 +90,7 @@ fn options(start: &Start) -> Options {
         dir: "/node".into(),
         shards: start.shards,
         founders: (1..=start.nodes).map(founder).collect(),
+        dial: start.nic.dialler(),
         // Small, so that segments roll, snapshots are made and laggards need them within seconds.
         wal: wal::Options {
             segment_bytes: 128 * 1024,
