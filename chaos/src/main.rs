@@ -16,6 +16,8 @@ mod history;
 mod mono;
 mod prove;
 mod run;
+#[cfg(feature = "sim")]
+mod sim;
 
 use clap::{Parser, Subcommand};
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
@@ -51,6 +53,9 @@ enum What {
         #[command(subcommand)]
         what: Bench,
     },
+    /// The shards' real code in a simulated world, seed by seed: machines, networks, disks and clocks go wrong.
+    #[cfg(feature = "sim")]
+    Sim(sim::SimOptions),
     /// Proves the checks: each planted bug must be caught by the check that it is for.
     Prove {
         /// Of the simulated runs.
@@ -111,6 +116,8 @@ fn main() -> ExitCode {
         What::Check { files } => check_files(&files, &mut text),
         What::Run { plan, out, seed } => wait(run::run(&plan, &out, seed, &mut text)),
         What::Bench { what } => bench(&what, &mut text),
+        #[cfg(feature = "sim")]
+        What::Sim(options) => sim::sim(&options, &mut text),
         What::Prove { seed } => prove::prove(seed, &mut text).map(prove::status).map_err(Into::into),
     };
     say(&text);

@@ -32,7 +32,7 @@ use crate::{
     port::{Leadership, Log, ProposeError},
     rest::Rest,
     server::Handle,
-    snapshot::SnapshotFile,
+    snapshot::{SnapshotDir, SnapshotFile},
     state::State,
     state_machine::{Replica, StateMachine, blocking},
     types::{Answer, Home, LogId, Payload, TypeConfig},
@@ -52,7 +52,6 @@ use parking_lot::RwLock;
 use placement::{NodeId, ShardId};
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -76,7 +75,7 @@ struct Proposal {
 pub(crate) struct Ground {
     pub(crate) wal: Wal,
     pub(crate) peers: Arc<Peers>,
-    pub(crate) snapshots: PathBuf,
+    pub(crate) snapshots: SnapshotDir,
     pub(crate) raft: RaftOptions,
     pub(crate) limits: Limits,
     /// Told why this node must stop.

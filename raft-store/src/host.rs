@@ -28,7 +28,9 @@ use crate::{
     port::Log,
     pulse::Pulse,
     server::{Groups, MESSAGE_MAX, RaftService},
+    state_machine::blocking,
     wal,
+    world::World,
 };
 use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Position, Reply};
 use futures_util::{future::join_all, stream::BoxStream};
@@ -74,7 +76,7 @@ struct Inner {
     waits: watch::Sender<BTreeMap<ShardId, String>>,
     tasks: Mutex<JoinSet<()>>,
     /// Locked while the host lives, so that no other process opens the folder.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Inner {
@@ -93,7 +95,15 @@ impl Host {
     /// # Errors
     /// When the folder is in use, unreadable, or damaged.
     pub async fn open(options: Options) -> Result<Host, OpenError> {
-        open::open(options).await
+        Host::open_in(options, World::real()).await
+    }
+
+    /// The same in any world.
+    ///
+    /// # Errors
+    /// When the folder is in use, unreadable, or damaged.
+    pub async fn open_in(options: Options, world: World) -> Result<Host, OpenError> {
+        open::open(options, world).await
     }
 
     /// What other nodes' replicas talk to: mount it on the gRPC server of this node's `grpc` address.
@@ -339,7 +349,11 @@ impl Host {
         join_all(seats.iter().map(|seat| seat.group.shutdown())).await;
         let wal = self.inner.ground.wal.clone();
         // Joining a thread; it fails only if that thread panicked, which the panic hook has told.
-        let _ = tokio::task::spawn_blocking(move || wal.close()).await;
+        let _ = blocking(move || {
+            wal.close();
+            Ok(())
+        })
+        .await;
     }
 }
 

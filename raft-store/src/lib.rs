@@ -37,12 +37,15 @@ pub mod port;
 mod pulse;
 mod rest;
 mod server;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod snapshot;
 pub mod state;
 mod state_machine;
 pub mod types;
 pub mod wal;
 mod wire;
+mod world;
 
 pub use dial::{Dial, Speaker};
 pub use host::{Ask, DIVERGED, Fresh, GroupStatus, Host, OpenError, ReadError, Reading, Role, SteerError};
@@ -52,3 +55,4 @@ pub use port::{Leadership, Log, ProposeError};
 pub use server::RaftService;
 pub use state::State;
 pub use types::{MetaCommand, Payload, TraceContext};
+pub use world::World;

@@ -21,7 +21,7 @@ use crate::{
     codec::Wire,
     state::State,
     types::{SnapshotBytes, SnapshotMeta},
-    wal::disk::{Disk, DiskFile, Os},
+    wal::disk::{AnyDisk, Disk, DiskFile},
     wire,
 };
 use auction::{Limits, Parts, Shard};
@@ -84,25 +84,34 @@ pub(crate) fn decode(body: Bytes, limits: Limits) -> io::Result<State> {
     })
 }
 
+/// Where a node's snapshots lie.
+#[derive(Clone)]
+pub(crate) struct SnapshotDir {
+    pub(crate) disk: AnyDisk,
+    pub(crate) dir: PathBuf,
+}
+
 /// Where a group's snapshot lies.
 #[derive(Clone)]
 pub(crate) struct SnapshotFile {
+    disk: AnyDisk,
     dir: PathBuf,
     path: PathBuf,
 }
 
 impl SnapshotFile {
-    pub(crate) fn new(dir: &Path, group: u32) -> SnapshotFile {
+    pub(crate) fn new(place: &SnapshotDir, group: u32) -> SnapshotFile {
         SnapshotFile {
-            dir: dir.to_owned(),
-            path: dir.join(format!("shard-{group:04}.snap")),
+            disk: place.disk.clone(),
+            dir: place.dir.clone(),
+            path: place.dir.join(format!("shard-{group:04}.snap")),
         }
     }
 
     /// Replaces the file. Blocks for the disk.
     pub(crate) fn write(&self, meta: &SnapshotMeta, body: &SnapshotBytes) -> io::Result<()> {
         let meta = wire::snapshot_meta_to(meta).encode_to_vec();
-        self.replace(&Os, &[&head(&meta, body), &meta, body])
+        self.replace(&self.disk, &[&head(&meta, body), &meta, body])
     }
 
     fn replace(&self, disk: &impl Disk, parts: &[&[u8]]) -> io::Result<()> {
@@ -118,7 +127,7 @@ impl SnapshotFile {
 
     /// Reads the file back, if there is one. Blocks for the disk.
     pub(crate) fn read(&self) -> io::Result<Option<(SnapshotMeta, SnapshotBytes)>> {
-        self.read_from(&Os)
+        self.read_from(&self.disk)
     }
 
     fn read_from(&self, disk: &impl Disk) -> io::Result<Option<(SnapshotMeta, SnapshotBytes)>> {
@@ -134,8 +143,8 @@ impl SnapshotFile {
 
     /// Deletes the file of a replica that is no more. Durable: the next replica here must never find it.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        match Os.remove(&self.path) {
-            Ok(()) => Os.sync_dir(&self.dir),
+        match self.disk.remove(&self.path) {
+            Ok(()) => self.disk.sync_dir(&self.dir),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
@@ -202,19 +211,22 @@ mod tests {
     //! The old one or the new one, whatever happens in between; and never a damaged one.
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-    use super::{HEAD, SnapshotFile, head};
+    use super::{AnyDisk, HEAD, SnapshotDir, SnapshotFile, head};
     use crate::{
         types::{LeaderId, LogId, SnapshotMeta},
-        wal::tests::sim_disk::{Faults, SimDisk},
+        wal::sim_disk::{Faults, SimDisk},
         wire,
     };
     use openraft::vote::RaftLeaderId;
     use prost::Message;
     use rand::{SeedableRng, rngs::StdRng};
-    use std::path::Path;
 
     fn file() -> SnapshotFile {
-        SnapshotFile::new(Path::new("/snapshots"), 7)
+        let place = SnapshotDir {
+            disk: AnyDisk::Os,
+            dir: "/snapshots".into(),
+        };
+        SnapshotFile::new(&place, 7)
     }
 
     /// A snapshot up to `index`, with a body of its own.

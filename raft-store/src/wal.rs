@@ -38,18 +38,24 @@
 pub mod bench;
 pub(crate) mod disk;
 pub mod inspect;
+#[cfg(feature = "sim")]
+pub(crate) mod lag_disk;
 mod ledger;
 mod proof;
 pub(crate) mod record;
 mod recover;
 mod scan;
 mod segment;
+#[cfg(any(test, feature = "sim"))]
+#[cfg_attr(not(test), allow(dead_code))]
+pub(crate) mod sim_disk;
 mod space;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod writer;
 
 pub(crate) use record::{Kind, Record};
+pub(crate) use recover::Visit;
 pub use recover::WalError;
 pub use space::Pressure;
 
@@ -133,11 +139,22 @@ struct Queue {
 struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// The same, for a writer that is a task.
+    #[cfg(feature = "sim")]
+    wake_task: tokio::sync::Notify,
     room: Arc<Semaphore>,
     failed: watch::Sender<Option<String>>,
     /// Groups with living entries in the oldest segment, if there are more segments than `segments_soft`.
     pinned: Mutex<Vec<u32>>,
     space: Arc<Space>,
+}
+
+impl Shared {
+    fn wake(&self) {
+        self.wake.notify_one();
+        #[cfg(feature = "sim")]
+        self.wake_task.notify_one();
+    }
 }
 
 /// The way to the log. Cheap to clone; the writer thread lives until `close`.
@@ -163,17 +180,7 @@ impl Wal {
         options: Options,
         visit: &mut recover::Visit<'_>,
     ) -> Result<Wal, WalError> {
-        let recovered = recover::recover(&disk, dir, visit)?;
-        let space = Arc::new(Space::new());
-        let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue::default()),
-            wake: Condvar::new(),
-            room: Arc::new(Semaphore::new(options.queue.max(1))),
-            failed: watch::channel(None).0,
-            pinned: Mutex::new(Vec::new()),
-            space: space.clone(),
-        });
-        let writer = writer::Writer::new(disk, dir.to_owned(), options, space, recovered)?;
+        let (writer, shared) = Wal::recovered(disk, dir, options, visit)?;
         let thread = std::thread::Builder::new().name("wal".into()).spawn({
             let shared = shared.clone();
             move || writer.run(&shared)
@@ -186,6 +193,45 @@ impl Wal {
             shared,
             thread: Arc::new(Mutex::new(Some(thread))),
         })
+    }
+
+    /// The same in a simulated world: the writer is a task, and an fsync takes as long as the disk says.
+    #[cfg(feature = "sim")]
+    pub(crate) fn open_as_task(
+        disk: lag_disk::LagDisk,
+        dir: &Path,
+        options: Options,
+        visit: &mut recover::Visit<'_>,
+    ) -> Result<Wal, WalError> {
+        let (writer, shared) = Wal::recovered(disk.clone(), dir, options, visit)?;
+        disk.settle();
+        tokio::spawn(writer.run_as_task(shared.clone(), disk));
+        Ok(Wal {
+            shared,
+            thread: Arc::default(),
+        })
+    }
+
+    fn recovered<D: Disk>(
+        disk: D,
+        dir: &Path,
+        options: Options,
+        visit: &mut recover::Visit<'_>,
+    ) -> Result<(writer::Writer<D>, Arc<Shared>), WalError> {
+        let recovered = recover::recover(&disk, dir, visit)?;
+        let space = Arc::new(Space::new());
+        let writer = writer::Writer::new(disk, dir.to_owned(), options, space.clone(), recovered)?;
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue::default()),
+            wake: Condvar::new(),
+            #[cfg(feature = "sim")]
+            wake_task: tokio::sync::Notify::new(),
+            room: Arc::new(Semaphore::new(options.queue.max(1))),
+            failed: watch::channel(None).0,
+            pinned: Mutex::new(Vec::new()),
+            space,
+        });
+        Ok((writer, shared))
     }
 
     /// Waits until the queue has room for one more write.
@@ -206,7 +252,7 @@ impl Wal {
         }
         queue.ops.push((op, Some(room.0)));
         drop(queue);
-        self.shared.wake.notify_one();
+        self.shared.wake();
     }
 
     /// Keeps a group's newest commit, to go with the next batch.
@@ -251,7 +297,7 @@ impl Wal {
     /// Writes what waits, then stops the writer. Blocks for as long as the disk takes.
     pub(crate) fn close(&self) {
         self.shared.queue.lock().closed = true;
-        self.shared.wake.notify_one();
+        self.shared.wake();
         self.shared.room.close();
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {

@@ -163,8 +163,9 @@ fn early(book: &Book<'_>, out: &mut Outcome) {
             continue;
         };
         let bounds = bounds.get(&auction.shard).map_or(&[][..], Vec::as_slice);
-        // The clock never goes back, so only stamps up to the close's say when it can have come to it.
-        let before = &bounds[..bounds.partition_point(|(ct, ..)| *ct <= close.ct)];
+        // The clock never goes back, so only stamps before the close's say when it can have come to it. Its own stamp
+        // doesn't: over an outage the clock stands, and bids may get the stamp that it came to long ago.
+        let before = &bounds[..bounds.partition_point(|(ct, ..)| *ct < close.ct)];
         let earliest = |(ct, inv, _): &Bound| *inv + ((close.ct - ct) as f64 * 1e6 / FASTEST) as Nanos;
         let Some(bound) = before.iter().max_by_key(|bound| earliest(bound)) else {
             untimed += 1;
@@ -331,12 +332,9 @@ mod tests {
             // A stamp after the close's says nothing of it.
             ("a later stamp", Some((14_990, 11_001)), 14_991, false),
             ("a bid at the very stamp", Some((14_990, 11_000)), 14_991, false),
-            (
-                "a bid at the very stamp, called later",
-                Some((15_040, 11_000)),
-                15_000,
-                true,
-            ),
+            // Its leader fell when the close was out: the next one stands at this stamp, and gives it to bids.
+            ("the very stamp, called later", Some((15_040, 11_000)), 15_000, false),
+            ("just before it, called later", Some((15_040, 10_999)), 15_000, true),
         ] {
             assert_eq!(failed(bid, seen), fails, "{what}");
         }

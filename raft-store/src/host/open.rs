@@ -27,8 +27,10 @@ use crate::{
     port::Log,
     pulse::{self, Pulse},
     server::Groups,
+    snapshot::SnapshotDir,
     types::Home,
-    wal::{self, Wal, WalError},
+    wal::{self, Visit, Wal, WalError, disk::AnyDisk},
+    world::World,
 };
 use parking_lot::{Mutex, RwLock};
 use placement::{ClusterMap, NodeId, ShardId};
@@ -51,19 +53,32 @@ use tokio::{
 /// A replica that isn't preferred waits so long, times its rank, before it gives its group members itself.
 const INITIALIZE_AFTER: Duration = Duration::from_secs(2);
 
-pub(super) async fn open(options: Options) -> Result<Host, OpenError> {
+pub(super) async fn open(options: Options, world: World) -> Result<Host, OpenError> {
     check(&options)?;
-    let opened = spawn_blocking({
-        let options = options.clone();
-        move || open_disk(&options)
-    });
-    let (lock, wal, found) = opened.await.map_err(|error| OpenError::Raft(error.to_string()))??;
+    let (lock, wal, found) = match &world.disk {
+        AnyDisk::Os => {
+            let options = options.clone();
+            let opened = spawn_blocking(move || open_disk(&options)).await;
+            let (lock, wal, found) = opened.map_err(|error| OpenError::Raft(error.to_string()))??;
+            (Some(lock), wal, found)
+        }
+        #[cfg(feature = "sim")]
+        AnyDisk::Sim(disk) => {
+            let open = |visit: &mut Visit<'_>| Wal::open_as_task(disk.clone(), &options.dir, options.wal, visit);
+            let (wal, found) = recover(open)?;
+            (None, wal, found)
+        }
+    };
+    let snapshots = SnapshotDir {
+        disk: world.disk.prompt(),
+        dir: options.dir.join("snapshots"),
+    };
     let peers = Arc::new(Peers::new(options.raft.clone(), options.dial.clone()));
     peers.set_addresses(options.founders.iter().map(|node| (node.id, node.grpc.clone())));
     let ground = Ground {
         wal,
         peers,
-        snapshots: options.dir.join("snapshots"),
+        snapshots,
         raft: options.raft.clone(),
         limits: options.limits,
         failed: watch::channel(None).0,
@@ -134,17 +149,25 @@ fn open_disk(options: &Options) -> Result<(File, Wal, HashMap<u32, Found>), Open
             dir.display()
         )));
     }
-    let mut found: HashMap<u32, Found> = HashMap::new();
-    let mut visit = |group, kind, payload| found.entry(group).or_default().take(kind, payload);
-    let wal = Wal::open(&dir.join("wal"), options.wal, &mut visit).map_err(|error| match error {
-        WalError::Io { what, source } => OpenError::Io { what, source },
-        damaged @ (WalError::Damaged { .. } | WalError::Missing { .. }) => OpenError::Damaged(damaged.to_string()),
-    })?;
+    let (wal, found) = recover(|visit| Wal::open(&dir.join("wal"), options.wal, visit))?;
     if !begun.exists() {
         let made = File::create(&begun).and_then(|file| file.sync_all());
         made.and_then(|()| File::open(dir)?.sync_all()).map_err(io("marking"))?;
     }
     Ok((lock, wal, found))
+}
+
+/// Opens the log, and takes what it tells of each group.
+fn recover(
+    open: impl FnOnce(&mut Visit<'_>) -> Result<Wal, WalError>,
+) -> Result<(Wal, HashMap<u32, Found>), OpenError> {
+    let mut found: HashMap<u32, Found> = HashMap::new();
+    let mut visit = |group, kind, payload| found.entry(group).or_default().take(kind, payload);
+    let wal = open(&mut visit).map_err(|error| match error {
+        WalError::Io { what, source } => OpenError::Io { what, source },
+        damaged @ (WalError::Damaged { .. } | WalError::Missing { .. }) => OpenError::Damaged(damaged.to_string()),
+    })?;
+    Ok((wal, found))
 }
 
 /// Binds the folder to this node, or finds that it is bound.

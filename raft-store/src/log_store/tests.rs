@@ -62,7 +62,11 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Ground> for Builder {
         let log = LogStore::open(GROUP, 0, wal.clone(), None, &RaftOptions::default())
             .await
             .unwrap();
-        let file = SnapshotFile::new(dir.path(), GROUP);
+        let place = crate::snapshot::SnapshotDir {
+            disk: crate::wal::disk::AnyDisk::Os,
+            dir: dir.path().to_owned(),
+        };
+        let file = SnapshotFile::new(&place, GROUP);
         let machine = StateMachine::open(log.clone(), file, Limits::default()).unwrap();
         Ok((Ground { wal, _dir: dir }, log, machine))
     }

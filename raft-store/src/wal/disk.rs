@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   writer, pool, recover, snapshot --> Disk --> Os          the kernel's files, in production
-//!                                           '--> SimDisk     in memory, with a crash at any byte (tests)
+//!                                           |--> SimDisk     in memory, with a crash at any byte (tests)
+//!                                           '--> LagDisk     two of those, with time between write and sync (simulation)
 //! ```
 //!
 //! Everything is generic over `Disk` and `Os` has no fields: the compiler sees through it, and production pays nothing.
@@ -44,6 +45,117 @@ pub(crate) trait DiskFile: Send + 'static {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes what was written durable. After an error nobody knows what the disk holds: never call it again.
     fn sync(&self) -> io::Result<()>;
+}
+
+/// The disk of a node: the kernel's, unless the whole node is simulated.
+#[derive(Clone)]
+pub(crate) enum AnyDisk {
+    Os,
+    #[cfg(feature = "sim")]
+    Sim(super::lag_disk::LagDisk),
+}
+
+/// An open file of it.
+pub(crate) enum AnyFile {
+    Os(File),
+    #[cfg(feature = "sim")]
+    Sim(super::lag_disk::LagFile),
+}
+
+impl AnyDisk {
+    /// The same disk, for those who have nowhere to wait: what is synced is durable when `sync` returns. Any real disk is.
+    pub(crate) fn prompt(&self) -> AnyDisk {
+        match self {
+            AnyDisk::Os => AnyDisk::Os,
+            #[cfg(feature = "sim")]
+            AnyDisk::Sim(disk) => AnyDisk::Sim(disk.prompt()),
+        }
+    }
+}
+
+/// The same call to whichever disk it is.
+macro_rules! either {
+    ($disk:expr, $call:ident($($arg:expr),*)) => {
+        match $disk {
+            AnyDisk::Os => Os.$call($($arg),*),
+            #[cfg(feature = "sim")]
+            AnyDisk::Sim(sim) => sim.$call($($arg),*),
+        }
+    };
+}
+
+impl Disk for AnyDisk {
+    type File = AnyFile;
+
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        either!(self, make_dir(dir))
+    }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        either!(self, names(dir))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        either!(self, read(path))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<AnyFile> {
+        match self {
+            AnyDisk::Os => Os.create(path).map(AnyFile::Os),
+            #[cfg(feature = "sim")]
+            AnyDisk::Sim(sim) => sim.create(path).map(AnyFile::Sim),
+        }
+    }
+
+    fn open(&self, path: &Path) -> io::Result<AnyFile> {
+        match self {
+            AnyDisk::Os => Os.open(path).map(AnyFile::Os),
+            #[cfg(feature = "sim")]
+            AnyDisk::Sim(sim) => sim.open(path).map(AnyFile::Sim),
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        either!(self, rename(from, to))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        either!(self, remove(path))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        either!(self, sync_dir(dir))
+    }
+
+    fn free(&self, dir: &Path) -> io::Result<u64> {
+        either!(self, free(dir))
+    }
+}
+
+impl DiskFile for AnyFile {
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        match self {
+            AnyFile::Os(file) => DiskFile::write_at(file, bytes, at),
+            #[cfg(feature = "sim")]
+            AnyFile::Sim(file) => file.write_at(bytes, at),
+        }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        match self {
+            AnyFile::Os(file) => DiskFile::set_len(file, len),
+            #[cfg(feature = "sim")]
+            AnyFile::Sim(file) => file.set_len(len),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match self {
+            AnyFile::Os(file) => DiskFile::sync(file),
+            #[cfg(feature = "sim")]
+            AnyFile::Sim(file) => file.sync(),
+        }
+    }
 }
 
 /// The kernel's files.

@@ -53,6 +53,12 @@ pub(super) struct Work {
     pub(super) rests: bool,
 }
 
+/// A batch that is written, for better or worse, and who waits for it.
+struct Stored {
+    done: Vec<Done>,
+    result: io::Result<()>,
+}
+
 impl<D: Disk> Writer<D> {
     pub(super) fn new(
         disk: D,
@@ -140,6 +146,11 @@ impl<D: Disk> Writer<D> {
                 break;
             }
         }
+        self.take(&mut queue)
+    }
+
+    /// A batch of what waits. `None`: closed, and nothing is left.
+    fn take(&self, queue: &mut Queue) -> Option<Work> {
         let mut bytes = 0;
         let form = self.current.header.form;
         let mut fits = |op: &Op| {
@@ -151,7 +162,7 @@ impl<D: Disk> Writer<D> {
         // Permits go here: what is being written no longer waits in the queue.
         let ops: Vec<Op> = queue.ops.drain(..n).map(|(op, _permit)| op).collect();
         let rests = ops.is_empty();
-        let Queue { lazy, closed, .. } = &mut *queue;
+        let Queue { lazy, closed, .. } = queue;
         let lazy = std::mem::take(lazy);
         let over = *closed && rests && lazy.is_empty() && self.untallied == 0;
         (!over).then_some(Work { ops, lazy, rests })
@@ -159,6 +170,12 @@ impl<D: Disk> Writer<D> {
 
     /// Writes one batch, and answers everyone in it.
     pub(super) fn commit(&mut self, work: Work) -> io::Result<()> {
+        let stored = self.store(work);
+        self.answer(stored)
+    }
+
+    /// Writes one batch.
+    fn store(&mut self, work: Work) -> Stored {
         let Work { ops, lazy, rests } = work;
         let mut records = Vec::with_capacity(ops.len() + lazy.len());
         let mut done: Vec<Done> = Vec::with_capacity(ops.len());
@@ -184,6 +201,12 @@ impl<D: Disk> Writer<D> {
         if rests && result.is_ok() && self.untallied > 0 {
             result = self.rest();
         }
+        Stored { done, result }
+    }
+
+    /// Answers everyone in a batch; then what nobody needs any more can go.
+    fn answer(&mut self, stored: Stored) -> io::Result<()> {
+        let Stored { done, result } = stored;
         self.space.busy(false);
         let answer = result.as_ref().err().map(|error| (error.kind(), error.to_string()));
         for done in done {
@@ -304,6 +327,43 @@ impl<D: Disk> Writer<D> {
         shared.failed.send_replace(Some(error.to_string()));
         for (op, _) in waiting {
             op.refuse();
+        }
+    }
+}
+
+#[cfg(feature = "sim")]
+impl Writer<super::lag_disk::LagDisk> {
+    /// The thread's life, as a task: where the thread would wait for the disk, time passes. What was written meanwhile is
+    /// lost by a crash, in whole or in part; nobody has been answered.
+    pub(super) async fn run_as_task(mut self, shared: Arc<Shared>, disk: super::lag_disk::LagDisk) {
+        while let Some(work) = self.gather_as_task(&shared).await {
+            let stored = self.store(work);
+            if !crate::sim::planted(crate::sim::Plant::AckBeforeFsync) {
+                tokio::time::sleep(disk.lag()).await;
+                disk.settle();
+            }
+            if let Err(error) = self.answer(stored) {
+                self.fail(&shared, &error);
+                return;
+            }
+            *shared.pinned.lock() = self.pinned();
+        }
+    }
+
+    async fn gather_as_task(&self, shared: &Shared) -> Option<Work> {
+        loop {
+            {
+                let mut queue = shared.queue.lock();
+                if !queue.ops.is_empty() || queue.closed {
+                    return self.take(&mut queue);
+                }
+            }
+            let woken = shared.wake_task.notified();
+            if self.untallied == 0 {
+                woken.await;
+            } else if tokio::time::timeout(REST, woken).await.is_err() {
+                return self.take(&mut shared.queue.lock());
+            }
         }
     }
 }

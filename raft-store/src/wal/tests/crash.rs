@@ -4,12 +4,10 @@
 //! One seed is a log of several lives. Each life does random ops and ends by losing power at a byte, by a failed fsync, by
 //! a full disk, by a kill, or well; the next life must find the model's state.
 
-use super::{
-    model::{Model, Script, State, say},
-    sim_disk::{Faults, SimDisk},
-};
+use super::model::{Model, Script, State, say};
 use crate::wal::{
     Op, Options, WalError, recover,
+    sim_disk::{Faults, SimDisk},
     space::Space,
     writer::{Work, Writer},
 };

@@ -7,11 +7,11 @@
 use super::{
     crash::{DIR, TINY, batch, open, open_with},
     model::{Model, Script, State},
-    sim_disk::SimDisk,
 };
 use crate::wal::{
     Options, WalError,
     record::{self, Found, Header, Kind},
+    sim_disk::SimDisk,
     writer::Work,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};

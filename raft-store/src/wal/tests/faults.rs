@@ -1,7 +1,9 @@
 //! Disks that fail, fill up and hang under the real writer thread.
 
-use super::sim_disk::{Faults, SimDisk};
-use crate::wal::{Kind, Options, Pressure, Record, Wal};
+use crate::wal::{
+    Kind, Options, Pressure, Record, Wal,
+    sim_disk::{Faults, SimDisk},
+};
 use bytes::Bytes;
 use std::path::Path;
 

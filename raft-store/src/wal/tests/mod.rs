@@ -5,7 +5,6 @@ mod crash;
 mod damage;
 mod faults;
 mod model;
-pub(crate) mod sim_disk;
 
 use super::{
     Kind, Op, Options, Record, Wal, WalError,

@@ -4,6 +4,9 @@
 //!   write_at --> cache and `dirty` --sync--> `durable`
 //!   crash:       `durable` and any subset of the dirty sectors; any prefix of the names that weren't synced
 //! ```
+//!
+//! For tests and for simulations (`lag_disk`) only: it panics where a file that it made itself is missing.
+#![allow(clippy::unwrap_used)]
 
 use crate::wal::disk::{Disk, DiskFile};
 use parking_lot::{Condvar, Mutex};

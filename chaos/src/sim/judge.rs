@@ -1,0 +1,158 @@
+//! What a simulation is held against: the checks C1-C12 over its history, and what a harness that sees everything adds.
+//!
+//! | | what | promise |
+//! |---|---|---|
+//! | C1-C12 | the checkers of `chaos check` | G1-G8 |
+//! | S1 | every act is answered and every auction closed, a bounded time after the last fault | liveness |
+//! | S2 | all replicas end in the same state, to the digest | G2 |
+//! | S3 | no two nodes hold the same office of a shard | G2, G5 |
+//! | S4 | nobody was told 'closed' whose command came in before the close's stamp | G3 |
+//! | S6 | a shard with live auctions doesn't stand still once nothing was wrong for 3 s | liveness, G4 |
+//! | S5 | no process ended by itself, unless its disk broke; none panicked | |
+//!
+//! A check that can't tell (C8 where nothing was acknowledged before a close, C13 which counts what a long run must have
+//! done) doesn't fail a seed of some seconds; a breach does.
+
+use super::{node::ToldClosed, record::Pen, words};
+use crate::{
+    check::{Status, check},
+    history::{History, Log, Nem, Record},
+};
+use auction::{AuctionId, Event};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+
+/// What the harness saw beside the history.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) findings: Vec<String>,
+    /// Who held each office: (shard, term, turn) -> node.
+    offices: BTreeMap<(u32, u64, u32), u64>,
+    /// Each shard's newest stamp at any replica, and since when it is so (ms).
+    tops: BTreeMap<u32, (u64, u64)>,
+    standstills: u64,
+    /// Since when something was wrong for the last time, ms.
+    well_since: u64,
+}
+
+/// A shard whose newest stamp doesn't change for so long stands still: three beats.
+const STILL_MS: u64 = 300;
+/// When nothing is wrong any more, a shard goes on within this.
+const RECOVERED_MS: u64 = 3_000;
+
+impl Seen {
+    pub(super) fn find(&mut self, what: String) {
+        if self.findings.len() < 20 {
+            self.findings.push(what);
+        }
+    }
+
+    /// A node stamps in an office. (Not a leadership: openraft may have two leaders in a term, of which one is deposed.)
+    pub(super) fn office(&mut self, shard: u32, office: auction::Office, node: u64) {
+        let key = (shard, office.term, office.turn);
+        let first = *self.offices.entry(key).or_insert(node);
+        if first != node {
+            self.find(format!(
+                "S3: nodes {first} and {node} both hold office {office:?} of shard {shard}"
+            ));
+            self.offices.insert(key, node);
+        }
+    }
+
+    /// Something is wrong at this moment.
+    pub(super) fn wrong(&mut self, now_ms: u64) {
+        self.well_since = now_ms;
+    }
+
+    /// A shard's newest stamp at any replica; with `timers`, it must go on. Over, a standstill is an interval of the
+    /// history, as faults are: the clock may fall behind by its length (C9).
+    pub(super) fn top(&mut self, pen: &Pen, shard: u32, top: u64, timers: bool) {
+        let now = pen.now_ms();
+        let (before, since) = *self.tops.entry(shard).or_insert((top, now));
+        let still = now - since;
+        if top > before {
+            self.tops.insert(shard, (top, now));
+            if still > STILL_MS {
+                self.standstills += 1;
+                let id = 1_000_000 + self.standstills;
+                interval(pen, id, since, now, shard);
+            }
+        } else if timers && still > STILL_MS && now.saturating_sub(self.well_since) == RECOVERED_MS {
+            self.find(format!(
+                "S6: shard {shard} stands still for {still} ms at {now}, and nothing was wrong for {RECOVERED_MS} ms"
+            ));
+        }
+    }
+
+    /// Refusals that came too early, by the logs.
+    pub(super) fn told_closed(&mut self, told: &[ToldClosed], logs: &BTreeMap<AuctionId, Vec<Arc<Event>>>) {
+        for one in told {
+            let close = logs
+                .get(&one.auction)
+                .and_then(|log| log.iter().find(|e| e.kind.ty() == "close"));
+            match close {
+                Some(close) if words::is_cancel(close) || one.now >= close.ct.0 => {}
+                Some(close) => self.find(format!(
+                    "S4: node {} told someone at {} that {} is closed; it closed at {}",
+                    one.node, one.now, one.auction, close.ct.0
+                )),
+                None => self.find(format!("S4: {} was told closed and never closed", one.auction)),
+            }
+        }
+    }
+}
+
+fn interval(pen: &Pen, id: u64, from_ms: u64, to_ms: u64, shard: u32) {
+    for (ev, ms) in [("start", from_ms), ("stop", to_ms)] {
+        pen.write(|_| {
+            Record::Nem(Nem {
+                t: ms as i64 * 1_000_000,
+                id,
+                ev: ev.into(),
+                f: "standstill".into(),
+                d: serde_json::json!({ "shard": shard }),
+                eff: "indeterminate".into(),
+                ..Nem::default()
+            })
+        });
+    }
+}
+
+/// A replica's log of one auction, as lines.
+pub(super) fn lines(node: u64, shard: u32, auction: &AuctionId, events: &[Arc<Event>]) -> Vec<Record> {
+    let line = |event: &Arc<Event>| {
+        Record::Log(Log {
+            node,
+            shard,
+            a: auction.to_string(),
+            ..words::log(event)
+        })
+    };
+    events.iter().map(line).collect()
+}
+
+/// Judges a run; tells in `out` what is wrong, with the lines that show it. True: nothing is.
+pub(super) fn judge(history: &History, seen: &Seen, verbose: bool, out: &mut String) -> bool {
+    let report = check(history);
+    let failed = report.status() == Status::Fail;
+    if failed || verbose {
+        let _ = report.print(history, out);
+    }
+    for finding in &seen.findings {
+        let _ = writeln!(out, "    fail: {finding}");
+    }
+    !failed && seen.findings.is_empty()
+}
+
+/// The ids of what failed.
+pub(super) fn failed(history: &History, seen: &Seen) -> Vec<String> {
+    let checks = check(history).failed().into_iter().map(String::from);
+    let ours = seen
+        .findings
+        .iter()
+        .filter_map(|f| f.split(':').next())
+        .map(String::from);
+    let mut all: Vec<String> = checks.chain(ours).collect();
+    all.sort();
+    all.dedup();
+    all
+}

@@ -1,0 +1,188 @@
+//! A node's process: the real `Host` behind the real tonic server, and a clerk who reads edges' mail.
+//!
+//! ```text
+//!   other nodes <-- wires --> tonic: RaftService, MovesService --> Host
+//!   edges <-- datagrams ----> clerk ---- submit, read, follow ------^
+//! ```
+//!
+//! The clerk stands for `node`'s gRPC face: it knows nothing, retries nothing. What it adds is evidence: at a refusal
+//! because an auction is closed, what the shard's clock read when the command came in (`Witness`).
+
+use super::{
+    mail::{Answer, Ask, Letter, Post},
+    nic::Nic,
+};
+use auction::{AuctionId, Command, Reason, Reply};
+use futures_util::StreamExt;
+use parking_lot::Mutex;
+use placement::{Node, NodeId, ShardId};
+use raft_store::{Fresh, Host, Options, RaftOptions, World, wal};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+/// A sign of life on each feed.
+const FEED_BEAT: Duration = Duration::from_millis(300);
+
+/// Someone was told that an auction is closed, whose command came in when the clock read `now`.
+#[derive(Clone, Debug)]
+pub(super) struct ToldClosed {
+    pub(super) auction: AuctionId,
+    pub(super) now: u64,
+    pub(super) node: u64,
+}
+
+/// What a run collects beside its history.
+#[derive(Default)]
+pub(super) struct Witness {
+    pub(super) told_closed: Mutex<Vec<ToldClosed>>,
+}
+
+/// What a process is started with.
+#[derive(Clone)]
+pub(super) struct Start {
+    pub(super) node: u64,
+    pub(super) nodes: u64,
+    pub(super) shards: u32,
+    pub(super) nic: Arc<Nic>,
+    pub(super) disk: raft_store::sim::Disk,
+    pub(super) post: Post,
+    pub(super) witness: Arc<Witness>,
+    /// Where the harness finds the host, to ask it at the end.
+    pub(super) host: Arc<Mutex<Option<Host>>>,
+}
+
+/// A machine's name in the network.
+pub(super) fn name(node: u64) -> String {
+    format!("node-{node}")
+}
+
+/// A life of the process; its end is an error, and says why.
+pub(super) async fn run(start: Start) -> String {
+    let world = World::simulated(&start.disk);
+    let host = match Host::open_in(options(&start), world).await {
+        Ok(host) => host,
+        Err(error) => return format!("can't open: {error}"),
+    };
+    let (accepted, mail) = start.nic.listen();
+    *start.host.lock() = Some(host.clone());
+    let server = tonic::transport::Server::builder()
+        .add_service(host.raft_service())
+        .add_service(host.moves_service())
+        .serve_with_incoming(ReceiverStream::new(accepted));
+    tokio::spawn(server);
+    tokio::spawn(clerk(start.clone(), host.clone(), mail));
+    host.failed().await
+}
+
+fn options(start: &Start) -> Options {
+    let founder = |id| Node {
+        id: NodeId(id),
+        zone: format!("zone-{id}"),
+        region: "here".into(),
+        weight: 1,
+        grpc: format!("{}:{}", name(id), super::nic::RAFT_PORT),
+        http: String::new(),
+        trunk: String::new(),
+    };
+    Options {
+        node: NodeId(start.node),
+        dir: "/node".into(),
+        shards: start.shards,
+        founders: (1..=start.nodes).map(founder).collect(),
+        dial: start.nic.dialler(),
+        // Small, so that segments roll, snapshots are made and laggards need them within seconds.
+        wal: wal::Options {
+            segment_bytes: 128 * 1024,
+            tally_bytes: 16 * 1024,
+            preallocate: false,
+            reserve_segments: 0,
+            low_water_bytes: 0,
+            ..wal::Options::default()
+        },
+        raft: RaftOptions {
+            snapshot_bytes: 48 * 1024,
+            snapshot_age: Duration::from_secs(6),
+            keep_bytes: 12 * 1024,
+            ..RaftOptions::default()
+        },
+        ..Options::default()
+    }
+}
+
+type Feeds = Arc<Mutex<BTreeMap<u64, CancellationToken>>>;
+
+async fn clerk(start: Start, host: Host, mut mail: tokio::sync::mpsc::Receiver<(super::mail::Stamp, SocketAddr)>) {
+    let feeds = Feeds::default();
+    while let Some((stamp, from)) = mail.recv().await {
+        let Some(Letter::Ask(call, ask)) = start.post.take(stamp) else {
+            continue;
+        };
+        let (start, host, feeds) = (start.clone(), host.clone(), feeds.clone());
+        tokio::spawn(async move {
+            let answer = match ask {
+                Ask::Submit(shard, command) => Answer::Reply(submit(&start, &host, shard, command).await),
+                Ask::Read(shard, auction) => {
+                    let view = host.read(shard, &auction, Fresh::Linear).await;
+                    Answer::View(view.ok().map(Box::new))
+                }
+                Ask::Follow(feed, shard, auction, position) => {
+                    if let Ok(items) = host.follow(shard, &auction, position) {
+                        let over = CancellationToken::new();
+                        feeds.lock().insert(feed, over.clone());
+                        feed_to(&start, feed, items, from, &over).await;
+                    }
+                    return;
+                }
+                Ask::Leave(feed) => {
+                    if let Some(over) = feeds.lock().remove(&feed) {
+                        over.cancel();
+                    }
+                    return;
+                }
+            };
+            start.nic.send(start.post.put(Letter::Answer(call, answer)), from);
+        });
+    }
+}
+
+async fn submit(start: &Start, host: &Host, shard: ShardId, command: Command) -> Reply {
+    let auction = command.auction.clone();
+    let reading = host.readings().into_iter().find(|reading| reading.shard == shard);
+    let epoch = host.map().borrow().epoch;
+    // The door is in the first poll: no time passes between the reading and the stamp.
+    let reply = host.submit(shard, epoch, command).await;
+    if let (Reply::Verdict(verdict), Some(reading)) = (&reply, reading)
+        && verdict.outcome == Err(Reason::Closed)
+        && !verdict.dup
+    {
+        start.witness.told_closed.lock().push(ToldClosed {
+            auction,
+            now: reading.now.0,
+            node: start.node,
+        });
+    }
+    reply
+}
+
+async fn feed_to(
+    start: &Start,
+    feed: u64,
+    mut items: futures_util::stream::BoxStream<'static, auction::FeedItem>,
+    to: SocketAddr,
+    over: &CancellationToken,
+) {
+    let mut beat = tokio::time::interval(FEED_BEAT);
+    for n in 0.. {
+        let item = tokio::select! {
+            biased;
+            () = over.cancelled() => return,
+            item = items.next() => match item {
+                Some(item) => Some(item),
+                None => return,
+            },
+            _ = beat.tick() => None,
+        };
+        start.nic.send(start.post.put(Letter::Feed(feed, n, item)), to);
+    }
+}

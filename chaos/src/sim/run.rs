@@ -1,0 +1,339 @@
+//! One run of a simulation: a seed, a world, people, faults; then quiet, and judgement.
+//!
+//! ```text
+//!   boot ----> people act, faults come and go ----> all faults healed ----> nobody acts any more ----> judge
+//!              `seconds`: safety                    2 s: acts must succeed   until all is answered and closed: liveness
+//! ```
+
+use super::{
+    cluster::{Cluster, nowhere},
+    edge::Edge,
+    judge::{self, Seen},
+    mail::Post,
+    nemesis::Nemesis,
+    nic::Nic,
+    node::{Start, Witness},
+    people::{MIN_INC, Person, RULE, START_PRICE, Show, Stage},
+    record::Pen,
+};
+use crate::history::{End, History, Meta, Record};
+use auction::{AuctionId, Event};
+use client::Dice;
+use placement::ShardId;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+const NODES: u64 = 3;
+const SHARDS: u32 = 2;
+const EDGES: u64 = 2;
+/// hold_ms + grace_ms of the nodes.
+const EPS_MS: u64 = 350;
+/// Until every node has a map and knows leaders.
+const BOOT_MS: u64 = 10_000;
+/// People go on for so long when all is healed.
+const HEALED_MS: u64 = 2_000;
+/// Then everything is answered and closed within this: the longest auction with its extensions and pauses, and a bit.
+const LIVELY_MS: u64 = 30_000;
+/// Then replicas agree within this.
+const EQUAL_MS: u64 = 5_000;
+
+/// What a run is started with.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) seed: u64,
+    /// How long people act under faults.
+    pub(super) seconds: u64,
+    pub(super) verbose: bool,
+}
+
+/// What it came to.
+pub(super) struct Outcome {
+    pub(super) passed: bool,
+    pub(super) failed: Vec<String>,
+    /// Of everything that happened, in order: the same seed has the same.
+    pub(super) hash: String,
+    pub(super) sim_ms: u64,
+    pub(super) bids: u64,
+    pub(super) faults: u64,
+    pub(super) text: String,
+    pub(super) history: Vec<Record>,
+}
+
+struct World {
+    cluster: Cluster,
+    show: Arc<Show>,
+    pen: Pen,
+    nemesis: Nemesis,
+    witness: Arc<Witness>,
+    seen: Seen,
+    trace: Sha256,
+}
+
+/// Runs a seed, on a fresh thread after `doors::begin`: once in a process.
+pub(super) fn run(options: &Options) -> Outcome {
+    raft_store::sim::begin();
+    let mut world = World::new(options);
+    if let Err(why) = world.act(options) {
+        world.seen.find(why);
+    }
+    world.finish(options)
+}
+
+impl World {
+    fn new(options: &Options) -> World {
+        let dice = Dice::new(options.seed);
+        let (post, pen, witness) = (Post::default(), Pen::default(), Arc::new(Witness::default()));
+        let starts = (1..=NODES).map(|node| Start {
+            node,
+            nodes: NODES,
+            shards: SHARDS,
+            nic: Nic::new(),
+            disk: raft_store::sim::Disk::new(dice.fork(node).roll()),
+            post: post.clone(),
+            witness: witness.clone(),
+            host: nowhere(),
+        });
+        let mut cluster = Cluster::new(options.seed, starts);
+        let show = Show::new(pen.clone(), SHARDS);
+        let edges: Vec<String> = (0..EDGES).map(|n| format!("edge-{n}")).collect();
+        for (n, edge) in edges.iter().enumerate() {
+            let (show, post, dice) = (show.clone(), post.clone(), dice.fork(100 + n as u64));
+            cluster.net.client(edge.clone(), people(show, post, n as u64, dice));
+        }
+        let nemesis = Nemesis::new(dice.fork(7), pen.clone(), edges, u64::MAX);
+        World {
+            cluster,
+            show,
+            pen,
+            nemesis,
+            witness,
+            seen: Seen::default(),
+            trace: Sha256::new(),
+        }
+    }
+
+    fn tick(&mut self) -> Result<(), String> {
+        self.pen.set_now(self.cluster.now_ms + 1);
+        let ended = self.cluster.tick()?;
+        for (at, why) in ended {
+            if !self.nemesis.excuses(at) {
+                self.seen.find(format!("S5: node {} ended by itself: {why}", at + 1));
+            }
+            self.cluster.kill(at, false);
+        }
+        if let Some(panic) = super::panicked() {
+            return Err(format!("S5: panic: {panic}"));
+        }
+        if self.cluster.now_ms.is_multiple_of(10) {
+            self.look();
+        }
+        Ok(())
+    }
+
+    /// Who leads and who stamps, by each node's own word, and how far each shard is.
+    fn look(&mut self) {
+        if !self.nemesis.rests() {
+            self.seen.wrong(self.cluster.now_ms);
+        }
+        let looked = self
+            .cluster
+            .ask(|node, host| (node, host.leaders(), host.readings(), host.status()));
+        let mut tops: BTreeMap<u32, u64> = BTreeMap::new();
+        for (node, leaders, readings, status) in looked.into_iter().flatten() {
+            for (shard, term, leader) in leaders {
+                let words = [u64::from(shard.0), term, node, leader.map_or(0, |leader| leader.0)];
+                words.iter().for_each(|word| self.trace.update(word.to_le_bytes()));
+            }
+            for reading in readings {
+                self.trace.update(reading.now.0.to_le_bytes());
+                self.seen.office(reading.shard.0, reading.office, node);
+            }
+            for group in status {
+                let top = tops.entry(group.shard.0).or_default();
+                *top = group.top.0.max(*top);
+            }
+        }
+        let live = self.show.live();
+        for (shard, top) in tops.into_iter().filter(|(shard, _)| *shard > 0) {
+            self.seen.top(&self.pen, shard, top, live.contains(&ShardId(shard)));
+        }
+    }
+
+    /// Ticks until something is so; an error when it isn't within `ms`.
+    fn until(&mut self, ms: u64, what: &str, so: impl Fn(&World) -> bool) -> Result<(), String> {
+        let until = self.cluster.now_ms + ms;
+        while !so(self) {
+            if self.cluster.now_ms >= until {
+                return Err(format!("S1: {what} not within {ms} ms: {}", self.state()));
+            }
+            self.tick()?;
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> String {
+        let leaders = self.cluster.ask(|node, host| (node, host.leaders()));
+        format!(
+            "{} unanswered, open {:?}, leaders {leaders:?}",
+            self.show.unanswered.load(Ordering::Relaxed),
+            self.show.open()
+        )
+    }
+
+    fn act(&mut self, options: &Options) -> Result<(), String> {
+        self.pen.write(|_| Record::Meta(meta(options.seed)));
+        for at in 0..self.cluster.machines.len() {
+            self.cluster.boot(at).map_err(|error| error.to_string())?;
+        }
+        self.until(BOOT_MS, "all nodes ready", World::ready)?;
+        let first = self.cluster.now_ms + 500;
+        self.nemesis.begin_at(first);
+        let end = first + options.seconds * 1_000;
+        while self.cluster.now_ms < end {
+            self.nemesis.play(&mut self.cluster)?;
+            self.tick()?;
+        }
+        self.nemesis.heal(&mut self.cluster)?;
+        let healed = self.cluster.now_ms + HEALED_MS;
+        while self.cluster.now_ms < healed {
+            self.tick()?;
+        }
+        *self.show.stage.lock() = Stage::Ending;
+        self.until(LIVELY_MS, "everything answered and closed", |world| {
+            world.show.unanswered.load(Ordering::Relaxed) == 0 && world.show.open().is_empty()
+        })?;
+        self.until(EQUAL_MS, "all replicas equal", World::equal)?;
+        // The last events are on their way to viewers.
+        let linger = self.cluster.now_ms + 2_000;
+        while self.cluster.now_ms < linger {
+            self.tick()?;
+        }
+        *self.show.stage.lock() = Stage::Over;
+        Ok(())
+    }
+
+    fn ready(&self) -> bool {
+        self.cluster
+            .ask(|_, host| host.ready())
+            .iter()
+            .all(|ready| *ready == Some(true))
+    }
+
+    /// All replicas of each shard have applied the same, and hold the same.
+    fn equal(&self) -> bool {
+        let mut states: BTreeMap<u32, BTreeSet<(u64, [u8; 32])>> = BTreeMap::new();
+        let digest = |host: &raft_store::Host, shard| host.digest(ShardId(shard)).unwrap_or_default();
+        let ask = |_, host: &raft_store::Host| (0..=SHARDS).map(|shard| digest(host, shard)).collect::<Vec<_>>();
+        for digests in self.cluster.ask(ask) {
+            let Some(digests) = digests else { return false };
+            for (shard, digest) in (0..).zip(digests) {
+                states.entry(shard).or_default().insert(digest);
+            }
+        }
+        states.values().all(|states| states.len() == 1)
+    }
+
+    fn finish(mut self, options: &Options) -> Outcome {
+        let logs = self.dump();
+        let told = std::mem::take(&mut *self.witness.told_closed.lock());
+        self.seen.told_closed(&told, &logs);
+        let (ops, healed) = (self.pen.ops(), self.seen.findings.is_empty());
+        self.pen.write(|t| Record::End(End { t, ops, healed }));
+        let records = self.pen.take();
+        for record in &records {
+            self.trace.update(serde_json::to_string(record).unwrap_or_default());
+        }
+        let history = History::of(&records);
+        let mut text = String::new();
+        let passed = judge::judge(&history, &self.seen, options.verbose, &mut text);
+        let bids = |record: &&Record| matches!(record, Record::Log(log) if log.node == 1 && log.ty == "bid");
+        Outcome {
+            passed,
+            failed: judge::failed(&history, &self.seen),
+            hash: hex::encode(self.trace.finalize())[..16].to_owned(),
+            sim_ms: self.cluster.now_ms,
+            bids: records.iter().filter(bids).count() as u64,
+            faults: self.nemesis.count.values().sum(),
+            text,
+            history: records,
+        }
+    }
+
+    /// Every replica's log of every auction, from that replica; gives the longest of each.
+    fn dump(&mut self) -> BTreeMap<AuctionId, Vec<Arc<Event>>> {
+        let mut logs: BTreeMap<AuctionId, Vec<Arc<Event>>> = BTreeMap::new();
+        let all = self.show.auctions();
+        let places: Vec<(AuctionId, ShardId)> = all.into_iter().map(|a| (a.clone(), self.show.shard(&a))).collect();
+        let dumped = self.cluster.ask(|node, host| {
+            let log = |(a, shard): &(AuctionId, ShardId)| host.events(*shard, a, 0, usize::MAX).ok();
+            (node, places.iter().map(log).collect::<Vec<_>>())
+        });
+        for (node, dump) in dumped.into_iter().flatten() {
+            for ((auction, shard), events) in places.iter().zip(dump) {
+                let Some(events) = events else { continue };
+                for line in judge::lines(node, shard.0, auction, &events) {
+                    self.pen.write(|_| line);
+                }
+                let known = logs.entry(auction.clone()).or_default();
+                if events.len() > known.len() {
+                    *known = events;
+                }
+            }
+        }
+        logs
+    }
+}
+
+fn meta(seed: u64) -> Meta {
+    Meta {
+        format: 1,
+        run: format!("sim-{seed}"),
+        profile: "smoke".into(),
+        seed,
+        nodes: (1..=NODES).collect(),
+        replicas: NODES,
+        start_price: START_PRICE,
+        min_inc: MIN_INC,
+        floor_ms: RULE.floor_ms,
+        k_ppm: RULE.cut_per_raise_ppm,
+        cap_ppm: RULE.cut_ppm_max,
+        eps_ms: EPS_MS,
+        clock_policy: "stop".into(),
+        window: 4_096,
+        ..Meta::default()
+    }
+}
+
+/// Everyone at one edge; never ends, so that the edge goes on.
+async fn people(show: Arc<Show>, post: Post, edge: u64, dice: Dice) -> turmoil::Result {
+    let way = Edge::open(post, NODES, (edge + 1) << 40).await?;
+    let person = |n: u64, id: String| Person::new(show.clone(), way.clone(), dice.fork(n), &id);
+    for n in 0..2 {
+        if let Some(seller) = person(n, format!("seller-{edge}-{n}")) {
+            tokio::task::spawn_local(seller.sell(edge * 2 + n));
+        }
+    }
+    for n in 10..14 {
+        if let Some(bidder) = person(n, format!("bidder-{edge}-{n}")) {
+            tokio::task::spawn_local(bidder.bid());
+        }
+    }
+    if let Some(reader) = person(30, format!("reader-{edge}")) {
+        tokio::task::spawn_local(reader.read(NODES));
+    }
+    let mut watched = BTreeSet::new();
+    loop {
+        for auction in show.auctions() {
+            if watched.insert(auction.clone())
+                && let Some(viewer) = person(1_000 + watched.len() as u64, format!("viewer-{edge}"))
+            {
+                tokio::task::spawn_local(viewer.watch(auction, NODES));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

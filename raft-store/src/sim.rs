@@ -1,0 +1,92 @@
+//! The doors of a simulated world: its disk, and mistakes that it can tell the shards to make.
+//!
+//! A simulation (`chaos sim`) runs the real code of this crate on simulated time and networks. This file is all that it
+//! needs beyond the public API; it exists only with the feature `sim`. Why a plant is a switch for the whole process: a
+//! simulation is a process of its own, and a mistake would be in every node's build.
+//!
+//! Deliberately absent: simulated time (the runtime's), schedules of faults, judgement: those are `chaos`'s.
+
+use crate::wal::lag_disk::LagDisk;
+use std::{
+    sync::atomic::{AtomicBool, AtomicU8, Ordering},
+    time::Duration,
+};
+
+static RUNNING: AtomicBool = AtomicBool::new(false);
+static PLANTED: AtomicU8 = AtomicU8::new(0);
+
+/// From now on this process is a simulation: nothing of it waits in threads.
+pub fn begin() {
+    RUNNING.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn running() -> bool {
+    RUNNING.load(Ordering::Relaxed)
+}
+
+/// Mistakes that this crate can be told to make; the auction core has its own (`auction::plant`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Plant {
+    /// The log answers before the disk has it.
+    AckBeforeFsync = 1,
+    /// A vote is spoken without being written.
+    VoteNotPersisted,
+    /// A proposal is answered when it is logged, not when it is applied: whatever a majority says.
+    AckBeforeCommit,
+    /// A leader that was deposed reads from its own state.
+    StaleRead,
+    /// A new office's clock goes on from its node's uptime, not from the shard's newest stamp.
+    ClockFallsBack,
+    /// A snapshot forgets which commands were judged.
+    SnapshotForgets,
+    /// A new office keeps what waited in the lanes of the last one, with its stamps.
+    StampsOutliveOffice,
+    /// A lane gives its commands newest first.
+    LaneBackwards,
+    /// A truncation of the log isn't written.
+    TruncateNotPersisted,
+    /// A follower says that it has what it was sent before it has looked.
+    ReadingRunsFree,
+}
+
+/// Has every shard of this process make a mistake.
+pub fn plant(plant: Plant) {
+    PLANTED.store(plant as u8, Ordering::Relaxed);
+}
+
+pub(crate) fn planted(plant: Plant) -> bool {
+    PLANTED.load(Ordering::Relaxed) == plant as u8
+}
+
+/// A node's disk, with a seed of its own. It outlives the node's crashes.
+#[derive(Clone)]
+pub struct Disk(LagDisk);
+
+impl Disk {
+    /// An empty one.
+    #[must_use]
+    pub fn new(seed: u64) -> Disk {
+        Disk(LagDisk::new(seed))
+    }
+
+    /// How long fsyncs take from now on.
+    pub fn set_lag(&self, least: Duration, most: Duration) {
+        self.0.set_lag(least, most);
+    }
+
+    /// The next fsync fails, as a broken disk's does.
+    pub fn fail_next_sync(&self) {
+        self.0.fail_next_sync();
+    }
+
+    /// The disk as a new start finds it: after a loss of power without what wasn't synced, in whole or in part.
+    #[must_use]
+    pub fn crash(&self, power: bool) -> Disk {
+        Disk(self.0.crash(power))
+    }
+
+    pub(crate) fn inner(&self) -> LagDisk {
+        self.0.clone()
+    }
+}
