@@ -36,8 +36,15 @@ mod view;
 pub(crate) mod watch;
 
 use crate::{
-    clock::proposer::ProposerHandle, group::Group, host::Seat, metrics, options::RaftOptions, peers::Peers,
-    server::Groups, wire,
+    clock::proposer::ProposerHandle,
+    group::Group,
+    host::Seat,
+    metrics,
+    options::RaftOptions,
+    peers::Peers,
+    server::Groups,
+    versions::{self, Agreed},
+    wire,
 };
 use lives::Lives;
 use parking_lot::Mutex;
@@ -70,6 +77,7 @@ pub(crate) struct Pulse {
     raft: RaftOptions,
     peers: Arc<Peers>,
     groups: Groups,
+    agreed: Arc<Agreed>,
     lives: Mutex<Lives>,
     /// Nodes that came, came back or started again since the last look.
     anew: Mutex<BTreeSet<NodeId>>,
@@ -79,7 +87,14 @@ pub(crate) struct Pulse {
 }
 
 impl Pulse {
-    pub(crate) fn new(me: NodeId, began: Instant, raft: &RaftOptions, peers: Arc<Peers>, groups: Groups) -> Pulse {
+    pub(crate) fn new(
+        me: NodeId,
+        began: Instant,
+        raft: &RaftOptions,
+        peers: Arc<Peers>,
+        groups: Groups,
+        agreed: Arc<Agreed>,
+    ) -> Pulse {
         let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let options = watch::Options {
             pace: ms(raft.heartbeat).max(2),
@@ -101,6 +116,7 @@ impl Pulse {
             raft: raft.clone(),
             peers,
             groups,
+            agreed,
             lives: Mutex::new(Lives::new(options.pace, options.silence, 0)),
             anew: Mutex::default(),
             answers: Mutex::default(),
@@ -134,6 +150,8 @@ impl Pulse {
             node: self.me.0,
             life: self.life,
             leaving: self.is_leaving(),
+            cluster_version: self.agreed.version(),
+            newest: versions::NEWEST,
             ..pb::NodePulse::default()
         }
     }
@@ -183,6 +201,9 @@ impl Pulse {
     /// A peer's pulse came.
     pub(crate) fn take(&self, pulse: pb::NodePulse) {
         let node = NodeId(pulse.node);
+        if !self.agreed.hears(node, pulse.cluster_version, pulse.newest) {
+            return;
+        }
         if self.lives.lock().hear(self.now(), node, pulse.life, pulse.leaving) {
             tracing::debug!(node = node.0, "a node is here");
             self.anew.lock().insert(node);

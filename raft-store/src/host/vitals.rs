@@ -14,7 +14,7 @@
 //! Deliberately absent: counters and times of single acts. Those are counted where they happen.
 
 use super::{Host, Inner};
-use crate::{metrics, port::Log};
+use crate::{metrics, port::Log, versions};
 use placement::{ClusterMap, NodeId, ShardId, Standing};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,6 +41,7 @@ impl Host {
             metrics::lag(node, entries);
         }
         metrics::shut(self.inner.shut(&map));
+        metrics::versions(map.cluster_version(), versions::NEWEST);
         metrics::map(map.steering.version, peers(&map, self.node()), map.steering.paused);
     }
 }
