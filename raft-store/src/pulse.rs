@@ -145,6 +145,11 @@ impl Pulse {
         !lives.leaves(node) && matches!(lives.known(self.now(), node), lives::Known::Alive { .. })
     }
 
+    /// Whether a node's pulse comes.
+    pub(crate) fn lives(&self, node: NodeId) -> bool {
+        matches!(self.lives.lock().known(self.now(), node), lives::Known::Alive { .. })
+    }
+
     fn pulse(&self) -> pb::NodePulse {
         pb::NodePulse {
             node: self.me.0,
