@@ -37,6 +37,10 @@ pub(crate) struct Options {
     pub(crate) tls: bool,
     /// Of ports and secrets.
     pub(crate) seed: u64,
+    /// A node that others reach by another port than the one that it listens on.
+    pub(crate) front: Option<(u64, u16)>,
+    /// More settings, for each node.
+    pub(crate) more: String,
 }
 
 struct Node {
@@ -69,6 +73,10 @@ impl Cluster {
         });
         let mut founders = String::new();
         for ((id, zone, region), [http, grpc, _, trunk]) in NODES.iter().zip(&ports) {
+            let grpc = options
+                .front
+                .filter(|front| front.0 == *id)
+                .map_or(*grpc, |front| front.1);
             let _ = writeln!(
                 founders,
                 "  \"id={id} zone={zone} region={region} grpc=127.0.0.1:{grpc} http=http://127.0.0.1:{http} trunk=127.0.0.1:{trunk}\","
@@ -97,6 +105,7 @@ impl Cluster {
                  [cluster]\nshards = {}\nsecret = \"{secret}\"\nfounders = [\n{founders}]\n\n[demo]\nenabled = true\n",
                 options.shards
             );
+            let text = text + &options.more;
             let text = if options.tls {
                 text + &tls_settings(&papers, *id)
             } else {
@@ -124,6 +133,11 @@ impl Cluster {
     /// From now on nodes are started with this build.
     pub(crate) fn use_binary(&mut self, binary: &Path) {
         self.binary = binary.into();
+    }
+
+    /// What nodes are started with.
+    pub(crate) fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// A node's address for other nodes and operators.

@@ -56,6 +56,8 @@ pub(crate) async fn run(path: &Path, dir: &Path, seed: Option<u64>, out: &mut St
             shards: plan.shards,
             tls: plan.tls,
             seed,
+            front: None,
+            more: String::new(),
         },
     )?;
     let api = cluster.api(Duration::from_secs(6), seed)?;

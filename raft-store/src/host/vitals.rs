@@ -15,8 +15,8 @@
 
 use super::{Host, Inner, Seat};
 use crate::{metrics, port::Log, versions};
-use placement::{ClusterMap, NodeId, ShardId, Standing};
 use openraft::async_runtime::watch::WatchReceiver;
+use placement::{ClusterMap, NodeId, ShardId, Standing};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -62,7 +62,8 @@ impl Inner {
             *id == seat.group.id || home.is_some_and(|node| self.pulse.lives(node))
         };
         let sets = members.membership().get_joint_config().iter();
-        sets.clone().all(|set| set.iter().filter(|id| lives(id)).count() * 2 > set.len())
+        sets.clone()
+            .all(|set| set.iter().filter(|id| lives(id)).count() * 2 > set.len())
     }
 
     /// Replicas that the map gives this node and that aren't open here.
