@@ -8,7 +8,7 @@ TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"targ
 # A target that others need takes ARGS only when it was asked for by name.
 own = $(if $(filter $@,$(MAKECMDGOALS)),$(ARGS))
 
-.PHONY: help demo test web build fix lint bench bench-peers chaos fuzz FORCE
+.PHONY: help demo test web build fix lint alerts bench bench-peers chaos roll fuzz FORCE
 
 help: ## this list (ARGS: only the lines with that word)
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | grep -iF -- "$(own)"
@@ -48,6 +48,19 @@ bench-peers: build ## ours beside etcd and a Redis job queue (builds them into o
 
 chaos: build ## a chaos plan: ARGS="chaos/plans/smoke.toml --out out/chaos"
 	RUSHROOM_BIN=$(TARGET)/release/rushroom $(TARGET)/release/chaos run $(ARGS)
+
+alerts: ## every alert fired once for real against a real Prometheus; needs root, prometheus, strace (ARGS: "--only slow,disk")
+	$(CARGO) build --release --locked -p node --features next
+	mkdir -p out && cp $(TARGET)/release/rushroom out/rushroom-next
+	$(CARGO) build --release --locked -p node -p chaos
+	RUSHROOM_BIN=$(TARGET)/release/rushroom RUSHROOM_NEXT_BIN=$(CURDIR)/out/rushroom-next unshare --mount .ci/netns $(TARGET)/release/chaos alerts --out out/alerts $(ARGS)
+
+# Two builds of this tree: with the feature `next` the node knows one version more.
+roll: ## a roll from this build to one with other rules and log entries, under bids (ARGS: "--seed 7")
+	$(CARGO) build --release --locked -p node --features next
+	mkdir -p out && cp $(TARGET)/release/rushroom out/rushroom-next
+	$(CARGO) build --release --locked -p node -p chaos
+	RUSHROOM_BIN=$(TARGET)/release/rushroom RUSHROOM_NEXT_BIN=$(CURDIR)/out/rushroom-next $(TARGET)/release/chaos run chaos/plans/roll.toml --out out/chaos-roll $(ARGS)
 
 # Runs until it finds something or is told to stop. What it runs (raft-store/auction/fuzz/drive.rs) is a plain test, too, and the
 # lint stage compiles the target on the pinned compiler. Once: `rustup toolchain install nightly && cargo install cargo-fuzz`.

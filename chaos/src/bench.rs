@@ -51,6 +51,8 @@ async fn fresh_in(within: Option<&Path>, shards: u32) -> Result<(tempfile::TempD
         shards,
         tls: std::env::var_os("CHAOS_TLS").is_some(),
         seed: 1,
+        front: None,
+        more: String::new(),
     };
     let mut cluster = Cluster::start(&binary, &options)?;
     let api = cluster.api(Duration::from_secs(6), 1)?;

@@ -37,11 +37,16 @@ pub(crate) struct Options {
     pub(crate) tls: bool,
     /// Of ports and secrets.
     pub(crate) seed: u64,
+    /// A node that others reach by another port than the one that it listens on.
+    pub(crate) front: Option<(u64, u16)>,
+    /// More settings, for each node.
+    pub(crate) more: String,
 }
 
 struct Node {
     id: u64,
     http: String,
+    grpc: String,
     settings: PathBuf,
     log: PathBuf,
     child: Option<Child>,
@@ -68,6 +73,10 @@ impl Cluster {
         });
         let mut founders = String::new();
         for ((id, zone, region), [http, grpc, _, trunk]) in NODES.iter().zip(&ports) {
+            let grpc = options
+                .front
+                .filter(|front| front.0 == *id)
+                .map_or(*grpc, |front| front.1);
             let _ = writeln!(
                 founders,
                 "  \"id={id} zone={zone} region={region} grpc=127.0.0.1:{grpc} http=http://127.0.0.1:{http} trunk=127.0.0.1:{trunk}\","
@@ -96,6 +105,7 @@ impl Cluster {
                  [cluster]\nshards = {}\nsecret = \"{secret}\"\nfounders = [\n{founders}]\n\n[demo]\nenabled = true\n",
                 options.shards
             );
+            let text = text + &options.more;
             let text = if options.tls {
                 text + &tls_settings(&papers, *id)
             } else {
@@ -104,9 +114,11 @@ impl Cluster {
             let settings = home.join("node.toml");
             std::fs::write(&settings, text)?;
             let (http, log) = (format!("http://127.0.0.1:{http}"), home.join("node.log"));
+            let grpc = format!("127.0.0.1:{grpc}");
             cluster.nodes.push(Node {
                 id: *id,
                 http,
+                grpc,
                 settings,
                 log,
                 child: None,
@@ -116,6 +128,27 @@ impl Cluster {
             cluster.spawn(id)?;
         }
         Ok(cluster)
+    }
+
+    /// From now on nodes are started with this build.
+    pub(crate) fn use_binary(&mut self, binary: &Path) {
+        self.binary = binary.into();
+    }
+
+    /// What nodes are started with.
+    pub(crate) fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// A node's address for other nodes and operators.
+    pub(crate) fn grpc(&mut self, id: u64) -> Result<String> {
+        Ok(self.node(id)?.grpc.clone())
+    }
+
+    /// Where a node's settings and log are.
+    pub(crate) fn files(&mut self, id: u64) -> Result<(PathBuf, PathBuf)> {
+        let node = self.node(id)?;
+        Ok((node.settings.clone(), node.log.clone()))
     }
 
     /// Base URLs, in order of id.
@@ -173,6 +206,31 @@ impl Cluster {
         child.kill()?;
         child.wait()?;
         Ok(())
+    }
+
+    /// Ends a node as an operator would: SIGTERM, and it hands over what it leads. Waits for its end.
+    pub(crate) async fn stop(&mut self, id: u64, within: Duration) -> Result<()> {
+        let child = self.node(id)?.child.as_mut().context("the node doesn't run")?;
+        let pid = Pid::from_raw(i32::try_from(child.id())?).context("a pid")?;
+        kill_process(pid, Signal::TERM)?;
+        let status = self.ended(id, within).await?;
+        ensure!(status.success(), "node {id} was told to stop, and said {status}");
+        Ok(())
+    }
+
+    /// Waits for the end of a node that ends by itself.
+    pub(crate) async fn ended(&mut self, id: u64, within: Duration) -> Result<std::process::ExitStatus> {
+        let until = Instant::now() + within;
+        let node = self.node(id)?;
+        let child = node.child.as_mut().context("the node doesn't run")?;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                node.child = None;
+                return Ok(status);
+            }
+            ensure!(Instant::now() < until, "node {id} hasn't ended after {within:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Freezes a node, or lets it go on.

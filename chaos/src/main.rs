@@ -3,11 +3,13 @@
 //! ```text
 //!   chaos run PLAN   starts nodes, drives people, kills leaders --> DIR/history.jsonl --> chaos check
 //!   chaos bench …    the same cluster under load, no faults (or only kills) --> one line of JSON
+//!   chaos alerts     every alert of the repository, fired once against a real Prometheus
 //!   chaos prove      the checks themselves, against planted bugs
 //! ```
 //!
 //! It never links `node`: what it knows of the product it knows through the API, like everyone else.
 
+mod alerts;
 mod bench;
 mod book;
 mod check;
@@ -48,6 +50,9 @@ enum What {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Fires every alert of docs/ops/alerts.yml once for real, against a real Prometheus, and sees it resolve. Some eight minutes; needs
+    /// prometheus, strace and root (for a small disk): see `make alerts`.
+    Alerts(alerts::Options),
     /// Measures; ends with one line of flat JSON.
     Bench {
         #[command(subcommand)]
@@ -115,6 +120,7 @@ fn main() -> ExitCode {
     let status = match Args::parse().what {
         What::Check { files } => check_files(&files, &mut text),
         What::Run { plan, out, seed } => wait(run::run(&plan, &out, seed, &mut text)),
+        What::Alerts(options) => wait(alerts::run(&options, &mut text)),
         What::Bench { what } => bench(&what, &mut text),
         #[cfg(feature = "sim")]
         What::Sim(options) => sim::sim(&options, &mut text),

@@ -17,6 +17,7 @@ mod people;
 mod plan;
 mod recorder;
 mod roles;
+mod roll;
 mod video;
 mod watch;
 
@@ -32,6 +33,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use std::{
+    fmt::Write as _,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -54,6 +56,8 @@ pub(crate) async fn run(path: &Path, dir: &Path, seed: Option<u64>, out: &mut St
             shards: plan.shards,
             tls: plan.tls,
             seed,
+            front: None,
+            more: String::new(),
         },
     )?;
     let api = cluster.api(Duration::from_secs(6), seed)?;
@@ -74,11 +78,17 @@ pub(crate) async fn run(path: &Path, dir: &Path, seed: Option<u64>, out: &mut St
     let history = History::read(&[&file])?;
     let report = check(&history);
     report.print(&history, out)?;
+    let failed = roll::failed_bids(&history);
+    let _ = writeln!(out, "{failed}");
     let json = serde_json::json!({
         "plan": plan.name, "seed": seed, "started_ms": started_ms, "seconds": began.elapsed().as_secs(),
-        "panics": panics, "replay": format!("chaos run {} --out DIR --seed {seed}", path.display()), "check": report.json(),
+        "panics": panics, "bids": failed.bids, "failed_bids": failed.never, "repeated_bids": failed.again, "replay": format!("chaos run {} --out DIR --seed {seed}", path.display()), "check": report.json(),
     });
     std::fs::write(dir.join("report.json"), serde_json::to_string_pretty(&json)?)?;
+    if plan.upgrade_to.is_some() && failed.never > 0 {
+        out.push_str("fail: a roll must not cost a bid\n");
+        return Ok(Status::Fail);
+    }
     if panics.is_empty() {
         return Ok(report.status());
     }
@@ -100,6 +110,10 @@ async fn act(
         None => None,
     };
     let house = people::open(plan, api, recorder, seed).await?;
+    let trial = match plan.upgrade_to {
+        Some(_) => Some(roll::Trial::open(api, seed).await?),
+        None => None,
+    };
     let roles = roles::start(&cluster.api(roles::ATTEMPT, seed)?, &house.shards(), recorder);
     let watchers = watch::start(plan, &house, cluster.urls(), recorder, seed, &stop);
     let crowd = people::start(plan, &house, api, recorder, seed, &stop).await?;
@@ -114,6 +128,10 @@ async fn act(
     drop(roles);
     let equal = dump::all(&house, api, recorder).await?;
     watchers.finish().await;
+    if let Some(trial) = trial {
+        trial.finish(api).await?;
+        roll::refuse_old(cluster, api).await?;
+    }
     Ok(healed && equal)
 }
 

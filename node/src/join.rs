@@ -55,6 +55,7 @@ async fn ask(config: &Config, tls: Option<&Tls>) -> Result<ReplicaId> {
     let request = pb::ChangeRequest {
         change: Some(pb::change_request::Change::Join(me.to_proto())),
         who: format!("node {}", me.id.0),
+        newest: raft_store::versions::NEWEST,
         ..pb::ChangeRequest::default()
     };
     let reply = AdminClient::new(channel).change(request).await;

@@ -83,7 +83,7 @@ pub(crate) fn install(node: u64) -> Result<PrometheusHandle> {
     // An alert on a counter's rise must see it before it rises.
     admin_change_counter("done".into(), true).increment(0);
     // sfu describes its own when its media plane starts.
-    metrics::gauge!(INFO, "version" => env!("CARGO_PKG_VERSION"), "node" => node.to_string()).set(1.0);
+    metrics::gauge!(INFO, "version" => raft_store::versions::BUILD, "node" => node.to_string()).set(1.0);
     Ok(handle)
 }
 

@@ -97,6 +97,16 @@ async fn what_cannot_be_done_is_refused_with_its_reason() {
             1,
             "refused [stale]: the plan is of version 99",
         ),
+        (
+            "cluster upgrade --to 1",
+            1,
+            "refused [not_newer]: the cluster is at version 1",
+        ),
+        (
+            "cluster upgrade --to 9",
+            1,
+            "refused [version_newer]: node 1: its build knows up to cluster version 1, not 9",
+        ),
         ("shard transfer-leader 1 --to 9", 1, "node 9 has no replica of shard 1"),
         ("shard explain 99", 1, "there is no shard 99"),
         ("shard explain", 2, "required arguments"),
@@ -111,6 +121,13 @@ async fn what_cannot_be_done_is_refused_with_its_reason() {
         .unwrap();
     assert_eq!(unreached.status.code(), Some(3));
     assert_eq!(json(&cluster, "status")["version"], 0, "something was stored");
+    let versions = json(&cluster, "cluster version");
+    assert_eq!(versions["cluster_version"], 1);
+    let nodes = versions["nodes"].as_array().unwrap();
+    assert!(
+        nodes.len() == 3 && nodes.iter().all(|n| n["knows_up_to"] == 1),
+        "{versions:#}"
+    );
 }
 
 /// Leadership goes where it is sent, and the tables are there.

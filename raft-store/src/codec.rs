@@ -15,7 +15,10 @@ mod steering;
 mod tests;
 mod view;
 
-use crate::types::{Logged, MetaCommand, Payload, TraceContext};
+use crate::{
+    types::{Logged, MetaCommand, Payload, TraceContext},
+    versions,
+};
 use auction::{Entry, Hold, Id, Office, Stamp, Stamped};
 use bytes::Bytes;
 use placement::ClusterMap;
@@ -35,6 +38,16 @@ pub enum BadWire {
     /// A field's value is outside its range, or of a kind that this version doesn't know.
     #[error("{0} has no meaning here")]
     Invalid(&'static str),
+    /// Written by a newer build, for readers that know more.
+    #[error("[version_newer] {what} is at version {found}; this build knows up to {known}")]
+    Newer {
+        /// What is newer.
+        what: &'static str,
+        /// Its version.
+        found: u32,
+        /// The newest that this build knows.
+        known: u32,
+    },
 }
 
 impl From<prost::DecodeError> for BadWire {
@@ -79,6 +92,19 @@ fn opt_id(text: Option<String>, field: &'static str) -> Result<Option<Id>, BadWi
     text.map(|text| id(&text, field)).transpose()
 }
 
+/// A version (absent: 1) that this build knows.
+fn known(what: &'static str, found: u32, known: u32) -> Result<u32, BadWire> {
+    match found.max(1) {
+        found if found <= known => Ok(found),
+        found => Err(BadWire::Newer { what, found, known }),
+    }
+}
+
+/// Rules that this build knows.
+fn rules(found: u32) -> Result<u32, BadWire> {
+    known("what the rules", found, auction::RULES_VERSION)
+}
+
 fn need<T>(value: Option<T>, field: &'static str) -> Result<T, BadWire> {
     value.ok_or(BadWire::Missing(field))
 }
@@ -95,7 +121,17 @@ impl Logged {
     /// A payload of this node's own, encoded here and nowhere else.
     #[must_use]
     pub fn of(payload: Payload) -> Logged {
-        let bytes = payload.to_bytes();
+        Logged::in_format(payload, 1)
+    }
+
+    /// The same in a form that every replica is known to read (see `versions`).
+    pub(crate) fn in_format(payload: Payload, format: u32) -> Logged {
+        let mut proto = payload.to_proto();
+        if format >= 2 {
+            proto.format = format;
+            reckon_back(&mut proto);
+        }
+        let bytes = Bytes::from(proto.encode_to_vec());
         Logged::new(payload, bytes)
     }
 
@@ -115,11 +151,18 @@ impl Wire for Payload {
         let kind = match self {
             Payload::Entry { entry, traces } => pb::payload::Kind::Entry(entry_to(entry, traces)),
             Payload::Meta(command) => pb::payload::Kind::Meta(command.to_proto()),
+            Payload::Rules(version) => pb::payload::Kind::Rules(pb::Rules { version: *version }),
         };
-        pb::Payload { kind: Some(kind) }
+        pb::Payload {
+            kind: Some(kind),
+            format: 0,
+        }
     }
 
-    fn from_proto(proto: pb::Payload) -> Result<Payload, BadWire> {
+    fn from_proto(mut proto: pb::Payload) -> Result<Payload, BadWire> {
+        if known("the form of an entry", proto.format, versions::FORMAT)? >= 2 {
+            reckon_back(&mut proto);
+        }
         Ok(match need(proto.kind, "payload.kind")? {
             pb::payload::Kind::Entry(entry) => {
                 let (entry, traces) = entry_from(entry)?;
@@ -129,7 +172,17 @@ impl Wire for Payload {
                 }
             }
             pb::payload::Kind::Meta(command) => Payload::Meta(MetaCommand::from_proto(command)?),
+            pb::payload::Kind::Rules(new) => Payload::Rules(rules(new.version)?),
         })
+    }
+}
+
+/// Format 2 writes when a command arrived as how long before the entry; the way back is the same.
+fn reckon_back(proto: &mut pb::Payload) {
+    if let Some(pb::payload::Kind::Entry(entry)) = &mut proto.kind {
+        for stamped in &mut entry.commands {
+            stamped.arrived = entry.at.wrapping_sub(stamped.arrived);
+        }
     }
 }
 

@@ -36,6 +36,7 @@ use crate::{
     state::State,
     state_machine::{Replica, StateMachine, blocking},
     types::{Answer, Home, LogId, Payload, TypeConfig},
+    versions::Agreed,
     wal::Wal,
 };
 use auction::{Applied, Limits};
@@ -80,6 +81,8 @@ pub(crate) struct Ground {
     pub(crate) limits: Limits,
     /// Told why this node must stop.
     pub(crate) failed: watch::Sender<Option<String>>,
+    /// The cluster's version.
+    pub(crate) agreed: Arc<Agreed>,
     /// When the host began: the zero of all replicas' clocks.
     pub(crate) began: tokio::time::Instant,
     /// Rises with each change of any group's leadership.
@@ -142,6 +145,7 @@ impl Group {
             raft: raft.clone(),
             rest: rest.clone(),
             lease: ground.raft.election_max,
+            agreed: ground.agreed.clone(),
         };
         let group = Group {
             shard,

@@ -18,7 +18,7 @@ mod steer;
 mod vitals;
 
 pub use face::{DIVERGED, Fresh, GroupStatus, OpenError, ReadError, Reading, Role};
-pub use steer::{Ask, SteerError};
+pub use steer::{Ask, NodeVersion, SteerError};
 
 use crate::{
     clock::proposer::ProposerHandle,

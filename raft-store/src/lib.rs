@@ -43,12 +43,13 @@ mod snapshot;
 pub mod state;
 mod state_machine;
 pub mod types;
+pub mod versions;
 pub mod wal;
 mod wire;
 mod world;
 
 pub use dial::{Dial, Speaker};
-pub use host::{Ask, DIVERGED, Fresh, GroupStatus, Host, OpenError, ReadError, Reading, Role, SteerError};
+pub use host::{Ask, DIVERGED, Fresh, GroupStatus, Host, NodeVersion, OpenError, ReadError, Reading, Role, SteerError};
 pub use moves::MovesService;
 pub use options::{Options, RaftOptions};
 pub use port::{Leadership, Log, ProposeError};

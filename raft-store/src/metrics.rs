@@ -40,6 +40,8 @@ const SHUT: &str = "rushroom_shard_shut_replicas";
 const LAG: &str = "rushroom_raft_lag_entries";
 const MAP_PEERS: &str = "rushroom_map_peers";
 const MAP_VERSION: &str = "rushroom_map_version";
+const CLUSTER_VERSION: &str = "rushroom_cluster_version";
+const NEWEST: &str = "rushroom_cluster_version_newest";
 const PAUSED: &str = "rushroom_moves_paused";
 const FSYNC: &str = "rushroom_wal_fsync_seconds";
 const FSYNCED: &str = "rushroom_wal_fsynced_bytes_total";
@@ -175,6 +177,12 @@ fn describe_vitals() {
         Unit::Count,
         "The version of the cluster map that this node has"
     );
+    describe_gauge!(
+        CLUSTER_VERSION,
+        Unit::Count,
+        "The cluster version that all nodes rely on, by this node's map"
+    );
+    describe_gauge!(NEWEST, Unit::Count, "The newest cluster version that this build knows");
     describe_gauge!(PAUSED, Unit::Count, "1 while an operator has paused all moves");
 }
 
@@ -319,6 +327,12 @@ pub fn shut(count: usize) {
 /// A node's replicas lack at most so many entries of the groups led here.
 pub fn lag(node: NodeId, entries: u64) {
     gauge!(LAG, "node" => node.0.to_string()).set(entries as f64);
+}
+
+/// What all nodes rely on, and what this build knows.
+pub fn versions(cluster: u32, newest: u32) {
+    gauge!(CLUSTER_VERSION).set(f64::from(cluster));
+    gauge!(NEWEST).set(f64::from(newest));
 }
 
 /// What the map says of the cluster.

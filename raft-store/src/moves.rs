@@ -36,6 +36,9 @@ pub(crate) struct Looked {
     pub(crate) version: u64,
     pub(crate) seats: BTreeMap<ShardId, ReplicaId>,
     pub(crate) led: BTreeMap<ShardId, Led>,
+    /// The newest cluster version that the node's build knows.
+    pub(crate) newest: u32,
+    pub(crate) build: String,
 }
 
 /// Why a map wasn't stored.
@@ -219,6 +222,8 @@ fn looked_to(looked: &Looked) -> pb::LookReply {
         version: looked.version,
         seats: seats.collect(),
         led: led.collect(),
+        newest: looked.newest,
+        build: looked.build.clone(),
     }
 }
 
@@ -250,6 +255,8 @@ fn looked_from(node: NodeId, proto: pb::LookReply) -> Result<Looked, BadWire> {
             .map(|seat| (ShardId(seat.shard), ReplicaId(seat.replica)))
             .collect(),
         led: led.collect(),
+        newest: proto.newest.max(1),
+        build: proto.build,
     })
 }
 

@@ -36,8 +36,15 @@ mod view;
 pub(crate) mod watch;
 
 use crate::{
-    clock::proposer::ProposerHandle, group::Group, host::Seat, metrics, options::RaftOptions, peers::Peers,
-    server::Groups, wire,
+    clock::proposer::ProposerHandle,
+    group::{Ground, Group},
+    host::Seat,
+    metrics,
+    options::RaftOptions,
+    peers::Peers,
+    server::Groups,
+    versions::{self, Agreed},
+    wire,
 };
 use lives::Lives;
 use parking_lot::Mutex;
@@ -70,6 +77,7 @@ pub(crate) struct Pulse {
     raft: RaftOptions,
     peers: Arc<Peers>,
     groups: Groups,
+    agreed: Arc<Agreed>,
     lives: Mutex<Lives>,
     /// Nodes that came, came back or started again since the last look.
     anew: Mutex<BTreeSet<NodeId>>,
@@ -80,14 +88,8 @@ pub(crate) struct Pulse {
 }
 
 impl Pulse {
-    pub(crate) fn new(
-        me: NodeId,
-        began: Instant,
-        raft: &RaftOptions,
-        peers: Arc<Peers>,
-        groups: Groups,
-        woken: news::Sender<u64>,
-    ) -> Pulse {
+    pub(crate) fn new(me: NodeId, ground: &Ground, groups: Groups) -> Pulse {
+        let raft = &ground.raft;
         let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let options = watch::Options {
             pace: ms(raft.heartbeat).max(2),
@@ -99,7 +101,7 @@ impl Pulse {
         Pulse {
             me,
             life: rand::random(),
-            began,
+            began: ground.began,
             options,
             wake_ahead: ms(raft.wake_ahead),
             home: balance::Options {
@@ -107,13 +109,14 @@ impl Pulse {
                 ..balance::Options::default()
             },
             raft: raft.clone(),
-            peers,
+            peers: ground.peers.clone(),
             groups,
+            agreed: ground.agreed.clone(),
             lives: Mutex::new(Lives::new(options.pace, options.silence, 0)),
             anew: Mutex::default(),
             answers: Mutex::default(),
             leaving: AtomicBool::new(false),
-            woken,
+            woken: ground.woken.clone(),
         }
     }
 
@@ -138,11 +141,18 @@ impl Pulse {
         !lives.leaves(node) && matches!(lives.known(self.now(), node), lives::Known::Alive { .. })
     }
 
+    /// Whether a node's pulse comes.
+    pub(crate) fn lives(&self, node: NodeId) -> bool {
+        matches!(self.lives.lock().known(self.now(), node), lives::Known::Alive { .. })
+    }
+
     fn pulse(&self) -> pb::NodePulse {
         pb::NodePulse {
             node: self.me.0,
             life: self.life,
             leaving: self.is_leaving(),
+            cluster_version: self.agreed.version(),
+            newest: versions::NEWEST,
             ..pb::NodePulse::default()
         }
     }
@@ -192,6 +202,9 @@ impl Pulse {
     /// A peer's pulse came.
     pub(crate) fn take(&self, pulse: pb::NodePulse) {
         let node = NodeId(pulse.node);
+        if !self.agreed.hears(node, pulse.cluster_version, pulse.newest) {
+            return;
+        }
         if self.lives.lock().hear(self.now(), node, pulse.life, pulse.leaving) {
             tracing::debug!(node = node.0, "a node is here");
             self.anew.lock().insert(node);

@@ -37,6 +37,10 @@ impl State {
         match payload {
             Payload::Entry { entry, .. } => Answer::Entry(Arc::new(self.shard.apply(entry))),
             Payload::Meta(command) => self.apply_meta(command),
+            Payload::Rules(version) => {
+                self.shard.raise_rules(*version);
+                Answer::Nothing
+            }
         }
     }
 

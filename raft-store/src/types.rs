@@ -37,6 +37,8 @@ pub enum Payload {
     },
     /// A change of the cluster map (shard 0 only).
     Meta(MetaCommand),
+    /// From here on auctions of the shard go live with these rules.
+    Rules(u32),
 }
 
 impl Payload {
@@ -147,6 +149,7 @@ impl fmt::Display for Logged {
                 )
             }
             Payload::Meta(_) => f.write_str("meta"),
+            Payload::Rules(version) => write!(f, "rules {version}"),
         }
     }
 }

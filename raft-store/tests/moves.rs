@@ -245,6 +245,7 @@ async fn changes_are_compared_and_written_down() {
     let cluster = Cluster::three(2).await;
     let host = &cluster.running[&2].host;
     let ask = |version, dry_run| raft_store::Ask {
+        newest: raft_store::versions::NEWEST,
         change: Change::Pause,
         who: "olga".into(),
         force: None,

@@ -4,6 +4,7 @@ use super::{
     Plan, Recorder,
     people::House,
     plan::{Fault, FaultKind},
+    roll,
     video::Show,
 };
 use crate::{
@@ -34,7 +35,7 @@ pub(crate) async fn play(
     for (id, fault) in plan.faults.iter().enumerate() {
         until(began, Duration::from_millis(fault.at_ms)).await;
         let targets = targets(fault.f, house, show, api).await?;
-        one(id as u64 + 1, fault, targets, cluster, api, recorder).await?;
+        one(plan, id as u64 + 1, fault, targets, cluster, api, recorder).await?;
     }
     until(began, Duration::from_secs(plan.seconds)).await;
     Ok(())
@@ -50,13 +51,14 @@ async fn targets(f: FaultKind, house: &House, show: Option<&Show>, api: &Api) ->
     Ok(match f {
         FaultKind::KillLeader | FaultKind::PauseLeader => vec![leader(api, house.hot_shard()).await?],
         FaultKind::KillFollower => vec![1 + leader(api, house.hot_shard()).await? % 3],
-        FaultKind::KillAll => vec![1, 2, 3],
+        FaultKind::KillAll | FaultKind::Roll | FaultKind::Upgrade => vec![1, 2, 3],
         FaultKind::KillOrigin => vec![origin()?],
         FaultKind::KillRelay => vec![cluster::far_from(origin()?)],
     })
 }
 
 async fn one(
+    plan: &Plan,
     id: u64,
     fault: &Fault,
     targets: Vec<u64>,
@@ -79,8 +81,20 @@ async fn one(
     };
     tracing::info!(fault = fault.f.word(), ?targets, "fault");
     tell("start");
+    let settle = Duration::from_millis(fault.for_ms);
+    match fault.f {
+        FaultKind::Roll => roll::all(cluster, api, settle).await?,
+        FaultKind::Upgrade => roll::upgrade(plan.upgrade_to.context("upgrade to what?")?, cluster, settle).await?,
+        _ => break_and_mend(fault, &targets, cluster, api).await?,
+    }
+    tell("stop");
+    Ok(())
+}
+
+/// The fault itself: nodes die or freeze, and come back.
+async fn break_and_mend(fault: &Fault, targets: &[u64], cluster: &mut Cluster, api: &Api) -> Result<()> {
     let pause = fault.f == FaultKind::PauseLeader;
-    for node in &targets {
+    for node in targets {
         if pause {
             cluster.freeze(*node, true)?;
         } else {
@@ -88,17 +102,16 @@ async fn one(
         }
     }
     tokio::time::sleep(Duration::from_millis(fault.for_ms)).await;
-    for node in &targets {
+    for node in targets {
         if pause {
             cluster.freeze(*node, false)?;
         } else {
             cluster.spawn(*node)?;
         }
     }
-    for node in &targets {
+    for node in targets {
         cluster.ready(*node, api, READY_MAX).await?;
     }
-    tell("stop");
     Ok(())
 }
 

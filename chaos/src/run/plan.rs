@@ -18,6 +18,8 @@ pub(crate) struct Plan {
     /// Nodes talk TLS.
     #[serde(default)]
     pub(crate) tls: bool,
+    /// The cluster version to which `upgrade` goes.
+    pub(crate) upgrade_to: Option<u32>,
     /// Events that a resume can reach back over.
     #[serde(default = "window")]
     pub(crate) window: u64,
@@ -105,6 +107,10 @@ pub(crate) enum FaultKind {
     KillOrigin,
     /// SIGKILL a node that carries the stream on, in the other region than the seller's node if there is one.
     KillRelay,
+    /// SIGTERM one node after the other, and start each again with the build of `RUSHROOM_NEXT_BIN`; `for_ms` lies between.
+    Roll,
+    /// The cluster goes to the plan's `upgrade_to`; `for_ms` later it must be there.
+    Upgrade,
 }
 
 impl FaultKind {
@@ -117,6 +123,8 @@ impl FaultKind {
             FaultKind::KillAll => "kill-all",
             FaultKind::KillOrigin => "kill-origin",
             FaultKind::KillRelay => "kill-relay",
+            FaultKind::Roll => "roll",
+            FaultKind::Upgrade => "upgrade",
         }
     }
 }
@@ -147,6 +155,8 @@ mod tests {
                 "{}: a fault of what it doesn't have",
                 plan.name
             );
+            let upgrades = plan.faults.iter().any(|fault| fault.f == FaultKind::Upgrade);
+            assert_eq!(upgrades, plan.upgrade_to.is_some(), "{}: upgrade to what?", plan.name);
             names.push(plan.name);
         }
         assert!(names.contains(&"smoke".to_owned()));

@@ -103,6 +103,9 @@ pub(super) enum Command {
     /// Shards: list, explain, move, pin, exclude, lift, transfer-leader, top.
     #[command(subcommand)]
     Shard(ShardCommand),
+    /// The cluster's version: show, upgrade.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Everything to where the arithmetic wants it.
     Rebalance(How),
     /// Nothing moves until `go`.
@@ -120,6 +123,20 @@ pub(super) enum Command {
     Completion {
         /// For which shell.
         shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum ClusterCommand {
+    /// Which builds run, and which version all may rely on.
+    Version,
+    /// All nodes may rely on all others to know this version: after a roll, when no one wants to go back.
+    Upgrade {
+        /// The version.
+        #[arg(long, value_name = "N")]
+        to: u32,
+        #[command(flatten)]
+        how: How,
     },
 }
 

@@ -78,6 +78,12 @@ impl Client {
         Ok(reply.map_err(|status| self.failed(status.message()))?.into_inner())
     }
 
+    /// Who runs which build.
+    pub(super) async fn versions(&self) -> Result<pb::VersionsReply, NotReached> {
+        let reply = self.admin().versions(pb::VersionsRequest {}).await;
+        Ok(reply.map_err(|status| self.failed(status.message()))?.into_inner())
+    }
+
     /// The node's own replicas.
     pub(super) async fn status(&self) -> Result<pb::StatusReply, NotReached> {
         let reply = ClusterClient::new(self.channel.clone())

@@ -113,3 +113,12 @@ pub(crate) fn explained(explained: &Explained) -> Value {
         "goal": explained.goal.as_ref().map(|nodes| nodes.iter().map(|node| node.0).collect::<Vec<_>>()),
     })
 }
+
+/// Who runs which build.
+pub(super) fn versions(reply: &proto::cluster::v1::VersionsReply) -> Value {
+    let nodes = reply
+        .nodes
+        .iter()
+        .map(|n| json!({"id": n.node, "answers": n.answers, "build": n.build, "knows_up_to": n.newest}));
+    json!({"cluster_version": reply.cluster_version, "nodes": nodes.collect::<Vec<_>>()})
+}

@@ -1,6 +1,8 @@
 //! Runs one command of `rushroom admin`: asks, prints, waits.
 
-use super::args::{AdminArgs, Command, How, NodeCommand, OpsCommand, PlanCommand, ShardCommand, Wished};
+use super::args::{
+    AdminArgs, ClusterCommand, Command, How, NodeCommand, OpsCommand, PlanCommand, ShardCommand, Wished,
+};
 use super::client::{Client, NotReached};
 use super::wire::{Overview, change_to};
 use super::{json, roll, tables};
@@ -49,6 +51,8 @@ async fn dispatch(args: &AdminArgs) -> Result<ExitCode> {
         Command::Node(command) => asking.node(command).await,
         Command::Plan(command) => asking.plan(command).await,
         Command::Shard(command) => asking.shard(command).await,
+        Command::Cluster(ClusterCommand::Version) => asking.versions().await,
+        Command::Cluster(ClusterCommand::Upgrade { to, how }) => asking.change(Change::Upgrade(*to), how).await,
         Command::Rebalance(how) => asking.change(Change::Rebalance, how).await,
         Command::Pause(how) => asking.change(Change::Pause, how).await,
         Command::Go(how) => asking.change(Change::Go, how).await,
@@ -90,6 +94,11 @@ impl Asking<'_> {
             NodeCommand::Weight { id, weight, how } => self.change(Change::Weight(NodeId(*id), *weight), how).await,
             NodeCommand::Decommission { id, how } => self.change(Change::Decommission(NodeId(*id)), how).await,
         }
+    }
+
+    async fn versions(&self) -> Result<ExitCode> {
+        let reply = self.client.versions().await?;
+        self.print(&json::versions(&reply), || tables::versions(&reply))
     }
 
     async fn plan(&self, command: &PlanCommand) -> Result<ExitCode> {
@@ -201,6 +210,8 @@ impl Asking<'_> {
             force: how.force.clone(),
             version: how.version,
             dry_run: how.dry_run,
+            // Of a node that joins. Whoever lets it in by hand vouches for its build; an older one would stop itself.
+            newest: raft_store::versions::NEWEST,
         };
         let reply = self.client.change(request).await?;
         if let Some(refused) = &reply.refused {

@@ -49,6 +49,7 @@ async fn answer(host: &raft_store::Host, request: pb::ChangeRequest) -> pb::Chan
         force: request.force,
         version: request.version,
         dry_run: request.dry_run,
+        newest: request.newest,
     };
     match host.steer(ask).await {
         Ok(plan) => plan_to(&plan),
@@ -119,6 +120,23 @@ impl Admin for AdminService {
         let mut request = request.into_inner();
         request.who = asks(caller.as_ref(), &request)?;
         Ok(Response::new(change(&self.0.host, request).await))
+    }
+
+    async fn versions(&self, _: Request<pb::VersionsRequest>) -> Result<Response<pb::VersionsReply>, Status> {
+        let host = &self.0.host;
+        let nodes = host.versions().await.into_iter().map(|one| {
+            let (build, newest) = one.known.clone().unwrap_or_default();
+            pb::NodeVersion {
+                node: one.node.0,
+                answers: one.known.is_some(),
+                build,
+                newest,
+            }
+        });
+        Ok(Response::new(pb::VersionsReply {
+            cluster_version: host.map().borrow().cluster_version(),
+            nodes: nodes.collect(),
+        }))
     }
 
     async fn transfer(&self, request: Request<pb::TransferRequest>) -> Result<Response<pb::TransferReply>, Status> {

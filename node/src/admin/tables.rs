@@ -59,6 +59,31 @@ fn ago(then_ms: u64, now_ms: u64) -> String {
     }
 }
 
+/// Builds, and what can be done about the cluster's version.
+pub(super) fn versions(reply: &pb::VersionsReply) -> String {
+    let rows: Vec<Vec<String>> = reply
+        .nodes
+        .iter()
+        .map(|n| match n.answers {
+            true => vec![n.node.to_string(), n.build.clone(), n.newest.to_string()],
+            false => vec![n.node.to_string(), "doesn't answer".into(), "-".into()],
+        })
+        .collect();
+    let common = reply.nodes.iter().map(|n| if n.answers { n.newest } else { 0 }).min();
+    let next = match common {
+        Some(0) => "not all nodes answer".into(),
+        Some(common) if common > reply.cluster_version => {
+            format!("all builds know {common}: `cluster upgrade --to {common}` when nobody wants to go back")
+        }
+        _ => "no newer one is known to all builds".into(),
+    };
+    format!(
+        "cluster version {}; {next}\n\n{}",
+        reply.cluster_version,
+        table(&["node", "build", "knows up to"], &rows)
+    )
+}
+
 pub(super) fn status(o: &Overview) -> String {
     let map = &o.map;
     let led = map

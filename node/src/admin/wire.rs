@@ -80,6 +80,7 @@ pub(crate) fn change_to(change: &Change, owner: &str) -> Option<(Pb, String)> {
         }),
         Change::Pause => Pb::Pause(pb::Nothing {}),
         Change::Go => Pb::Go(pb::Nothing {}),
+        Change::Upgrade(to) => Pb::Upgrade(*to),
         Change::Lose(_) => return None,
     };
     Some((pb, owner.to_owned()))
@@ -104,6 +105,7 @@ pub(crate) fn change_from(proto: Pb, who: &str) -> Result<Change, BadWire> {
         Pb::Cancel(c) => Change::Cancel(c.shard.map(ShardId)),
         Pb::Pause(_) => Change::Pause,
         Pb::Go(_) => Change::Go,
+        Pb::Upgrade(to) => Change::Upgrade(to),
     })
 }
 

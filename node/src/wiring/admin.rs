@@ -121,6 +121,7 @@ impl AdminPort {
                 force,
                 version: None,
                 dry_run: false,
+                newest: raft_store::versions::NEWEST,
             };
             self.host.steer(ask).await.map_err(|error| error.to_string())?;
         }
@@ -252,6 +253,7 @@ impl Admin for AdminPort {
             force: ask.force,
             version: ask.version,
             dry_run: ask.dry_run,
+            newest: 0,
         };
         let reply = change(&self.host, request).await;
         let told = admin_json::change(&reply, ask.dry_run);

@@ -71,6 +71,8 @@ pub(crate) struct Auction {
     pub(crate) hold_next: u64,
     pub(crate) events: Vec<Arc<Event>>,
     pub(crate) once: Once,
+    /// The rules that it went live with.
+    pub(crate) rules: u32,
     /// The watermark where it lies below the shard's `top` (`lagging`); else a lower bound of it.
     pub(crate) watermark: Stamp,
     pub(crate) lagging: bool,
@@ -106,6 +108,7 @@ impl Auction {
             hold_next: 0,
             events: Vec::new(),
             once: Once::default(),
+            rules: 1,
             watermark: Stamp(0),
             lagging: false,
             timer: None,

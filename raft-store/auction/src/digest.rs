@@ -56,6 +56,10 @@ impl Sink {
         self.maybe(a.start_wall_ms);
         self.maybe(a.stream.as_ref().map(|stream| stream.0));
         self.0.update(a.hash());
+        // Only what differs from the first rules: replicas of a build before there were others have the same digest.
+        if a.rules > 1 {
+            self.word(u64::from(a.rules));
+        }
     }
 }
 
@@ -87,6 +91,9 @@ impl Shard {
             } else {
                 auction.hold_next.max(self.holds.first)
             });
+        }
+        if self.rules() > 1 {
+            sink.word(u64::from(self.rules()));
         }
         sink.0.finalize().into()
     }

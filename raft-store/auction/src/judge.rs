@@ -157,6 +157,9 @@ impl Auction {
         if named < least {
             return Err(Reason::Low);
         }
+        if cfg!(feature = "next") && self.rules >= 2 && named > least.saturating_mul(1_000) {
+            return Err(Reason::TooBig);
+        }
         let before = self.price;
         let terms = &self.definition.terms;
         if self.leader.is_some() && named <= self.maximum {

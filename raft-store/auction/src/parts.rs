@@ -5,7 +5,8 @@
 //! itself. A round trip keeps the digest.
 
 use crate::{
-    AuctionId, BodyHash, Definition, Event, Hold, Id, Limits, Money, Office, Phase, Reason, Shard, Stamp,
+    AuctionId, BodyHash, Definition, Event, Hold, Id, Limits, Money, Office, Phase, RULES_VERSION, Reason, Shard,
+    Stamp,
     auction::Auction,
     fold::definition_hash,
     hold::Holds,
@@ -30,6 +31,8 @@ pub struct Parts {
     pub hold_first: u64,
     /// Every auction, in order of creation.
     pub auctions: Vec<AuctionParts>,
+    /// The rules that auctions go live with.
+    pub rules: u32,
 }
 
 /// One auction, as plain values.
@@ -77,6 +80,8 @@ pub struct AuctionParts {
     pub events: Vec<Arc<Event>>,
     /// Remembered command ids, in order of (actor, id).
     pub once: Vec<OnceParts>,
+    /// The rules that it went live with.
+    pub rules: u32,
 }
 
 /// One remembered command id.
@@ -118,15 +123,20 @@ impl Shard {
             holds: self.holds.list.iter().copied().collect(),
             hold_first: self.holds.first,
             auctions: self.auctions.iter().map(auction_parts).collect(),
+            rules: self.rules(),
         }
     }
 
     /// The shard that `parts` describe.
     ///
     /// # Errors
-    /// When parts contradict each other (an id twice, a gap in a log).
+    /// When parts contradict each other (an id twice, a gap in a log), or name rules that this code doesn't know.
     pub fn from_parts(limits: Limits, parts: Parts) -> Result<Shard, BadParts> {
+        if parts.auctions.iter().any(|a| a.rules > RULES_VERSION) || parts.rules > RULES_VERSION {
+            return Err(BadParts("newer rules than this build knows"));
+        }
         let mut shard = Shard::new(limits);
+        shard.rules = parts.rules.max(1);
         (shard.office, shard.n, shard.top, shard.clamped) = (parts.office, parts.n, parts.top, parts.clamped);
         shard.holds = Holds {
             first: parts.hold_first,
@@ -178,6 +188,7 @@ fn auction_parts(a: &Auction) -> AuctionParts {
         hold_next: a.hold_next,
         events: a.events.clone(),
         once: once.collect(),
+        rules: a.rules,
     }
 }
 
@@ -226,6 +237,7 @@ fn auction_of(parts: AuctionParts) -> Result<Auction, BadParts> {
         hold_next: parts.hold_next,
         events: parts.events,
         once: Once::of(seen.collect()),
+        rules: parts.rules.max(1),
         watermark: parts.behind.unwrap_or_default(),
         lagging: parts.behind.is_some(),
         timer: None,

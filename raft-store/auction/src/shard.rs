@@ -31,8 +31,12 @@ use crate::{
 };
 use alloc::{collections::BTreeSet, sync::Arc, vec::Vec};
 
-/// The rules that this code follows; an entry or snapshot of a newer version stops the replica.
-pub const RULES_VERSION: u32 = 1;
+/// The newest rules that this code knows; an entry or snapshot of newer ones stops the replica.
+///
+/// A shard judges by the rules that its log names, not by the newest ones of whoever applies it: replicas of two builds
+/// judge alike. With the feature `next` there is a second version, to try a change of rules with before there is one:
+/// a bid of more than a thousand times the least next one is refused.
+pub const RULES_VERSION: u32 = if cfg!(feature = "next") { 2 } else { 1 };
 
 /// What a shard remembers at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +109,8 @@ pub struct Shard {
     /// The slots whose watermark lies below `top`.
     pub(crate) lagging: Vec<usize>,
     pub(crate) plants: Plants,
+    /// The rules that auctions go live with; 0 stands for 1.
+    pub(crate) rules: u32,
 }
 
 impl Shard {
@@ -146,6 +152,18 @@ impl Shard {
             events: out.events,
             changed: out.changed,
         })
+    }
+
+    /// The rules by which auctions that go live now are judged.
+    #[must_use]
+    pub fn rules(&self) -> u32 {
+        self.rules.max(1)
+    }
+
+    /// From here on auctions go live with these rules. Never back, and never to rules that this code doesn't know: who
+    /// reads the log stops before that.
+    pub fn raise_rules(&mut self, version: u32) {
+        self.rules = version.min(RULES_VERSION).max(self.rules());
     }
 
     /// A marker opens an office; one of an office that isn't newer has no effect.
@@ -224,7 +242,12 @@ impl Shard {
     /// Judges a command once: the same id gets its first verdict again.
     fn judge(&mut self, slot: usize, command: &Command, arrived: Stamp, out: &mut Out) -> Verdict {
         let ms = self.limits.refusals_ms;
+        let rules = self.rules();
         let auction = &mut self.auctions[slot];
+        if matches!(auction.phase, Phase::Draft | Phase::Scheduled) {
+            // What it goes live with it keeps.
+            auction.rules = rules;
+        }
         let (actor, action) = (&command.actor, &command.action);
         let Some(id) = &command.id else {
             let outcome = auction.judge(arrived, actor, None, action, out);

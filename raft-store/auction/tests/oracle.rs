@@ -90,6 +90,7 @@ fn auction(words: &[&str]) -> AuctionParts {
         hold_next: 0,
         events: Vec::new(),
         once: Vec::new(),
+        rules: 1,
     }
 }
 
@@ -233,6 +234,7 @@ fn tell(story: &str) -> [usize; 4] {
         holds: Vec::new(),
         hold_first: 0,
         auctions,
+        rules: 1,
     };
     let limits = Limits {
         refusals_max: 3,

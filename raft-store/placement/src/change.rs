@@ -45,6 +45,8 @@ pub enum Change {
     Pause,
     /// Moves go on.
     Go,
+    /// All nodes may rely on all others to know this version. There is no way back.
+    Upgrade(u32),
 }
 
 impl fmt::Display for Change {
@@ -77,6 +79,7 @@ impl fmt::Display for Change {
             Change::Cancel(None) => f.write_str("cancel all"),
             Change::Pause => f.write_str("pause"),
             Change::Go => f.write_str("go on"),
+            Change::Upgrade(to) => write!(f, "cluster version {to}"),
         }
     }
 }
@@ -115,6 +118,22 @@ pub enum Refusal {
     UnderWay(ShardId),
     /// Nothing is there to cancel, or it is past the point.
     NothingToCancel,
+    /// The cluster is at that version, or beyond.
+    NotNewer {
+        /// Its version.
+        now: u32,
+    },
+    /// A node's build doesn't know that version.
+    TooOld {
+        /// Which node.
+        node: NodeId,
+        /// The newest that it knows.
+        newest: u32,
+        /// The version.
+        wanted: u32,
+    },
+    /// A node doesn't answer, so nobody knows which build it runs.
+    Unheard(NodeId),
     /// The plan is of another version of the map.
     Stale {
         /// The version that it is of.
@@ -142,6 +161,9 @@ impl Refusal {
             Refusal::SameZone(..) => "same_zone",
             Refusal::UnderWay(_) => "under_way",
             Refusal::NothingToCancel => "nothing_to_cancel",
+            Refusal::NotNewer { .. } => "not_newer",
+            Refusal::TooOld { .. } => "version_newer",
+            Refusal::Unheard(_) => "unheard",
             Refusal::Stale { .. } => "stale",
         }
     }
@@ -180,6 +202,17 @@ impl fmt::Display for Refusal {
             }
             Refusal::UnderWay(shard) => write!(f, "a move of shard {} is under way", shard.0),
             Refusal::NothingToCancel => f.write_str("nothing is under way that could still be cancelled"),
+            Refusal::NotNewer { now } => write!(f, "the cluster is at version {now} already; there is no way back"),
+            Refusal::TooOld { node, newest, wanted } => write!(
+                f,
+                "node {}: its build knows up to cluster version {newest}, not {wanted}: give it a newer build",
+                node.0
+            ),
+            Refusal::Unheard(node) => write!(
+                f,
+                "node {} doesn't answer: bring it back, or decommission it, so that no old build comes back later",
+                node.0
+            ),
             Refusal::Stale { of, now } => write!(f, "the plan is of version {of}; the map is at {now}: read it again"),
         }
     }

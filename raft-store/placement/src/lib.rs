@@ -134,6 +134,12 @@ impl ClusterMap {
         self.steering.standings.get(&node).copied().unwrap_or_default()
     }
 
+    /// What all nodes may rely on all others to know.
+    #[must_use]
+    pub fn cluster_version(&self) -> u32 {
+        self.steering.cluster_version.max(1)
+    }
+
     /// A node's share of shards: none unless it is active.
     #[must_use]
     pub fn share(&self, node: NodeId) -> u32 {

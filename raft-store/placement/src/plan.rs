@@ -153,6 +153,14 @@ fn edit(next: &mut ClusterMap, change: &Change, rules: Rules, now_ms: u64) -> Re
             next.steering.paused = *change == Change::Pause;
             Scope::Nothing
         }
+        Change::Upgrade(to) => {
+            let now = next.cluster_version();
+            if *to <= now {
+                return Err(hard(Refusal::NotNewer { now }));
+            }
+            next.steering.cluster_version = *to;
+            Scope::Nothing
+        }
     };
     Ok(scope)
 }

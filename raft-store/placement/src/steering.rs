@@ -165,6 +165,8 @@ pub struct Steering {
     pub paused: bool,
     /// The newest things that were asked for, oldest first.
     pub said: Vec<Said>,
+    /// What all nodes may rely on all others to know; 0 stands for 1. Raised by operators, never lowered.
+    pub cluster_version: u32,
 }
 
 impl Steering {

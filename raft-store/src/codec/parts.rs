@@ -3,7 +3,7 @@
 use super::{
     BadWire, Wire,
     event::{reason_from, reason_to},
-    hold_from, hold_to, id, need, office_from, office_to, opt_id,
+    hold_from, hold_to, id, need, office_from, office_to, opt_id, rules,
     view::{stream_from, stream_to},
 };
 use auction::{AuctionParts, Definition, Event, OnceParts, Parts, Phase, Stamp};
@@ -22,6 +22,7 @@ impl Wire for Parts {
             holds: self.holds.iter().map(hold_to).collect(),
             hold_first: self.hold_first,
             auctions: self.auctions.iter().map(Wire::to_proto).collect(),
+            rules: later(self.rules),
         }
     }
 
@@ -38,8 +39,14 @@ impl Wire for Parts {
                 .into_iter()
                 .map(Wire::from_proto)
                 .collect::<Result<_, _>>()?,
+            rules: rules(proto.rules)?,
         })
     }
+}
+
+/// The first rules aren't written, so that a snapshot of them is what it was before there were others.
+fn later(rules: u32) -> u32 {
+    if rules > 1 { rules } else { 0 }
 }
 
 impl Wire for AuctionParts {
@@ -68,6 +75,7 @@ impl Wire for AuctionParts {
             hold_next: self.hold_next,
             events: self.events.iter().map(|event| event.to_proto()).collect(),
             once: self.once.iter().map(Wire::to_proto).collect(),
+            rules: later(self.rules),
         }
     }
 
@@ -98,6 +106,7 @@ impl Wire for AuctionParts {
             hold_next: proto.hold_next,
             events: events.collect::<Result<_, _>>()?,
             once: proto.once.into_iter().map(Wire::from_proto).collect::<Result<_, _>>()?,
+            rules: rules(proto.rules)?,
         })
     }
 }

@@ -3,7 +3,8 @@
 //! A step or standing of an unknown number stops the replica that reads it: guessing would let two replicas of shard 0
 //! differ about what is to be done.
 
-use super::{BadWire, Wire, need};
+use super::{BadWire, Wire, known, need};
+use crate::versions;
 use placement::{Ended, Move, NodeId, Override, ReplicaId, Said, ShardId, Standing, Steering, Step, Wish};
 use proto::log::v1::{self as pb, r#override::Wish as PbWish};
 
@@ -174,6 +175,7 @@ impl Wire for Steering {
             overrides: self.overrides.iter().map(Wire::to_proto).collect(),
             paused: self.paused,
             said: self.said.iter().map(said_to).collect(),
+            cluster_version: self.cluster_version,
         }
     }
 
@@ -191,6 +193,7 @@ impl Wire for Steering {
             let (shard, what) = move_from(one)?;
             Ok(Ended { shard, what, ended_ms })
         });
+        known("the cluster", proto.cluster_version, versions::NEWEST)?;
         Ok(Steering {
             version: proto.version,
             standings: standings.collect::<Result<_, BadWire>>()?,
@@ -208,6 +211,7 @@ impl Wire for Steering {
                 .collect::<Result<_, _>>()?,
             paused: proto.paused,
             said: proto.said.into_iter().map(said_from).collect(),
+            cluster_version: proto.cluster_version,
         })
     }
 }

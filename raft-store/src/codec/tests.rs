@@ -3,6 +3,7 @@
 
 use super::{BadWire, Wire};
 use crate::types::{Logged, MetaCommand, Payload, TraceContext};
+use crate::versions;
 use auction::{
     Action, Actor, AuctionView, Command, Currency, Definition, Entry, Event, EventKind, Hold, Id, Office, Opening,
     Outcome, Phase, Reason, Reserve, Rights, Stamp, Stamped, Terms, TimeRule, Verdict,
@@ -236,6 +237,7 @@ prop_compose! {
             moves: moves.into_iter().map(|(shard, one)| (ShardId(shard), one)).collect(),
             ended: ended.into_iter().map(|(s, what, ended_ms)| Ended { shard: ShardId(s), what, ended_ms }).collect(),
             overrides: overrides.into_iter().map(over).collect(),
+            cluster_version: u32::from(paused),
             said: said.into_iter().map(|(at_ms, who, what, why)| Said { at_ms, who, what, why, version }).collect(),
         }
     }
@@ -253,9 +255,26 @@ proptest! {
     }
 
     #[test]
+    fn every_known_form_reads_back_and_a_newer_one_is_refused(payload in payloads()) {
+        for format in 1..=versions::FORMAT {
+            let logged = Logged::in_format(payload.clone(), format);
+            let read = Logged::read(logged.bytes().clone()).unwrap();
+            prop_assert_eq!(read.payload(), &payload, "form {}", format);
+        }
+        let newer = Logged::in_format(payload, versions::FORMAT + 1);
+        let refused = Logged::read(newer.bytes().clone()).unwrap_err();
+        let (found, known) = (versions::FORMAT + 1, versions::FORMAT);
+        prop_assert_eq!(&refused, &BadWire::Newer { what: "the form of an entry", found, known });
+        prop_assert!(refused.to_string().starts_with("[version_newer]"));
+    }
+
+    #[test]
     fn maps_on_their_way_round_trip(map in maps(), steering in steerings(), expected in any::<u64>()) {
         let map = Box::new(ClusterMap { steering, ..map });
         round_trip(&*map);
+        let newer = Steering { cluster_version: versions::NEWEST + 1, ..map.steering.clone() };
+        let refused = matches!(Steering::from_proto(newer.to_proto()), Err(BadWire::Newer { .. }));
+        prop_assert!(refused);
         round_trip(&MetaCommand::Steer { expected, map });
     }
 

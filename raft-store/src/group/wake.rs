@@ -14,6 +14,7 @@ use crate::{
     rest::Rest,
     server::Handle,
     types::{LeaderId, Logged},
+    versions::Agreed,
 };
 use openraft::{
     Instant as _, ServerState, async_runtime::watch::WatchReceiver, impls::ProgressResponder, vote::RaftLeaderId,
@@ -28,6 +29,7 @@ pub(super) struct Wake {
     pub(super) raft: Handle,
     pub(super) rest: Arc<Rest>,
     pub(super) lease: Duration,
+    pub(super) agreed: Arc<Agreed>,
 }
 
 impl Wake {
@@ -75,7 +77,7 @@ pub(super) async fn forward(wake: Wake, id: u64, mut waiting: mpsc::Receiver<Pro
         let (responder, outcome) = ProgressResponder::complete_only();
         let leader = LeaderId::new(term, id);
         let taken = raft
-            .write(Logged::of(payload))
+            .write(Logged::in_format(payload, wake.agreed.format()))
             .with_leader(leader)
             .responder(responder)
             .await;

@@ -23,6 +23,9 @@ pub enum OpenError {
         /// What the disk said.
         source: std::io::Error,
     },
+    /// A newer version of the cluster has written here.
+    #[error("{0}")]
+    Newer(String),
     /// What lies on the disk is damaged: this node must not go on with it.
     #[error("damaged: {0}")]
     Damaged(String),

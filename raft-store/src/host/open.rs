@@ -29,6 +29,7 @@ use crate::{
     server::Groups,
     snapshot::SnapshotDir,
     types::Home,
+    versions::{self, Agreed},
     wal::{self, Visit, Wal, WalError, disk::AnyDisk},
     world::World,
 };
@@ -75,26 +76,21 @@ pub(super) async fn open(options: Options, world: World) -> Result<Host, OpenErr
     };
     let peers = Arc::new(Peers::new(options.raft.clone(), options.dial.clone()));
     peers.set_addresses(options.founders.iter().map(|node| (node.id, node.grpc.clone())));
+    let failed = watch::channel(None).0;
     let ground = Ground {
         wal,
         peers,
         snapshots,
         raft: options.raft.clone(),
         limits: options.limits,
-        failed: watch::channel(None).0,
+        agreed: Arc::new(Agreed::new(failed.clone())),
+        failed,
         began: tokio::time::Instant::now(),
         led: watch::channel(0).0,
         woken: watch::channel(0).0,
     };
     let service = Groups::default();
-    let pulse = Pulse::new(
-        options.node,
-        ground.began,
-        &options.raft,
-        ground.peers.clone(),
-        service.clone(),
-        ground.woken.clone(),
-    );
+    let pulse = Pulse::new(options.node, &ground, service.clone());
     let inner = Arc::new(Inner {
         options,
         ground,
@@ -141,6 +137,9 @@ fn open_disk(options: &Options) -> Result<(File, Wal, HashMap<u32, Found>), Open
         Err(TryLockError::Error(source)) => return Err(io("locking")(source)),
     }
     own(&dir.join("node"), options.node)?;
+    versions::check_folder(dir)
+        .map_err(io("reading"))?
+        .map_err(OpenError::Newer)?;
     let begun = dir.join("log-begun");
     if begun.exists() && !wal::exists(&dir.join("wal")) {
         // With an empty log the replicas would open as if they had never voted.
@@ -233,6 +232,10 @@ async fn start(inner: &Arc<Inner>) -> Result<(), OpenError> {
         })
     }));
     tasks.spawn(follow_map(Arc::downgrade(inner), meta.replica.map.subscribe()));
+    let weak = Arc::downgrade(inner);
+    let groups = move || weak.upgrade().map_or_else(Vec::new, |inner| self::groups(&inner));
+    let (maps, led) = (inner.map.subscribe(), inner.ground.led.subscribe());
+    tasks.spawn(versions::raise_rules(groups, maps, led));
     Ok(())
 }
 
@@ -246,6 +249,17 @@ async fn follow_map(inner: Weak<Inner>, mut maps: watch::Receiver<Option<Arc<Clu
         let map = maps.borrow_and_update().clone();
         if let Some(map) = map {
             let Some(inner) = inner.upgrade() else { return };
+            let version = map.cluster_version();
+            let rises = version > inner.ground.agreed.version();
+            if rises && let Err(error) = versions::mark_folder(&inner.options.dir, version) {
+                let why = format!("marking the folder's version: {error}");
+                inner
+                    .ground
+                    .failed
+                    .send_if_modified(|present| present.replace(why).is_none());
+                return;
+            }
+            inner.ground.agreed.take(version);
             inner
                 .ground
                 .peers

@@ -16,6 +16,7 @@ use crate::{
     snapshot::SnapshotFile,
     state_machine::blocking,
     types::{Answer, LogId, MetaCommand, Payload},
+    versions,
 };
 use futures_util::future::BoxFuture;
 use placement::{ClusterMap, NodeId, ReplicaId, ShardId, Work};
@@ -130,6 +131,8 @@ impl Inner {
             // A node without a map has taken no seats by any version.
             version: if map.epoch == 0 { u64::MAX } else { map.steering.version },
             led: led.collect(),
+            newest: versions::NEWEST,
+            build: versions::BUILD.into(),
             seats: seats
                 .iter()
                 .map(|seat| (seat.group.shard, ReplicaId(seat.group.id)))

@@ -16,7 +16,8 @@ use crate::{
     moves::{Crew, MovesService, NotStored},
     port::Log,
 };
-use placement::{Change, NodeId, Plan, Refusal, Said, ShardId, Work, plan};
+use futures_util::future::join_all;
+use placement::{Change, NodeId, Plan, Refusal, Said, ShardId, Standing, Work, plan};
 use proto::cluster::v1::moves_server::MovesServer;
 use std::{
     collections::BTreeMap,
@@ -44,6 +45,17 @@ pub struct Ask {
     pub version: Option<u64>,
     /// Only shown.
     pub dry_run: bool,
+    /// Of a node that joins: the newest cluster version that its build knows.
+    pub newest: u32,
+}
+
+/// A node's build.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeVersion {
+    /// Which node.
+    pub node: NodeId,
+    /// What its build calls itself, and the newest cluster version that it knows; none: it doesn't answer.
+    pub known: Option<(String, u32)>,
 }
 
 /// Why a change wasn't made.
@@ -103,6 +115,7 @@ impl Host {
             }
             let rules = self.inner.options.moves.rules;
             let now_ms = wall_ms();
+            self.check_builds(&map, &ask).await.map_err(SteerError::Refused)?;
             let planned = plan(&map, &ask.change, rules, now_ms, ask.force.as_deref()).map_err(SteerError::Refused)?;
             if ask.dry_run {
                 return Ok(planned);
@@ -124,6 +137,45 @@ impl Host {
             }
             // A newer map, or a leader, is on its way.
             let _ = tokio::time::timeout(AGAIN, maps.changed()).await;
+        }
+    }
+
+    /// The builds of all nodes that haven't left, by their own word.
+    pub async fn versions(&self) -> Vec<NodeVersion> {
+        let map = self.map().borrow().clone();
+        let gone = |node: &NodeId| matches!(map.standing(*node), Standing::Lost | Standing::Decommissioned);
+        let crew = self.crew();
+        let looks = map.nodes.keys().filter(|node| !gone(node)).map(|node| {
+            let crew = &crew;
+            async move {
+                let looked = crew.look(*node).await;
+                NodeVersion {
+                    node: *node,
+                    known: looked.map(|looked| (looked.build, looked.newest)),
+                }
+            }
+        });
+        join_all(looks).await
+    }
+
+    /// Whether all builds know a version that is to be relied on. Between this look and the change a node may be restarted
+    /// with an older build: that one stops itself when it hears of the new version.
+    async fn check_builds(&self, map: &placement::ClusterMap, ask: &Ask) -> Result<(), Refusal> {
+        let too_old = |node, newest, wanted| Refusal::TooOld { node, newest, wanted };
+        match &ask.change {
+            Change::Join(node) if ask.newest.max(1) < map.cluster_version() => {
+                Err(too_old(node.id, ask.newest.max(1), map.cluster_version()))
+            }
+            Change::Upgrade(to) => {
+                for NodeVersion { node, known } in self.versions().await {
+                    let (_, newest) = known.ok_or(Refusal::Unheard(node))?;
+                    if newest < *to {
+                        return Err(too_old(node, newest, *to));
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 

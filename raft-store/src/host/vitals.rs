@@ -13,10 +13,14 @@
 //!
 //! Deliberately absent: counters and times of single acts. Those are counted where they happen.
 
-use super::{Host, Inner};
-use crate::{metrics, port::Log};
+use super::{Host, Inner, Seat};
+use crate::{metrics, port::Log, versions};
+use openraft::async_runtime::watch::WatchReceiver;
 use placement::{ClusterMap, NodeId, ShardId, Standing};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 impl Host {
     /// Brings the gauges of this node's shards up to date. To be called just before they are shown.
@@ -26,7 +30,7 @@ impl Host {
             return;
         }
         let seats = self.inner.seats();
-        let leading = |seat: &&std::sync::Arc<super::Seat>| seat.group.leadership().borrow().leading;
+        let leading = |seat: &&Arc<Seat>| seat.group.leadership().borrow().leading && self.inner.has_majority(seat);
         let led: BTreeSet<ShardId> = seats.iter().filter(leading).map(|seat| seat.group.shard).collect();
         for shard in map.placement.keys() {
             metrics::leads(*shard, led.contains(shard));
@@ -41,11 +45,27 @@ impl Host {
             metrics::lag(node, entries);
         }
         metrics::shut(self.inner.shut(&map));
+        metrics::versions(map.cluster_version(), versions::NEWEST);
         metrics::map(map.steering.version, peers(&map, self.node()), map.steering.paused);
     }
 }
 
 impl Inner {
+    /// Whether a majority of a group's voters is on nodes that live. A leader whose followers are gone goes on believing
+    /// that it leads (a shard that rests asks nobody); but nothing is decided there.
+    fn has_majority(&self, seat: &Seat) -> bool {
+        let metrics = seat.group.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let members = &metrics.membership_config;
+        let lives = |id: &u64| {
+            let home = members.get_node(id).map(|home| home.node());
+            *id == seat.group.id || home.is_some_and(|node| self.pulse.lives(node))
+        };
+        let sets = members.membership().get_joint_config().iter();
+        sets.clone()
+            .all(|set| set.iter().filter(|id| lives(id)).count() * 2 > set.len())
+    }
+
     /// Replicas that the map gives this node and that aren't open here.
     fn shut(&self, map: &ClusterMap) -> usize {
         let open = |(shard, replica): &(ShardId, placement::ReplicaId)| {

@@ -174,6 +174,7 @@ impl Cluster {
     pub async fn steer(&self, change: Change) -> Plan {
         let host = &self.running.values().next().unwrap().host;
         let ask = Ask {
+            newest: raft_store::versions::NEWEST,
             change,
             who: "test".into(),
             force: None,
