@@ -20,12 +20,12 @@ use std::{
     path::PathBuf,
 };
 
-const GROUPS: u32 = 6;
+pub(super) const GROUPS: u32 = 6;
 const BLOCK: usize = 4096;
 
-struct Grown {
-    disk: SimDisk,
-    state: State,
+pub(super) struct Grown {
+    pub(super) disk: SimDisk,
+    pub(super) state: State,
     /// What was acknowledged at each moment, and the files then.
     moments: Vec<(State, Vec<(PathBuf, Vec<u8>)>)>,
 }
@@ -35,7 +35,7 @@ fn grown(seed: u64, batches: usize, well: bool) -> Grown {
     grown_in(seed, batches, well, TINY.segment_bytes)
 }
 
-fn grown_in(seed: u64, batches: usize, well: bool, segment_bytes: u64) -> Grown {
+pub(super) fn grown_in(seed: u64, batches: usize, well: bool, segment_bytes: u64) -> Grown {
     let mut rng = StdRng::seed_from_u64(seed);
     let disk = SimDisk::default();
     let options = Options { segment_bytes, ..TINY };

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod faults;
 mod model;
+mod verdicts;
 
 use super::{
     Kind, Op, Options, Record, Wal, WalError,
