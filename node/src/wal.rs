@@ -273,8 +273,12 @@ fn judged(report: &Report, shard: Option<u32>, verdict: Option<Verdict>) -> Stri
         |shard| format!("shard {shard}"),
     );
     out += &match verdict {
-        Some(Verdict::Sound) if report.lost.is_empty() => format!("sound: {whose}, nothing that was durable is missing\n"),
-        Some(Verdict::Sound) => format!("sound: {whose} lost nothing, as a tally behind the damage proves; the log is damaged\n"),
+        Some(Verdict::Sound) if report.lost.is_empty() => {
+            format!("sound: {whose}, nothing that was durable is missing\n")
+        }
+        Some(Verdict::Sound) => {
+            format!("sound: {whose} lost nothing, as a tally behind the damage proves; the log is damaged\n")
+        }
         Some(Verdict::Torn) => format!(
             "torn: the last batch is in pieces, and whose it is can't be told; before it, {whose} lost nothing. After a crash it \
              was promised to nobody, and the next start cuts it; after an orderly stop it is damage\n"

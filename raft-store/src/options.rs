@@ -3,6 +3,7 @@
 use crate::{
     clock::{self, lanes},
     dial::Dial,
+    fitness::StallOptions,
     wal,
 };
 use auction::Limits;
@@ -22,6 +23,8 @@ pub struct Options {
     pub founders: Vec<Node>,
     /// The log on disk.
     pub wal: wal::Options,
+    /// When the log's disk counts as stalled.
+    pub stall: StallOptions,
     /// Elections, heartbeats, compaction.
     pub raft: RaftOptions,
     /// The shards' clocks.
@@ -48,6 +51,7 @@ impl Default for Options {
             shards: 128,
             founders: Vec::new(),
             wal: wal::Options::default(),
+            stall: StallOptions::default(),
             raft: RaftOptions::default(),
             clock: clock::Options::default(),
             lanes: lanes::Options::default(),

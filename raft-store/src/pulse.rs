@@ -37,6 +37,7 @@ pub(crate) mod watch;
 
 use crate::{
     clock::proposer::ProposerHandle,
+    fitness::Fitness,
     group::Group,
     host::Seat,
     metrics,
@@ -84,6 +85,7 @@ pub(crate) struct Pulse {
     /// Answers to our questions since the last look.
     answers: Mutex<Vec<pb::RestAnswer>>,
     leaving: AtomicBool,
+    fitness: Arc<Fitness>,
 }
 
 impl Pulse {
@@ -94,6 +96,7 @@ impl Pulse {
         peers: Arc<Peers>,
         groups: Groups,
         agreed: Arc<Agreed>,
+        fitness: Arc<Fitness>,
     ) -> Pulse {
         let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let options = watch::Options {
@@ -121,6 +124,7 @@ impl Pulse {
             anew: Mutex::default(),
             answers: Mutex::default(),
             leaving: AtomicBool::new(false),
+            fitness,
         }
     }
 
@@ -139,10 +143,17 @@ impl Pulse {
         self.leaving.load(Ordering::Relaxed)
     }
 
-    /// Whether a node may take a leadership: it lives, and doesn't leave.
+    /// Whether nothing speaks against this node's leading.
+    pub(crate) fn is_fit(&self) -> bool {
+        self.fitness.is_fit()
+    }
+
+    /// Whether a node may take a leadership: it lives, doesn't leave, and is fit.
     pub(crate) fn can_lead(&self, node: NodeId) -> bool {
         let lives = self.lives.lock();
-        !lives.leaves(node) && matches!(lives.known(self.now(), node), lives::Known::Alive { .. })
+        !lives.leaves(node)
+            && !lives.is_unfit(node)
+            && matches!(lives.known(self.now(), node), lives::Known::Alive { .. })
     }
 
     /// Whether a node's pulse comes.
@@ -157,6 +168,7 @@ impl Pulse {
             leaving: self.is_leaving(),
             cluster_version: self.agreed.version(),
             newest: versions::NEWEST,
+            unfit: !self.is_fit(),
             ..pb::NodePulse::default()
         }
     }
@@ -209,7 +221,12 @@ impl Pulse {
         if !self.agreed.hears(node, pulse.cluster_version, pulse.newest) {
             return;
         }
-        if self.lives.lock().hear(self.now(), node, pulse.life, pulse.leaving) {
+        let lives = lives::Said {
+            life: pulse.life,
+            leaving: pulse.leaving,
+            unfit: pulse.unfit,
+        };
+        if self.lives.lock().hear(self.now(), node, lives) {
             tracing::debug!(node = node.0, "a node is here");
             self.anew.lock().insert(node);
         }

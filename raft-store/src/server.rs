@@ -307,6 +307,9 @@ fn guard(service: &RaftService, group: &Arc<Group>, body: Option<&request::Body>
         Some(request::Body::Transfer(transfer)) if transfer.to == group.id && service.pulse.is_leaving() => {
             return Err("this node is about to stop".into());
         }
+        Some(request::Body::Transfer(transfer)) if transfer.to == group.id && !service.pulse.is_fit() => {
+            return Err("this node had better not lead now".into());
+        }
         _ => {
             group.rest.stir();
         }

@@ -106,6 +106,7 @@ keys! {
     raft_rest_after_ms: u64 = "raft.rest_after_ms", "2000", "ms", "A shard with nothing to do rests after so long: no heartbeats until it is wanted. 0: never.";
     log_segment_bytes: u64 = "log.segment_bytes", "67108864", "bytes", "Size of one file of the log.";
     log_low_water_bytes: u64 = "log.low_water_bytes", "268435456", "bytes", "Free room on the log's disk below which it says that it is nearly full.";
+    log_stall_ms: u64 = "log.stall_ms", "1000", "ms", "A write in the disk's hands for so long means that the disk hangs: this node gives its leaderships away.";
     clock_hold_ms: u64 = "clock.hold_ms", "200", "ms", "How far the clock may run ahead of what a majority has.";
     clock_step_ms: u64 = "clock.step_ms", "50", "ms", "How far the clock may advance between two looks.";
     clock_grace_ms: u64 = "clock.grace_ms", "150", "ms", "How long a new office's clock stands while senders send again.";

@@ -279,7 +279,10 @@ fn report(home: &Path) -> Result<Report, WalError> {
         Err(other) => return Err(other),
     };
     out.torn = read.tail.as_ref().is_some_and(|tail| tail.torn);
-    out.end = read.tail.as_ref().map_or((read.next_seq, 0), |tail| (tail.header.seq, tail.at));
+    out.end = read
+        .tail
+        .as_ref()
+        .map_or((read.next_seq, 0), |tail| (tail.header.seq, tail.at));
     for line in &mut out.segments {
         let kept_by = read.ledger.pins.get(&line.seq);
         line.kept_by = kept_by.map_or_else(Vec::new, |groups| groups.keys().copied().collect());

@@ -4,7 +4,9 @@
 mod crash;
 mod damage;
 mod faults;
+mod losses;
 mod model;
+mod plants;
 mod verdicts;
 
 use super::{

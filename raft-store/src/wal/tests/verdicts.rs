@@ -40,12 +40,18 @@ fn check(dir: &Path, disk: &SimDisk, state: &super::model::State, seen: &mut BTr
             .as_ref()
             .unwrap_or_else(|error| panic!("{what}: group {group} is {verdict:?}, and the log doesn't open: {error}"));
         let has = found.get(&group);
-        assert!(!has.is_some_and(|of| of.hurt), "{what}: group {group} is {verdict:?}, and hurt");
+        assert!(
+            !has.is_some_and(|of| of.hurt),
+            "{what}: group {group} is {verdict:?}, and hurt"
+        );
         if verdict == Verdict::Sound {
             assert_eq!(has, state.get(&group), "{what}: group {group} is called sound");
         }
     }
-    let (whole, worst) = (report.verdict(None), (0..GROUPS).filter_map(|g| report.verdict(Some(g))).max());
+    let (whole, worst) = (
+        report.verdict(None),
+        (0..GROUPS).filter_map(|g| report.verdict(Some(g))).max(),
+    );
     assert!(whole >= worst, "{what}: the log is {whole:?}, a shard in it {worst:?}");
 }
 
@@ -66,13 +72,22 @@ fn a_shard_is_called_sound_only_if_it_lost_nothing() {
             let disk = log.disk.kill();
             disk.spoil(path, flipped.clone());
             put(dir.path(), &[(path.clone(), flipped)]);
-            check(dir.path(), &disk, &log.state, &mut seen, &format!("{} byte {at}", path.display()));
+            check(
+                dir.path(),
+                &disk,
+                &log.state,
+                &mut seen,
+                &format!("{} byte {at}", path.display()),
+            );
         }
         put(dir.path(), &[(path.clone(), file.clone())]);
     }
     let of = |verdict| seen.get(&verdict).copied().unwrap_or(0);
     let (sound, torn, damaged) = (of(Verdict::Sound), of(Verdict::Torn), of(Verdict::Damaged));
-    assert!(sound > 500 && torn > 20 && damaged > 200, "{sound} sound, {torn} torn, {damaged} damaged");
+    assert!(
+        sound > 500 && torn > 20 && damaged > 200,
+        "{sound} sound, {torn} torn, {damaged} damaged"
+    );
 }
 
 #[test]
