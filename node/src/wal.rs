@@ -12,6 +12,8 @@
 //!
 //! Deliberately absent: what bidders wrote, and any way to mend a log. A hurt replica comes back from its others.
 
+mod bench;
+
 use crate::cli::{complain, say};
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -40,6 +42,9 @@ pub(crate) enum Wal {
     Dump(Where),
     /// Whether all that was durable is there. Exit code 0: sound, 1: damaged, 2: can't be read, 3: the last batch is torn.
     Verify(Where),
+    /// The log alone under load: one run, one line of JSON.
+    #[command(hide = true)]
+    Bench(bench::Bench),
 }
 
 #[derive(Args)]
@@ -57,6 +62,7 @@ pub(crate) struct Where {
 /// Does what was asked.
 pub(crate) fn run(what: &Wal) -> Result<ExitCode> {
     let done = match what {
+        Wal::Bench(what) => return bench::bench(what),
         Wal::Ls(place) => ls(place),
         Wal::Dump(place) => dump(place),
         Wal::Verify(place) => verify(place),
