@@ -47,6 +47,10 @@ const PAUSED: &str = "rushroom_moves_paused";
 const UNFIT: &str = "rushroom_raft_unfit";
 const GIVEN: &str = "rushroom_raft_leaders_given_away_total";
 const UNPREPARED: &str = "rushroom_wal_files_not_prepared_total";
+const SENT: &str = "rushroom_snapshot_sent_bytes_total";
+const RECEIVED: &str = "rushroom_snapshot_received_bytes_total";
+const RESUMED: &str = "rushroom_snapshot_resumed_total";
+const BROKEN: &str = "rushroom_snapshot_broken_total";
 const FSYNC: &str = "rushroom_wal_fsync_seconds";
 const FSYNCED: &str = "rushroom_wal_fsynced_bytes_total";
 const BATCH: &str = "rushroom_wal_fsync_batch_records";
@@ -200,7 +204,27 @@ fn describe_vitals() {
     describe_gauge!(PAUSED, Unit::Count, "1 while an operator has paused all moves");
 }
 
+fn describe_snapshots() {
+    describe_counter!(
+        SENT,
+        Unit::Bytes,
+        "Bytes of snapshots sent to replicas that were too far behind"
+    );
+    describe_counter!(RECEIVED, Unit::Bytes, "Bytes of snapshots that came in");
+    describe_counter!(
+        RESUMED,
+        Unit::Count,
+        "Transfers that went on where one before them broke off"
+    );
+    describe_counter!(
+        BROKEN,
+        Unit::Count,
+        "Transfers that didn't end with an installed snapshot"
+    );
+}
+
 fn describe_wal() {
+    describe_snapshots();
     describe_histogram!(FSYNC, Unit::Seconds, "One fdatasync of the log");
     describe_counter!(FSYNCED, Unit::Bytes, "Bytes made durable");
     describe_histogram!(BATCH, Unit::Count, "Log records made durable by one fdatasync");
@@ -415,6 +439,26 @@ pub fn given_away(done: bool) {
 /// A file for the log could not be prepared.
 pub fn unprepared() {
     counter!(UNPREPARED).increment(1);
+}
+
+/// A piece of a snapshot goes out.
+pub fn snapshot_sent(bytes: usize) {
+    counter!(SENT).increment(bytes as u64);
+}
+
+/// A piece of a snapshot came in.
+pub fn snapshot_received(bytes: usize) {
+    counter!(RECEIVED).increment(bytes as u64);
+}
+
+/// A transfer goes on where one before it broke off.
+pub fn snapshot_resumed() {
+    counter!(RESUMED).increment(1);
+}
+
+/// A transfer broke off.
+pub fn snapshot_broken() {
+    counter!(BROKEN).increment(1);
 }
 
 /// One fdatasync of the log took `seconds` for `records` and `bytes`.

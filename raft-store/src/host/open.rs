@@ -82,6 +82,7 @@ pub(super) async fn open(options: Options, world: World) -> Result<Host, OpenErr
         wal,
         peers,
         snapshots,
+        low_water: options.wal.low_water_bytes,
         raft: options.raft.clone(),
         limits: options.limits,
         agreed: Arc::new(Agreed::new(failed.clone())),

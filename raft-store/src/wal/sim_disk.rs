@@ -305,6 +305,20 @@ impl SimFile {
 }
 
 impl DiskFile for SimFile {
+    fn read_at(&self, out: &mut [u8], at: u64) -> io::Result<usize> {
+        self.0.sim(|sim| {
+            let cache = &sim.inodes[&self.1].cache;
+            let from = cache.len().min(at as usize);
+            let n = out.len().min(cache.len() - from);
+            out[..n].copy_from_slice(&cache[from..from + n]);
+            Ok(n)
+        })
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.sim(|sim| Ok(sim.inodes[&self.1].cache.len() as u64))
+    }
+
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         self.0.sim(|sim| {
             self.grow(sim, at as usize + bytes.len())?;
