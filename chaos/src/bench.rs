@@ -8,6 +8,7 @@
 //! - `idle`: what shards cost that nobody uses.
 //! - `peers`: `bids` beside etcd and a Redis job queue, by turns.
 //! - `storm`: thousands of bidders on one auction, most of them hopeless: are closes in time, do others wait?
+//! - `wal`: the log alone, one for all shards beside one for each; and how long a start over a long one takes.
 //! - `join`: from a viewer's offer to its first whole picture, at the origin and behind a relay; then what is lost on the way.
 
 mod bids;
@@ -19,6 +20,7 @@ mod join;
 mod peers;
 mod storm;
 mod usage;
+mod wal;
 
 pub(crate) use bids::{BidsOptions, bids};
 pub(crate) use core::core;
@@ -27,6 +29,7 @@ pub(crate) use idle::{IdleOptions, idle};
 pub(crate) use join::{JoinOptions, join};
 pub(crate) use peers::{PeersOptions, peers};
 pub(crate) use storm::{StormOptions, load::load as storm_load, storm};
+pub(crate) use wal::{WalOptions, wal};
 
 use crate::cluster::{self, Cluster};
 use anyhow::Result;

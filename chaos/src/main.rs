@@ -104,6 +104,8 @@ enum Bench {
     Idle(bench::IdleOptions),
     /// Ours beside etcd and a Redis job queue: interleaved rounds, medians, ratios. Start it with `make bench-peers`.
     Peers(bench::PeersOptions),
+    /// The log alone: one for all shards of a node beside one for each, by turns; and a start over a long log.
+    Wal(bench::WalOptions),
     /// Thousands of bidders on one auction: lateness of closes, and what another auction of its shard feels.
     Storm(bench::StormOptions),
     /// One load process of `storm`, which starts it: bidders as its standard input says.
@@ -143,6 +145,7 @@ fn bench(what: &Bench, out: &mut String) -> anyhow::Result<check::Status> {
         Bench::Join(options) => wait(bench::join(options)),
         Bench::Idle(options) => wait(bench::idle(options)),
         Bench::Peers(options) => wait(bench::peers(options)),
+        Bench::Wal(options) => wait(bench::wal(options)),
         Bench::Storm(options) => wait(bench::storm(options)),
         Bench::StormLoad => wait(bench::storm_load(say)),
         Bench::Failover { kills, shards } => wait(bench::failover(*kills, *shards)),

@@ -74,17 +74,25 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         }
     });
     let host = node.host.clone();
-    let reasons = Arc::new(move || {
-        if host.ready() {
-            Vec::new()
-        } else {
-            vec!["a shard of this node knows no leader yet".into()]
+    let unfit = host.unfit();
+    let state = Arc::new(move || {
+        let unfit = unfit.borrow();
+        let says = |grave: bool| {
+            unfit
+                .iter()
+                .filter(move |why| why.is_grave() == grave)
+                .map(|why| why.says().to_owned())
+        };
+        let leaderless = (!host.ready()).then(|| "a shard of this node knows no leader yet".to_owned());
+        health::State {
+            reasons: leaderless.into_iter().chain(says(true)).collect(),
+            warnings: says(false).collect(),
         }
     });
     let host = node.host.clone();
     let measure = Arc::new(move || host.measure());
     let serving = tokio::spawn({
-        let (edge, extra) = (node.edge.clone(), health::routes(reasons, measure, recorder));
+        let (edge, extra) = (node.edge.clone(), health::routes(state, measure, recorder));
         async move { edge.serve(http, extra).await }
     });
     tracing::info!(node = config.node_id, "serving");
@@ -281,9 +289,13 @@ fn host_options(config: &Config, joined: Option<placement::ReplicaId>, dial: Dia
     options.moves.dead_after_ms = config.cluster_dead_after_ms;
     options.wal.segment_bytes = config.log_segment_bytes;
     options.wal.low_water_bytes = config.log_low_water_bytes;
+    options.stall.after = Duration::from_millis(config.log_stall_ms);
     options.raft.heartbeat = Duration::from_millis(config.raft_heartbeat_ms);
     options.raft.election_min = Duration::from_millis(config.raft_election_min_ms);
     options.raft.election_max = Duration::from_millis(config.raft_election_max_ms);
+    options.raft.snapshot_bytes_per_s = config.raft_snapshot_bytes_per_s;
+    options.raft.snapshot_bytes = config.raft_snapshot_after_bytes;
+    options.raft.snapshot_age = Duration::from_secs(config.raft_snapshot_after_s);
     options.raft.rest_after = Duration::from_millis(config.raft_rest_after_ms);
     options.clock.hold_ms = config.clock_hold_ms;
     options.clock.step_ms = config.clock_step_ms;

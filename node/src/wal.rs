@@ -1,16 +1,25 @@
 //! `rushroom wal {ls,dump,verify} DIR`: a node's write-ahead log, for people and for scripts.
 //!
 //! `DIR` is the folder of a node, alive or dead, or the one with the segments. Nothing is changed, locked or repaired.
-//! Reading is `raft_store::wal::inspect`; here are tables, JSON and exit codes: 0 sound, 1 damaged, 2 can't be read.
+//! Reading is `raft_store::wal::inspect`; here are tables, JSON and exit codes:
+//!
+//! ```text
+//!   0  sound: proved that nothing that was durable is missing (with --group: nothing of that shard)
+//!   1  damaged (with --group: that shard's, or nobody can say whose)
+//!   2  no log, no such shard in it, it can't be read, or bad arguments
+//!   3  torn: the last batch is in pieces, all before it is sound. After a crash that is as it should be
+//! ```
 //!
 //! Deliberately absent: what bidders wrote, and any way to mend a log. A hurt replica comes back from its others.
+
+mod bench;
 
 use crate::cli::{complain, say};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use raft_store::wal::{
     WalError,
-    inspect::{self, Life, Line, Report, SegmentLine, ShardLine},
+    inspect::{self, Life, Line, Report, SegmentLine, ShardLine, Verdict},
 };
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -20,6 +29,8 @@ use std::process::ExitCode;
 const DAMAGED: u8 = 1;
 /// There is no log, or it can't be read.
 const UNREADABLE: u8 = 2;
+/// The last batch is in pieces.
+const TORN: u8 = 3;
 /// Lines that are printed at once.
 const CHUNK: usize = 64 * 1024;
 
@@ -29,8 +40,11 @@ pub(crate) enum Wal {
     Ls(Where),
     /// Every record, as it lies.
     Dump(Where),
-    /// Whether all that was durable is there. Exit code 0: yes, 1: no, 2: can't be read.
+    /// Whether all that was durable is there. Exit code 0: sound, 1: damaged, 2: can't be read, 3: the last batch is torn.
     Verify(Where),
+    /// The log alone under load: one run, one line of JSON.
+    #[command(hide = true)]
+    Bench(bench::Bench),
 }
 
 #[derive(Args)]
@@ -48,6 +62,7 @@ pub(crate) struct Where {
 /// Does what was asked.
 pub(crate) fn run(what: &Wal) -> Result<ExitCode> {
     let done = match what {
+        Wal::Bench(what) => return bench::bench(what),
         Wal::Ls(place) => ls(place),
         Wal::Dump(place) => dump(place),
         Wal::Verify(place) => verify(place),
@@ -65,65 +80,71 @@ pub(crate) fn run(what: &Wal) -> Result<ExitCode> {
 /// A log that can't be read is an answer, not a failure of ours.
 type Answer = Result<Result<ExitCode, WalError>>;
 
-fn code(sound: bool) -> ExitCode {
-    if sound {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(DAMAGED)
+/// What a verdict is to a script. None: there is no such shard.
+fn code(verdict: Option<Verdict>) -> ExitCode {
+    match verdict {
+        Some(Verdict::Sound) => ExitCode::SUCCESS,
+        Some(Verdict::Damaged) => ExitCode::from(DAMAGED),
+        Some(Verdict::Torn) => ExitCode::from(TORN),
+        None => ExitCode::from(UNREADABLE),
     }
 }
 
-/// The report, of one shard or of all.
-fn report(place: &Where) -> Result<Report, WalError> {
-    let mut report = inspect::read(&place.dir)?;
-    if let Some(shard) = place.group {
-        report.shards.retain(|line| line.shard == shard);
-        report
-            .segments
-            .iter_mut()
-            .for_each(|line| line.kept_by.retain(|kept| *kept == shard));
+/// The whole report, and what it says of what was asked for.
+fn report(place: &Where) -> Result<(Report, Option<Verdict>), WalError> {
+    let report = inspect::read(&place.dir)?;
+    let verdict = report.verdict(place.group);
+    if let (Some(shard), None) = (place.group, verdict) {
+        complain(&format!("wal_no_shard: the log holds nothing of shard {shard}"));
     }
-    Ok(report)
+    Ok((report, verdict))
+}
+
+/// The same with nothing in it of other shards, to be shown.
+fn only(mut report: Report, shard: Option<u32>) -> Report {
+    if let Some(shard) = shard {
+        report.shards.retain(|line| line.shard == shard);
+        let lines = report.segments.iter_mut();
+        lines.for_each(|line| line.kept_by.retain(|kept| *kept == shard));
+    }
+    report
 }
 
 fn ls(place: &Where) -> Answer {
-    let report = match report(place) {
-        Ok(report) => report,
+    let (report, verdict) = match report(place) {
+        Ok(read) => read,
         Err(error) => return Ok(Err(error)),
     };
+    let report = only(report, place.group);
     if place.json {
-        say(&format!("{}\n", as_json(&report)))?;
+        say(&format!("{}\n", as_json(&report, verdict)))?;
     } else {
-        say(&format!(
-            "{}\n{}\n{}",
-            told(&report),
-            segments(&report),
-            shards(&report)
-        ))?;
+        let (segments, shards) = (segments(&report), shards(&report));
+        say(&format!("{}\n{segments}\n{shards}", told(&report)))?;
     }
-    Ok(Ok(code(report.is_sound())))
+    Ok(Ok(code(verdict)))
 }
 
 fn verify(place: &Where) -> Answer {
-    let report = match report(place) {
-        Ok(report) => report,
+    let (report, verdict) = match report(place) {
+        Ok(read) => read,
         Err(error) => return Ok(Err(error)),
     };
+    let report = only(report, place.group);
     if place.json {
-        say(&format!("{}\n", as_json(&report)))?;
+        say(&format!("{}\n", as_json(&report, verdict)))?;
     } else {
-        say(&format!("{}{}", told(&report), verdict(&report)))?;
+        say(&format!("{}{}", told(&report), judged(&report, place.group, verdict)))?;
     }
-    Ok(Ok(code(report.is_sound())))
+    Ok(Ok(code(verdict)))
 }
 
 fn dump(place: &Where) -> Answer {
-    let (mut text, mut failed, mut lost) = (String::new(), Ok(ExitCode::SUCCESS), false);
+    let (mut text, mut failed) = (String::new(), Ok(ExitCode::SUCCESS));
     if !place.json {
         text.push_str("SEGMENT  AT         BATCH        SHARD  NTH      KIND      WHAT\n");
     }
     let read = inspect::dump(&place.dir, place.group, &mut |line| {
-        lost |= line.kind == "lost";
         text.push_str(&if place.json { line_json(&line) } else { line_text(&line) });
         if text.len() > CHUNK {
             failed = say(&std::mem::take(&mut text));
@@ -132,7 +153,8 @@ fn dump(place: &Where) -> Answer {
     });
     failed?;
     say(&text)?;
-    Ok(read.map(|()| code(!lost)))
+    // What isn't there can't be listed: a segment that is gone leaves no line.
+    Ok(read.and_then(|()| report(place)).map(|(_, verdict)| code(verdict)))
 }
 
 fn line_text(line: &Line) -> String {
@@ -236,44 +258,47 @@ fn shards(report: &Report) -> String {
     table(&head, report.shards.iter().map(row).collect())
 }
 
-/// What is wrong, line by line, or that nothing is.
-fn verdict(report: &Report) -> String {
+/// What is wrong, line by line, and what that comes to.
+fn judged(report: &Report, shard: Option<u32>, verdict: Option<Verdict>) -> String {
     let mut out = String::new();
     for lost in &report.lost {
-        out += &format!(
-            "{}: bytes {}-{} can't be read\n",
-            lost.file.display(),
-            lost.from,
-            lost.to
-        );
+        let file = lost.file.display();
+        out += &format!("{file}: bytes {}-{} can't be read\n", lost.from, lost.to);
     }
-    for shard in &report.shards {
-        if let Some(why) = &shard.hurt {
-            out += &format!(
-                "shard {} is hurt: {why}; its replica must come back under a fresh id\n",
-                shard.shard
-            );
+    for line in &report.shards {
+        if let Some(why) = &line.hurt {
+            let shard = line.shard;
+            out += &format!("shard {shard} is hurt: {why}; its replica must come back under a fresh id\n");
         }
     }
     if let Some(why) = &report.refused {
         out += &format!("wal_damaged: a node would refuse to start: {why}\n");
     }
-    if report.torn {
-        out += match report.life {
-            Life::Live(_) => "the last batch is being written\n",
-            Life::Dead | Life::Unknown => "the last batch is torn and was promised to nobody: the next start cuts it\n",
-        };
-    }
-    if report.is_sound() {
-        out += &format!(
-            "sound: {} shards, nothing that was durable is missing\n",
-            report.shards.len()
-        );
-    }
+    let whose = shard.map_or_else(
+        || format!("{} shards", report.shards.len()),
+        |shard| format!("shard {shard}"),
+    );
+    out += &match verdict {
+        Some(Verdict::Sound) if report.lost.is_empty() => {
+            format!("sound: {whose}, nothing that was durable is missing\n")
+        }
+        Some(Verdict::Sound) => {
+            format!("sound: {whose} lost nothing, as a tally behind the damage proves; the log is damaged\n")
+        }
+        Some(Verdict::Torn) => format!(
+            "torn: the last batch is in pieces, and whose it is can't be told; before it, {whose} lost nothing. After a crash it \
+             was promised to nobody, and the next start cuts it; after an orderly stop it is damage\n"
+        ),
+        Some(Verdict::Damaged) => match shard {
+            Some(shard) => format!("damaged: what is lost is of shard {shard}, or may be\n"),
+            None => "damaged\n".to_owned(),
+        },
+        None => String::new(),
+    };
     out
 }
 
-fn as_json(report: &Report) -> Value {
+fn as_json(report: &Report, verdict: Option<Verdict>) -> Value {
     let life = match report.life {
         Life::Live(pid) => json!({"live": true, "pid": pid}),
         Life::Dead => json!({"live": false}),
@@ -295,7 +320,7 @@ fn as_json(report: &Report) -> Value {
     let lost = report.lost.iter();
     let lost = lost.map(|lost| json!({"file": lost.file, "from": lost.from, "to": lost.to}));
     json!({
-        "dir": report.dir, "node": life, "sound": report.is_sound(), "torn": report.torn, "refused": report.refused,
+        "dir": report.dir, "node": life, "sound": verdict == Some(Verdict::Sound), "verdict": verdict.map(Verdict::word), "torn": report.torn, "refused": report.refused,
         "segments": report.segments.iter().map(segment).collect::<Vec<_>>(),
         "shards": report.shards.iter().map(shard).collect::<Vec<_>>(),
         "lost": lost.collect::<Vec<_>>(),

@@ -67,6 +67,63 @@ fn segment(dir: &Path) -> PathBuf {
     dir.join("wal").join("wal-0000000000000001.seg")
 }
 
+/// The end in pieces: for no shard is that 'sound'.
+fn torn_is_told(dir: &Path, whole: &[u8]) {
+    let mut torn = whole.to_vec();
+    let end = torn.iter().rposition(|byte| *byte != 0).unwrap();
+    torn[end] ^= 1;
+    std::fs::write(segment(dir), &torn).unwrap();
+    check(&["verify"], dir, 3, &["torn: the last batch is in pieces"]);
+    for shard in ["0", "1", "2"] {
+        let told = check(&["verify", "--group", shard], dir, 3, &["whose it is can't be told"]);
+        assert!(!told.contains("sound"), "{told}");
+    }
+}
+
+/// One flipped bit in an entry of shard 1: it is hurt, nobody else is. Then a header that can't be read.
+fn damage_is_told(dir: &Path, mut damaged: Vec<u8>, lines: &[Value]) {
+    let entry = lines.iter().find(|line| line["kind"] == "entry").unwrap();
+    damaged[entry["at"].as_u64().unwrap() as usize + 40] ^= 1;
+    std::fs::write(segment(dir), &damaged).unwrap();
+    check(&["verify"], dir, 1, &["can't be read", "shard 1 is hurt"]);
+    check(
+        &["verify", "--group", "1"],
+        dir,
+        1,
+        &["damaged: what is lost is of shard 1"],
+    );
+    let other = [
+        "can't be read",
+        "sound: shard 2 lost nothing, as a tally behind the damage proves",
+    ];
+    check(&["verify", "--group", "2"], dir, 0, &other);
+    check(&["dump"], dir, 1, &["lost"]);
+    check(&["dump", "--group", "1"], dir, 1, &["lost"]);
+    // Nothing is left of a shard that may have been there: it isn't sound, it isn't 'no such shard'.
+    check(&["verify", "--group", "77"], dir, 1, &["damaged"]);
+    let json: Value = serde_json::from_str(&check(&["verify", "--json"], dir, 1, &[])).unwrap();
+    let hurt = json["shards"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|shard| !shard["hurt"].is_null());
+    assert_eq!(
+        hurt.map(|shard| shard["shard"].as_u64().unwrap()).collect::<Vec<_>>(),
+        vec![1]
+    );
+
+    // A header that can't be read: a node would not start.
+    damaged[20] ^= 1;
+    std::fs::write(segment(dir), &damaged).unwrap();
+    check(&["verify"], dir, 1, &["a node would refuse to start", "damaged header"]);
+    check(
+        &["verify", "--group", "2"],
+        dir,
+        1,
+        &["damaged: what is lost is of shard 2, or may be"],
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_is_shown_alive_dead_and_damaged() {
     let home = tempfile::tempdir().unwrap();
@@ -95,30 +152,13 @@ async fn a_log_is_shown_alive_dead_and_damaged() {
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.iter().all(|line| line["shard"] == 1), "{lines:?}");
     assert_eq!(std::fs::read(segment(dir)).unwrap(), before, "looking changed the log");
+    check(&["verify", "--group", "2"], dir, 0, &["sound: shard 2, nothing"]);
+    for asked in ["ls", "dump", "verify"] {
+        check(&[asked, "--group", "77"], dir, 2, &["wal_no_shard: ", "shard 77"]);
+    }
 
-    // One flipped bit in an entry of shard 1: it is hurt, nobody else is.
-    let entry = lines.iter().find(|line| line["kind"] == "entry").unwrap();
-    let mut damaged = before;
-    damaged[entry["at"].as_u64().unwrap() as usize + 40] ^= 1;
-    std::fs::write(segment(dir), &damaged).unwrap();
-    check(&["verify"], dir, 1, &["can't be read", "shard 1 is hurt"]);
-    check(&["verify", "--group", "2"], dir, 1, &["can't be read"]);
-    check(&["dump"], dir, 1, &["lost"]);
-    let json: Value = serde_json::from_str(&check(&["verify", "--json"], dir, 1, &[])).unwrap();
-    let hurt = json["shards"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|shard| !shard["hurt"].is_null());
-    assert_eq!(
-        hurt.map(|shard| shard["shard"].as_u64().unwrap()).collect::<Vec<_>>(),
-        vec![1]
-    );
-
-    // A header that can't be read: a node would not start.
-    damaged[20] ^= 1;
-    std::fs::write(segment(dir), &damaged).unwrap();
-    check(&["verify"], dir, 1, &["a node would refuse to start", "damaged header"]);
+    torn_is_told(dir, &before);
+    damage_is_told(dir, before, &lines);
 }
 
 #[test]

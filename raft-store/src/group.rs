@@ -77,6 +77,8 @@ pub(crate) struct Ground {
     pub(crate) wal: Wal,
     pub(crate) peers: Arc<Peers>,
     pub(crate) snapshots: SnapshotDir,
+    /// Free bytes that a snapshot from another node must leave.
+    pub(crate) low_water: u64,
     pub(crate) raft: RaftOptions,
     pub(crate) limits: Limits,
     /// Told why this node must stop.
@@ -99,6 +101,9 @@ pub(crate) struct Group {
     pub(crate) log: LogStore,
     pub(crate) replica: Arc<Replica>,
     pub(crate) rest: Arc<Rest>,
+    /// Where snapshots come in, and what they must leave free.
+    pub(crate) snapshots: SnapshotDir,
+    pub(crate) low_water: u64,
     leadership: watch::Sender<Leadership>,
     proposals: mpsc::Sender<Proposal>,
     wake: Wake,
@@ -154,6 +159,8 @@ impl Group {
             log,
             replica,
             rest,
+            snapshots: ground.snapshots.clone(),
+            low_water: ground.low_water,
             leadership,
             proposals,
             wake: wake.clone(),

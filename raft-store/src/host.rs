@@ -11,6 +11,7 @@
 //!
 //! Deliberately absent: routing to other nodes (`router`).
 
+mod care;
 mod face;
 mod open;
 mod seats;
@@ -22,6 +23,7 @@ pub use steer::{Ask, NodeVersion, SteerError};
 
 use crate::{
     clock::proposer::ProposerHandle,
+    fitness::{Fitness, Unfit},
     group::{Ground, Group},
     log_store::Found,
     options::Options,
@@ -39,7 +41,7 @@ use parking_lot::{Mutex, RwLock};
 use placement::{ClusterMap, NodeId, ShardId};
 use proto::raft::v1::raft_server::RaftServer;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::File,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
@@ -71,6 +73,7 @@ struct Inner {
     seats_version: AtomicU64,
     service: Groups,
     pulse: Arc<Pulse>,
+    fitness: Arc<Fitness>,
     map: watch::Sender<Arc<ClusterMap>>,
     /// What moves wait for, while this node leads shard 0.
     waits: watch::Sender<BTreeMap<ShardId, String>>,
@@ -141,6 +144,12 @@ impl Host {
     #[must_use]
     pub fn disk_stalled(&self) -> Duration {
         self.inner.ground.wal.stalled()
+    }
+
+    /// Why this node had better not lead, and its changes; empty: it may.
+    #[must_use]
+    pub fn unfit(&self) -> watch::Receiver<BTreeSet<Unfit>> {
+        self.inner.fitness.subscribe()
     }
 
     /// Has a map, and every group of this node knows a leader.

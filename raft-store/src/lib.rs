@@ -20,6 +20,7 @@ pub mod clock;
 pub mod codec;
 pub mod dial;
 pub mod feed;
+pub mod fitness;
 mod group;
 pub mod host;
 mod janitor;
@@ -49,6 +50,7 @@ mod wire;
 mod world;
 
 pub use dial::{Dial, Speaker};
+pub use fitness::Unfit;
 pub use host::{Ask, DIVERGED, Fresh, GroupStatus, Host, NodeVersion, OpenError, ReadError, Reading, Role, SteerError};
 pub use moves::MovesService;
 pub use options::{Options, RaftOptions};

@@ -151,6 +151,16 @@ impl Group {
         }
     }
 
+    /// Whether any other voter is on a node that is `fit`, be it that it lacks a little of the log now.
+    pub(crate) fn has_voter(&self, fit: impl Fn(NodeId) -> bool) -> bool {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let members = &metrics.membership_config;
+        let home = |voter: u64| members.get_node(&voter).map(|home| home.node());
+        let mut others = members.voter_ids().filter(|voter| *voter != self.id);
+        others.any(|voter| home(voter).is_some_and(&fit))
+    }
+
     /// A voter on a node that is `fit`, that has the whole log.
     fn heir(&self, fit: impl Fn(NodeId) -> bool) -> Option<u64> {
         let metrics = self.raft.metrics();

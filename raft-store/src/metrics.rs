@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: exporting. The node installs the recorder and serves `/metrics`.
 
+use crate::fitness::Unfit;
 use auction::Reply;
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
@@ -43,6 +44,13 @@ const MAP_VERSION: &str = "rushroom_map_version";
 const CLUSTER_VERSION: &str = "rushroom_cluster_version";
 const NEWEST: &str = "rushroom_cluster_version_newest";
 const PAUSED: &str = "rushroom_moves_paused";
+const UNFIT: &str = "rushroom_raft_unfit";
+const GIVEN: &str = "rushroom_raft_leaders_given_away_total";
+const UNPREPARED: &str = "rushroom_wal_files_not_prepared_total";
+const SENT: &str = "rushroom_snapshot_sent_bytes_total";
+const RECEIVED: &str = "rushroom_snapshot_received_bytes_total";
+const RESUMED: &str = "rushroom_snapshot_resumed_total";
+const BROKEN: &str = "rushroom_snapshot_broken_total";
 const FSYNC: &str = "rushroom_wal_fsync_seconds";
 const FSYNCED: &str = "rushroom_wal_fsynced_bytes_total";
 const BATCH: &str = "rushroom_wal_fsync_batch_records";
@@ -149,6 +157,16 @@ fn describe_pulse() {
         "Leaderships handed from here to the node that the map prefers"
     );
     describe_gauge!(PEERS, Unit::Count, "Other nodes whose pulse comes");
+    describe_gauge!(
+        UNFIT,
+        Unit::Count,
+        "1 while a reason (label) speaks against this node's leading: disk_low, disk_full, disk_stalled, disk_ailing"
+    );
+    describe_counter!(
+        GIVEN,
+        Unit::Count,
+        "Leaderships that this node, being unfit, tried to give away, by outcome"
+    );
 }
 
 fn describe_vitals() {
@@ -186,7 +204,27 @@ fn describe_vitals() {
     describe_gauge!(PAUSED, Unit::Count, "1 while an operator has paused all moves");
 }
 
+fn describe_snapshots() {
+    describe_counter!(
+        SENT,
+        Unit::Bytes,
+        "Bytes of snapshots sent to replicas that were too far behind"
+    );
+    describe_counter!(RECEIVED, Unit::Bytes, "Bytes of snapshots that came in");
+    describe_counter!(
+        RESUMED,
+        Unit::Count,
+        "Transfers that went on where one before them broke off"
+    );
+    describe_counter!(
+        BROKEN,
+        Unit::Count,
+        "Transfers that didn't end with an installed snapshot"
+    );
+}
+
 fn describe_wal() {
+    describe_snapshots();
     describe_histogram!(FSYNC, Unit::Seconds, "One fdatasync of the log");
     describe_counter!(FSYNCED, Unit::Bytes, "Bytes made durable");
     describe_histogram!(BATCH, Unit::Count, "Log records made durable by one fdatasync");
@@ -201,6 +239,11 @@ fn describe_wal() {
         PRESSURE,
         Unit::Count,
         "0: room enough; 1: below the low-water mark; 2: the disk is full and the reserve in use"
+    );
+    describe_counter!(
+        UNPREPARED,
+        Unit::Count,
+        "Files for the log that could not be prepared, for want of room or by an I/O error"
     );
     describe_counter!(CUTS, Unit::Count, "Torn ends of the log that were cut at a start");
     describe_gauge!(
@@ -217,6 +260,7 @@ pub fn judged(reply: &Reply) {
         Reply::NotLeader { .. } => "not_leader",
         Reply::WrongEpoch { .. } => "wrong_epoch",
         Reply::Busy { .. } => "busy",
+        Reply::NoRoom { .. } => "disk_full",
         Reply::NotJudged => "not_judged",
         Reply::Unknown => "unknown",
     };
@@ -380,6 +424,41 @@ pub fn sent_home() {
 /// So many other nodes live.
 pub fn peers_alive(count: usize) {
     gauge!(PEERS).set(count as f64);
+}
+
+/// A reason not to lead is there, or gone.
+pub fn unfit(reason: Unfit, is_so: bool) {
+    gauge!(UNFIT, "reason" => reason.code()).set(f64::from(u8::from(is_so)));
+}
+
+/// This node, being unfit, gave a leadership away, or tried to.
+pub fn given_away(done: bool) {
+    counter!(GIVEN, "outcome" => if done { "done" } else { "stayed" }).increment(1);
+}
+
+/// A file for the log could not be prepared.
+pub fn unprepared() {
+    counter!(UNPREPARED).increment(1);
+}
+
+/// A piece of a snapshot goes out.
+pub fn snapshot_sent(bytes: usize) {
+    counter!(SENT).increment(bytes as u64);
+}
+
+/// A piece of a snapshot came in.
+pub fn snapshot_received(bytes: usize) {
+    counter!(RECEIVED).increment(bytes as u64);
+}
+
+/// A transfer goes on where one before it broke off.
+pub fn snapshot_resumed() {
+    counter!(RESUMED).increment(1);
+}
+
+/// A transfer broke off.
+pub fn snapshot_broken() {
+    counter!(BROKEN).increment(1);
 }
 
 /// One fdatasync of the log took `seconds` for `records` and `bytes`.

@@ -4,6 +4,9 @@
 //! requests, since one stream carries them and the follower's `stream_append` answers in order. One such run is a
 //! *session*; its number tells the follower that a new run begins, so that stragglers of an older one are not mixed in.
 //!
+//! A snapshot goes on a stream of its own, piece by piece from its file, at the node's pace (`snapshot::pace`). The peer is
+//! asked first how much of the same snapshot it has, so a transfer that broke off goes on where it was.
+//!
 //! Whatever goes wrong on the way is `Unreachable`: openraft then waits its backoff. In particular a pre-vote that can't be
 //! asked is not granted.
 //!
@@ -11,12 +14,19 @@
 
 use crate::{
     codec::BadWire,
+    metrics,
     peers::{CallError, Calling, Class, Peers},
     rest::Rest,
-    types::{Home, SnapshotBytes, TypeConfig, Vote},
+    snapshot::Stored,
+    state_machine::blocking,
+    types::{Home, SnapshotData, SnapshotMeta, TypeConfig, Vote},
     wire,
 };
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{
+    Stream, StreamExt,
+    future::{Either, select},
+    stream,
+};
 use openraft::{
     OptionalSend, RaftNetworkFactory,
     base::{BoxFuture, BoxStream},
@@ -38,9 +48,11 @@ use std::{
     },
     time::Duration,
 };
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
 
 /// Bytes of a snapshot in one message.
-const CHUNK: usize = 256 * 1024;
+const PIECE: usize = 256 * 1024;
 
 /// Makes the ways from one group to its other replicas.
 #[derive(Clone)]
@@ -125,42 +137,91 @@ impl Way {
             .await
     }
 
-    async fn send_snapshot(
-        &self,
-        vote: Vote,
-        snapshot: SnapshotOf<TypeConfig, SnapshotBytes>,
-    ) -> Result<Vote, CallError> {
+    /// Sends what the peer hasn't got yet, and waits until it is installed there.
+    async fn send_snapshot(&self, vote: Vote, meta: &SnapshotMeta, stored: Arc<Stored>) -> Result<Vote, CallError> {
         self.rest.stir();
-        let channel = self.peers.channel(self.node, Class::Snapshot)?;
-        let body = snapshot.snapshot.0;
+        let patience = self.peers.options().snapshot_rpc;
+        let mut client = RaftClient::new(self.peers.channel(self.node, Class::Snapshot)?);
         let head = pb::SnapshotHead {
             group: self.group,
             to: self.target,
             vote: Some(wire::vote_to(&vote)),
-            meta: Some(wire::snapshot_meta_to(&snapshot.meta)),
-            size: body.len() as u64,
-            crc32c: crc32c::crc32c(&body),
+            meta: Some(wire::snapshot_meta_to(meta)),
+            size: stored.size,
+            crc32c: stored.crc32c,
         };
-        let part = |part| pb::SnapshotChunk { part: Some(part) };
-        let head = stream::iter([part(pb::snapshot_chunk::Part::Head(head))]);
-        let chunks = (0..body.len()).step_by(CHUNK).map(move |from| {
-            part(pb::snapshot_chunk::Part::Data(
-                body.slice(from..(from + CHUNK).min(body.len())),
-            ))
-        });
-        let chunks: Vec<_> = chunks.collect();
-        let reply = RaftClient::new(channel)
-            .snapshot(head.chain(stream::iter(chunks)))
-            .await;
-        let reply = reply
-            .map_err(|status| CallError::Unreachable(status.message().to_owned()))?
-            .into_inner();
+        let here = timeout(patience, client.snapshot_have(head.clone())).await;
+        let have = here
+            .map_err(|_| CallError::Late(patience))?
+            .map_err(failed)?
+            .into_inner()
+            .have;
+        if have > 0 {
+            metrics::snapshot_resumed();
+            tracing::info!(
+                group = self.group,
+                have,
+                of = stored.size,
+                "a snapshot goes on where it was"
+            );
+        }
+        let (pieces, stream) = mpsc::channel(1);
+        let answer = std::pin::pin!(client.snapshot(ReceiverStream::new(stream)));
+        let fed = std::pin::pin!(self.feed(head, stored, have, pieces));
+        let reply = match select(answer, fed).await {
+            Either::Left((reply, _)) => reply,
+            Either::Right((fed, answer)) => {
+                fed?;
+                timeout(patience, answer).await.map_err(|_| CallError::Late(patience))?
+            }
+        };
+        let reply = reply.map_err(failed)?.into_inner();
         wire::vote_from(reply.vote).map_err(|error| CallError::Refused(error.to_string()))
+    }
+
+    /// Reads piece by piece, in turn with all other transfers of this node.
+    async fn feed(
+        &self,
+        head: pb::SnapshotHead,
+        stored: Arc<Stored>,
+        mut at: u64,
+        pieces: mpsc::Sender<pb::SnapshotChunk>,
+    ) -> Result<(), CallError> {
+        use pb::snapshot_chunk::Part;
+        let patience = self.peers.options().snapshot_rpc;
+        let pieces = &pieces;
+        let say = |part| async move {
+            let said = pieces
+                .send_timeout(pb::SnapshotChunk { part: Some(part) }, patience)
+                .await;
+            said.map_err(|_| CallError::Unreachable("the snapshot is taken in no further".into()))
+        };
+        let size = head.size;
+        say(Part::Head(head)).await?;
+        while at < size {
+            let file = stored.clone();
+            let read = blocking(move || file.piece(at, PIECE)).await;
+            let data = read.map_err(|error| CallError::Refused(format!("reading the snapshot: {error}")))?;
+            self.peers.pace.take(data.len()).await;
+            metrics::snapshot_sent(data.len());
+            let piece = pb::SnapshotPiece {
+                at,
+                crc32c: crc32c::crc32c(&data),
+                data,
+            };
+            at += piece.data.len() as u64;
+            say(Part::Piece(piece)).await?;
+        }
+        Ok(())
     }
 }
 
+fn failed(status: tonic::Status) -> CallError {
+    CallError::Unreachable(format!("{}: {}", status.code(), status.message()))
+}
+
 impl RaftNetworkV2<TypeConfig> for Way {
-    type SnapshotData = SnapshotBytes;
+    type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
@@ -229,17 +290,20 @@ impl RaftNetworkV2<TypeConfig> for Way {
     async fn full_snapshot(
         &mut self,
         vote: Vote,
-        snapshot: SnapshotOf<TypeConfig, SnapshotBytes>,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let sent = tokio::time::timeout(self.peers.options().snapshot_rpc, self.send_snapshot(vote, snapshot));
+        let sent = self.send_snapshot(vote, &snapshot.meta, snapshot.snapshot.0);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = sent => match sent {
-                Ok(Ok(vote)) => Ok(SnapshotResponse::new(vote)),
-                Ok(Err(error)) => Err(StreamingError::Unreachable(unreachable(error))),
-                Err(_) => Err(StreamingError::Unreachable(unreachable("the snapshot took too long"))),
+                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Err(error) => {
+                    metrics::snapshot_broken();
+                    tracing::info!(group = self.group, node = self.node.0, %error, "a snapshot wasn't sent whole");
+                    Err(StreamingError::Unreachable(unreachable(error)))
+                }
             },
         }
     }
@@ -256,7 +320,13 @@ impl RaftNetworkV2<TypeConfig> for Way {
     }
 
     fn backoff(&self) -> Option<Backoff> {
-        Some(Backoff::new(std::iter::repeat(self.peers.options().backoff)))
+        let options = self.peers.options();
+        // A snapshot that the other side has no room for isn't offered thirty times a second.
+        let pause = match self.class {
+            Class::Snapshot => options.snapshot_backoff,
+            Class::Control | Class::Append => options.backoff,
+        };
+        Some(Backoff::new(std::iter::repeat(pause)))
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     clock::{self, lanes},
     dial::Dial,
+    fitness::StallOptions,
     wal,
 };
 use auction::Limits;
@@ -22,6 +23,8 @@ pub struct Options {
     pub founders: Vec<Node>,
     /// The log on disk.
     pub wal: wal::Options,
+    /// When the log's disk counts as stalled.
+    pub stall: StallOptions,
     /// Elections, heartbeats, compaction.
     pub raft: RaftOptions,
     /// The shards' clocks.
@@ -48,6 +51,7 @@ impl Default for Options {
             shards: 128,
             founders: Vec::new(),
             wal: wal::Options::default(),
+            stall: StallOptions::default(),
             raft: RaftOptions::default(),
             clock: clock::Options::default(),
             lanes: lanes::Options::default(),
@@ -82,8 +86,12 @@ pub struct RaftOptions {
     /// One answer of a pipelined append that takes longer has failed. It waits for the follower's disk: longer than `rpc`,
     /// or a slow fsync makes everything be sent again.
     pub append_rpc: Duration,
-    /// A snapshot transfer that takes longer has failed.
+    /// A snapshot transfer that makes no progress for so long has failed. The next one goes on where it was.
     pub snapshot_rpc: Duration,
+    /// Wait before a snapshot that couldn't be sent is sent again.
+    pub snapshot_backoff: Duration,
+    /// All snapshots that this node sends, together, in bytes a second. 0: no limit.
+    pub snapshot_bytes_per_s: u64,
     /// Wait before an unreachable peer is tried again.
     pub backoff: Duration,
     /// A group makes a snapshot when its log grew by so many bytes since the last …
@@ -116,7 +124,9 @@ impl Default for RaftOptions {
             pre_vote: true,
             rpc: Duration::from_millis(300),
             append_rpc: Duration::from_secs(1),
-            snapshot_rpc: Duration::from_secs(60),
+            snapshot_rpc: Duration::from_secs(20),
+            snapshot_backoff: Duration::from_millis(500),
+            snapshot_bytes_per_s: 64 * 1024 * 1024,
             backoff: Duration::from_millis(30),
             snapshot_bytes: 16 * 1024 * 1024,
             snapshot_age: Duration::from_secs(3600),

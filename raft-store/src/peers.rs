@@ -17,7 +17,7 @@
 //!
 //! Deliberately absent: retries (openraft's), encryption (`dial`'s).
 
-use crate::{dial::Dial, options::RaftOptions};
+use crate::{dial::Dial, options::RaftOptions, snapshot::pace::Pace};
 use parking_lot::{Mutex, RwLock};
 use placement::NodeId;
 use proto::raft::v1::{NodePulse, Request, Requests, Response, Responses, raft_client::RaftClient, request, response};
@@ -88,6 +88,8 @@ impl Calling {
 pub(crate) struct Peers {
     options: RaftOptions,
     dial: Dial,
+    /// Of all snapshots that this node sends.
+    pub(crate) pace: Pace,
     addresses: RwLock<BTreeMap<NodeId, String>>,
     links: Mutex<BTreeMap<(NodeId, Class), mpsc::Sender<Call>>>,
     pulses: Mutex<BTreeMap<NodeId, mpsc::Sender<NodePulse>>>,
@@ -100,6 +102,7 @@ pub(crate) struct Peers {
 impl Peers {
     pub(crate) fn new(options: RaftOptions, dial: Dial) -> Peers {
         Peers {
+            pace: Pace::new(options.snapshot_bytes_per_s),
             options,
             dial,
             addresses: RwLock::default(),

@@ -37,6 +37,7 @@ pub(crate) mod watch;
 
 use crate::{
     clock::proposer::ProposerHandle,
+    fitness::Fitness,
     group::{Ground, Group},
     host::Seat,
     metrics,
@@ -85,10 +86,11 @@ pub(crate) struct Pulse {
     answers: Mutex<Vec<pb::RestAnswer>>,
     leaving: AtomicBool,
     woken: news::Sender<u64>,
+    fitness: Arc<Fitness>,
 }
 
 impl Pulse {
-    pub(crate) fn new(me: NodeId, ground: &Ground, groups: Groups) -> Pulse {
+    pub(crate) fn new(me: NodeId, ground: &Ground, groups: Groups, fitness: Arc<Fitness>) -> Pulse {
         let raft = &ground.raft;
         let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let options = watch::Options {
@@ -117,6 +119,7 @@ impl Pulse {
             answers: Mutex::default(),
             leaving: AtomicBool::new(false),
             woken: ground.woken.clone(),
+            fitness,
         }
     }
 
@@ -135,10 +138,17 @@ impl Pulse {
         self.leaving.load(Ordering::Relaxed)
     }
 
-    /// Whether a node may take a leadership: it lives, and doesn't leave.
+    /// Whether nothing speaks against this node's leading.
+    pub(crate) fn is_fit(&self) -> bool {
+        self.fitness.is_fit()
+    }
+
+    /// Whether a node may take a leadership: it lives, doesn't leave, and is fit.
     pub(crate) fn can_lead(&self, node: NodeId) -> bool {
         let lives = self.lives.lock();
-        !lives.leaves(node) && matches!(lives.known(self.now(), node), lives::Known::Alive { .. })
+        !lives.leaves(node)
+            && !lives.is_unfit(node)
+            && matches!(lives.known(self.now(), node), lives::Known::Alive { .. })
     }
 
     /// Whether a node's pulse comes.
@@ -153,6 +163,7 @@ impl Pulse {
             leaving: self.is_leaving(),
             cluster_version: self.agreed.version(),
             newest: versions::NEWEST,
+            unfit: !self.is_fit(),
             ..pb::NodePulse::default()
         }
     }
@@ -205,7 +216,12 @@ impl Pulse {
         if !self.agreed.hears(node, pulse.cluster_version, pulse.newest) {
             return;
         }
-        if self.lives.lock().hear(self.now(), node, pulse.life, pulse.leaving) {
+        let lives = lives::Said {
+            life: pulse.life,
+            leaving: pulse.leaving,
+            unfit: pulse.unfit,
+        };
+        if self.lives.lock().hear(self.now(), node, lives) {
             tracing::debug!(node = node.0, "a node is here");
             self.anew.lock().insert(node);
         }

@@ -3,7 +3,7 @@
 //! ```text
 //!   Control stream --> each request in a task of its own, bounded ----------.
 //!   Append stream  --> per group and session, in order, to stream_append ---+--> answers, gathered into messages
-//!   Snapshot       --> checked, then installed
+//!   Snapshot       --> taken in piece by piece, checked, then installed (`arrive`)
 //!   Pulse stream   --> one after the other, to `pulse`
 //! ```
 //!
@@ -18,15 +18,9 @@
 //!
 //! Deliberately absent: who may connect (the listener's business, in `node`).
 
-use crate::{
-    dial::Speaker,
-    group::Group,
-    pulse::Pulse,
-    state_machine::StateMachine,
-    types::{SnapshotBytes, TypeConfig},
-    wire,
-};
-use bytes::BytesMut;
+mod arrive;
+
+use crate::{dial::Speaker, group::Group, pulse::Pulse, state_machine::StateMachine, types::TypeConfig, wire};
 use futures_util::{StreamExt, stream::BoxStream};
 use openraft::{
     Raft as OpenRaft,
@@ -46,8 +40,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// Longest message between nodes. An append is bounded by `append_bytes_max`, or is one entry.
 pub(crate) const MESSAGE_MAX: usize = 64 * 1024 * 1024;
-/// Longest snapshot that is taken in.
-const SNAPSHOT_MAX: u64 = 1024 * 1024 * 1024;
 /// Control requests of one stream that are worked on at once.
 const CONTROL_MAX: usize = 256;
 /// Answers that wait for one stream.
@@ -65,6 +57,7 @@ pub(crate) type Handle = OpenRaft<TypeConfig, StateMachine>;
 pub(crate) struct Groups {
     open: Arc<RwLock<HashMap<u32, Arc<Group>>>>,
     closed: CancellationToken,
+    arrivals: Arc<arrive::Arrivals>,
 }
 
 impl Groups {
@@ -168,8 +161,14 @@ impl Raft for RaftService {
         chunks: Request<Streaming<pb::SnapshotChunk>>,
     ) -> Result<Response<pb::SnapshotReply>, Status> {
         let speaker = speaker(&chunks);
-        let vote = install(&self.groups, speaker, chunks.into_inner()).await?;
+        let vote = arrive::install(&self.groups, speaker, chunks.into_inner()).await?;
         Ok(Response::new(vote))
+    }
+
+    async fn snapshot_have(&self, head: Request<pb::SnapshotHead>) -> Result<Response<pb::SnapshotHere>, Status> {
+        let speaker = speaker(&head);
+        let have = arrive::have(&self.groups, speaker, &head.into_inner()).await?;
+        Ok(Response::new(pb::SnapshotHere { have }))
     }
 
     async fn pulse(&self, pulses: Request<Streaming<pb::NodePulse>>) -> Result<Response<pb::PulseEnd>, Status> {
@@ -307,6 +306,9 @@ fn guard(service: &RaftService, group: &Arc<Group>, body: Option<&request::Body>
         Some(request::Body::Transfer(transfer)) if transfer.to == group.id && service.pulse.is_leaving() => {
             return Err("this node is about to stop".into());
         }
+        Some(request::Body::Transfer(transfer)) if transfer.to == group.id && !service.pulse.is_fit() => {
+            return Err("this node had better not lead now".into());
+        }
         _ => {
             group.rest.stir();
         }
@@ -424,51 +426,4 @@ async fn run_session(group: Arc<Group>, requests: mpsc::Receiver<(u64, pb::Appen
             return;
         }
     }
-}
-
-async fn install(
-    groups: &Groups,
-    speaker: Option<Speaker>,
-    mut chunks: Streaming<pb::SnapshotChunk>,
-) -> Result<pb::SnapshotReply, Status> {
-    let invalid = |what: &str| Status::invalid_argument(what);
-    let first = chunks.message().await?.and_then(|chunk| chunk.part);
-    let Some(pb::snapshot_chunk::Part::Head(head)) = first else {
-        return Err(invalid("no head"));
-    };
-    let group = groups.find(head.group, head.to).map_err(Status::failed_precondition)?;
-    groups
-        .allow(speaker, &group, head.vote.as_ref())
-        .map_err(Status::permission_denied)?;
-    group.rest.stir();
-    let vote = wire::vote_from(head.vote).map_err(|bad| invalid(&bad.to_string()))?;
-    let meta = head.meta.ok_or_else(|| invalid("no meta"))?;
-    let meta = wire::snapshot_meta_from(meta).map_err(|bad| invalid(&bad.to_string()))?;
-    if head.size > SNAPSHOT_MAX {
-        return Err(invalid("the snapshot is too long"));
-    }
-    let mut body = BytesMut::new();
-    while let Some(chunk) = chunks.message().await? {
-        let Some(pb::snapshot_chunk::Part::Data(data)) = chunk.part else {
-            return Err(invalid("no data"));
-        };
-        if (body.len() + data.len()) as u64 > head.size {
-            return Err(invalid("longer than it said"));
-        }
-        body.extend_from_slice(&data);
-    }
-    if body.len() as u64 != head.size || crc32c::crc32c(&body) != head.crc32c {
-        return Err(Status::data_loss("the snapshot was damaged on its way"));
-    }
-    tracing::info!(group = head.group, bytes = body.len(), "installing a snapshot");
-    let snapshot = openraft::storage::Snapshot {
-        meta,
-        snapshot: SnapshotBytes(body.freeze()),
-    };
-    let response = group.raft.install_full_snapshot(vote, snapshot).await;
-    group.rest.hear();
-    let response = response.map_err(|fatal| Status::unavailable(fatal.to_string()))?;
-    Ok(pb::SnapshotReply {
-        vote: Some(wire::vote_to(&response.vote)),
-    })
 }

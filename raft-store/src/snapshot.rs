@@ -15,13 +15,20 @@
 //! Written under another name, fsynced, renamed, and the folder fsynced: a crash leaves the old one or the new one. The log
 //! is purged only after that. A file that fails its checksum stops the replica.
 //!
+//! What goes about between openraft, disk and network is not the bytes but the file, held open (`Stored`): whoever sends it
+//! reads piece by piece, and a newer snapshot that takes its name meanwhile doesn't disturb. Whoever gets one writes the
+//! same file, piece by piece (`incoming`), and installs it by renaming. Only decoding needs a body whole in memory.
+//!
 //! Deliberately absent: increments and compression. Hot state is small.
+
+pub(crate) mod incoming;
+pub(crate) mod pace;
 
 use crate::{
     codec::Wire,
     state::State,
-    types::{SnapshotBytes, SnapshotMeta},
-    wal::disk::{AnyDisk, Disk, DiskFile},
+    types::SnapshotMeta,
+    wal::disk::{AnyDisk, AnyFile, Disk, DiskFile},
     wire,
 };
 use auction::{Limits, Parts, Shard};
@@ -30,7 +37,7 @@ use placement::ClusterMap;
 use prost::Message;
 use proto::{log::v1 as log_pb, raft::v1 as raft_pb};
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -38,6 +45,10 @@ use std::{
 const MAGIC: [u8; 8] = *b"RUSHSNAP";
 const VERSION: u32 = 2;
 const HEAD: usize = 32;
+/// Bytes that are read at once.
+const PIECE: usize = 256 * 1024;
+/// Longest meta part: members, and a log id.
+const META_MAX: u32 = 1024 * 1024;
 
 /// A state taken at one moment, to be encoded elsewhere: the state's lock is held only for this.
 pub(crate) struct Image {
@@ -55,13 +66,13 @@ impl Image {
         }
     }
 
-    pub(crate) fn encode(&self) -> SnapshotBytes {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let proto = log_pb::State {
             shard: Some(self.parts.to_proto()),
             map: self.map.as_ref().map(|map| map.to_proto()),
             applied: self.applied,
         };
-        SnapshotBytes(Bytes::from(proto.encode_to_vec()))
+        proto.encode_to_vec()
     }
 }
 
@@ -91,6 +102,90 @@ pub(crate) struct SnapshotDir {
     pub(crate) dir: PathBuf,
 }
 
+/// A snapshot's file, whole and held open.
+pub(crate) struct Stored<F = AnyFile> {
+    file: F,
+    /// Its name when it was opened.
+    path: PathBuf,
+    /// Bytes of the file.
+    pub(crate) size: u64,
+    /// Its own checksum, over all of it.
+    pub(crate) crc32c: u32,
+    body_from: u64,
+}
+
+impl<F> fmt::Debug for Stored<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} bytes)", self.path.display(), self.size)
+    }
+}
+
+impl<F: DiskFile> Stored<F> {
+    /// Opens and checks a file, a piece at a time.
+    pub(crate) fn open(disk: &impl Disk<File = F>, path: &Path) -> io::Result<(SnapshotMeta, Stored<F>)> {
+        let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", path.display()));
+        let file = disk.open(path)?;
+        let size = file.len()?;
+        let mut head = [0; HEAD];
+        exactly(&file, &mut head, 0).map_err(|_| bad("is shorter than a header".into()))?;
+        let parts = Head::read(&head, size).map_err(bad)?;
+        let mut meta = vec![0; parts.meta as usize];
+        exactly(&file, &mut meta, HEAD as u64)?;
+        let mut crc = crc32c::crc32c_append(crc32c::crc32c(&head[..24]), &meta);
+        let body_from = HEAD as u64 + u64::from(parts.meta);
+        let (mut at, mut piece) = (body_from, vec![0; PIECE]);
+        while at < size {
+            let n = (size - at).min(PIECE as u64) as usize;
+            exactly(&file, &mut piece[..n], at)?;
+            crc = crc32c::crc32c_append(crc, &piece[..n]);
+            at += n as u64;
+        }
+        if crc != parts.crc32c {
+            return Err(bad("fails its checksum".into()));
+        }
+        let meta = raft_pb::SnapshotMeta::decode(&meta[..]).map_err(|error| bad(error.to_string()))?;
+        let meta = wire::snapshot_meta_from(meta).map_err(|error| bad(error.to_string()))?;
+        let stored = Stored {
+            file,
+            path: path.to_owned(),
+            size,
+            crc32c: parts.crc32c,
+            body_from,
+        };
+        Ok((meta, stored))
+    }
+
+    /// The name under which it was opened.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Some of the file, from `at`. Blocks for the disk.
+    pub(crate) fn piece(&self, at: u64, len: usize) -> io::Result<Bytes> {
+        let len = self.size.saturating_sub(at).min(len as u64) as usize;
+        let mut piece = vec![0; len];
+        exactly(&self.file, &mut piece, at)?;
+        Ok(Bytes::from(piece))
+    }
+
+    /// The whole body. Blocks for the disk.
+    pub(crate) fn body(&self) -> io::Result<Bytes> {
+        let len = usize::try_from(self.size - self.body_from).map_err(io::Error::other)?;
+        self.piece(self.body_from, len)
+    }
+}
+
+fn exactly(file: &impl DiskFile, out: &mut [u8], at: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < out.len() {
+        match file.read_at(&mut out[done..], at + done as u64)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => done += n,
+        }
+    }
+    Ok(())
+}
+
 /// Where a group's snapshot lies.
 #[derive(Clone)]
 pub(crate) struct SnapshotFile {
@@ -109,9 +204,10 @@ impl SnapshotFile {
     }
 
     /// Replaces the file. Blocks for the disk.
-    pub(crate) fn write(&self, meta: &SnapshotMeta, body: &SnapshotBytes) -> io::Result<()> {
+    pub(crate) fn write(&self, meta: &SnapshotMeta, body: &[u8]) -> io::Result<Stored> {
         let meta = wire::snapshot_meta_to(meta).encode_to_vec();
-        self.replace(&self.disk, &[&head(&meta, body), &meta, body])
+        self.replace(&self.disk, &[&head(&meta, body), &meta, body])?;
+        Stored::open(&self.disk, &self.path).map(|(_, stored)| stored)
     }
 
     fn replace(&self, disk: &impl Disk, parts: &[&[u8]]) -> io::Result<()> {
@@ -125,20 +221,39 @@ impl SnapshotFile {
         disk.sync_dir(&self.dir)
     }
 
-    /// Reads the file back, if there is one. Blocks for the disk.
-    pub(crate) fn read(&self) -> io::Result<Option<(SnapshotMeta, SnapshotBytes)>> {
+    /// Gives a file that came from another node this one's name. It is durable already, its name is afterwards.
+    pub(crate) fn adopt(&self, stored: &Stored) -> io::Result<()> {
+        self.adopt_on(&self.disk, &stored.path)
+    }
+
+    fn adopt_on(&self, disk: &impl Disk, path: &Path) -> io::Result<()> {
+        if *path != self.path {
+            disk.rename(path, &self.path)?;
+        }
+        disk.sync_dir(&self.dir)
+    }
+
+    /// Opens the file, if there is one. Blocks for the disk.
+    pub(crate) fn read(&self) -> io::Result<Option<(SnapshotMeta, Stored)>> {
         self.read_from(&self.disk)
     }
 
-    fn read_from(&self, disk: &impl Disk) -> io::Result<Option<(SnapshotMeta, SnapshotBytes)>> {
-        let file = match disk.read(&self.path) {
-            Ok(file) => Bytes::from(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        parse(&file)
-            .map(Some)
-            .map_err(|what| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", self.path.display())))
+    fn read_from<D: Disk>(&self, disk: &D) -> io::Result<Option<(SnapshotMeta, Stored<D::File>)>> {
+        match Stored::open(disk, &self.path) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Bytes of the file; 0 if there is none.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.disk.open(&self.path).and_then(|file| file.len()).unwrap_or(0)
+    }
+
+    /// Room on its disk.
+    pub(crate) fn free(&self) -> io::Result<u64> {
+        self.disk.free(&self.dir)
     }
 
     /// Deletes the file of a replica that is no more. Durable: the next replica here must never find it.
@@ -173,33 +288,36 @@ fn head(meta: &[u8], body: &[u8]) -> Vec<u8> {
     head
 }
 
-fn parse(file: &Bytes) -> Result<(SnapshotMeta, SnapshotBytes), String> {
-    let head = file.first_chunk::<HEAD>().ok_or("is shorter than a header")?;
-    let word = |at: usize| {
-        head[at..]
-            .first_chunk::<4>()
-            .map_or(0, |bytes| u32::from_le_bytes(*bytes))
-    };
-    if head[..8] != MAGIC {
-        return Err("is no snapshot".into());
+/// What a header says.
+struct Head {
+    meta: u32,
+    crc32c: u32,
+}
+
+impl Head {
+    /// Reads the header of a file of `size` bytes.
+    fn read(head: &[u8; HEAD], size: u64) -> Result<Head, String> {
+        let word = |at: usize| {
+            head[at..]
+                .first_chunk::<4>()
+                .map_or(0, |bytes| u32::from_le_bytes(*bytes))
+        };
+        if head[..8] != MAGIC {
+            return Err("is no snapshot".into());
+        }
+        if word(8) != VERSION {
+            return Err(format!("has version {}, which this version doesn't know", word(8)));
+        }
+        let (meta, crc32c) = (word(12), word(24));
+        let body = head[16..]
+            .first_chunk::<8>()
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let whole = (HEAD as u64 + u64::from(meta)).checked_add(body);
+        if meta > META_MAX || whole != Some(size) {
+            return Err("is not of the length that it names".into());
+        }
+        Ok(Head { meta, crc32c })
     }
-    if word(8) != VERSION {
-        return Err(format!("has version {}, which this version doesn't know", word(8)));
-    }
-    let body_from = HEAD + word(12) as usize;
-    let body_len = head[16..]
-        .first_chunk::<8>()
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    if file.len() < body_from || (file.len() - body_from) as u64 != body_len {
-        return Err("is not of the length that it names".into());
-    }
-    let (meta, body) = (file.slice(HEAD..body_from), file.slice(body_from..));
-    if checksum(&head[..24], &meta, &body) != word(24) {
-        return Err("fails its checksum".into());
-    }
-    let meta = raft_pb::SnapshotMeta::decode(meta).map_err(|error| error.to_string())?;
-    let meta = wire::snapshot_meta_from(meta).map_err(|error| error.to_string())?;
-    Ok((meta, SnapshotBytes(body)))
 }
 
 fn checksum(head: &[u8], meta: &[u8], body: &[u8]) -> u32 {
@@ -230,7 +348,7 @@ mod tests {
     }
 
     /// A snapshot up to `index`, with a body of its own.
-    fn parts(index: u64, len: usize) -> [Vec<u8>; 3] {
+    pub(super) fn parts(index: u64, len: usize) -> [Vec<u8>; 3] {
         let meta = SnapshotMeta {
             last_log_id: Some(LogId {
                 leader_id: LeaderId::new(1, 1),
@@ -249,7 +367,8 @@ mod tests {
 
     fn index(disk: &SimDisk) -> Option<u64> {
         let read = file().read_from(disk).unwrap();
-        read.map(|(meta, body)| {
+        read.map(|(meta, stored)| {
+            let body = stored.body().unwrap();
             let index = meta.last_log_id.unwrap().index;
             assert!(
                 body.iter().all(|byte| u64::from(*byte) == index),

@@ -17,7 +17,7 @@ use crate::{
     snapshot::{self, Image, SnapshotFile},
     state::State,
     types::{
-        Answer, LogEntry, LogId, LogPayload, Payload, SnapshotBytes, SnapshotMeta, StoredMembership, TraceContext,
+        Answer, LogEntry, LogId, LogPayload, Payload, SnapshotData, SnapshotMeta, StoredMembership, TraceContext,
         TypeConfig,
     },
 };
@@ -31,6 +31,9 @@ use parking_lot::{Mutex, RwLock};
 use placement::ClusterMap;
 use std::{io, sync::Arc, time::Instant};
 use tokio::sync::watch;
+
+/// Room that a snapshot leaves to the log.
+const ROOM_LEFT: u64 = 1024 * 1024;
 
 /// A group's state and what hangs on it.
 pub(crate) struct Replica {
@@ -72,8 +75,8 @@ impl StateMachine {
     /// The state machine as of the group's snapshot file. Blocks for the disk.
     pub(crate) fn open(log: LogStore, file: SnapshotFile, limits: Limits) -> io::Result<StateMachine> {
         let (state, applied, membership) = match file.read()? {
-            Some((meta, body)) => (
-                snapshot::decode(body.0, limits)?,
+            Some((meta, stored)) => (
+                snapshot::decode(stored.body()?, limits)?,
                 meta.last_log_id,
                 meta.last_membership,
             ),
@@ -157,7 +160,7 @@ fn publish_span(trace: TraceContext) -> tracing::Span {
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = SnapshotBytes;
+    type SnapshotData = SnapshotData;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -188,6 +191,17 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        // A snapshot that finds no room would stop the replica; one that isn't made now is made when there is room.
+        let need = 2 * self.file.bytes() + self.log.bytes() + ROOM_LEFT;
+        let room = self.file.free().unwrap_or(u64::MAX);
+        if !force && room < need {
+            tracing::debug!(room, need, "no room for a snapshot");
+            return None;
+        }
+        Some(self.get_snapshot_builder().await)
+    }
+
     async fn get_snapshot_builder(&mut self) -> Builder {
         Builder {
             image: Some(Image::of(&self.replica.state.read())),
@@ -199,12 +213,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotBytes) -> Result<(), io::Error> {
-        let (file, limits, meta) = (self.file.clone(), self.limits, meta.clone());
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
+        let (file, limits) = (self.file.clone(), self.limits);
         let (applied, membership) = (meta.last_log_id, meta.last_membership.clone());
         let state = blocking(move || {
-            let state = snapshot::decode(snapshot.0.clone(), limits)?;
-            file.write(&meta, &snapshot)?;
+            let state = snapshot::decode(snapshot.0.body()?, limits)?;
+            file.adopt(&snapshot.0)?;
             Ok(state)
         })
         .await?;
@@ -224,11 +238,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot1>, io::Error> {
         let file = self.file.clone();
         let found = blocking(move || file.read()).await?;
-        Ok(found.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+        Ok(found.map(|(meta, stored)| Snapshot {
+            meta,
+            snapshot: SnapshotData(Arc::new(stored)),
+        }))
     }
 }
 
-type Snapshot1 = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotBytes>;
+type Snapshot1 = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
 
 /// Encodes and stores an image that was taken between two entries.
 pub(crate) struct Builder {
@@ -238,7 +255,7 @@ pub(crate) struct Builder {
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    type SnapshotData = SnapshotBytes;
+    type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot1, io::Error> {
         let Some(image) = self.image.take() else {
@@ -247,13 +264,12 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let (meta, file) = (self.meta.clone(), self.file.clone());
         let snapshot = blocking(move || {
             let body = image.encode();
-            file.write(&meta, &body)?;
-            Ok(body)
+            file.write(&meta, &body)
         })
         .await?;
         Ok(Snapshot {
             meta: self.meta.clone(),
-            snapshot,
+            snapshot: SnapshotData(Arc::new(snapshot)),
         })
     }
 }

@@ -12,7 +12,7 @@ use auction::{Applied, Entry};
 use bytes::Bytes;
 use openraft::{impls, type_config::alias};
 use placement::{ClusterMap, NodeId};
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{fmt, sync::Arc};
 
 /// The W3C trace context of a command's sender: carried through the log so that a trace goes on wherever it is applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -191,16 +191,6 @@ pub type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
 pub type Membership = openraft::Membership<u64, Home>;
 /// What a snapshot is of.
 pub type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
-/// A snapshot as it is handed about: whole, in memory. Hot state is small; what is closed will leave it (design 7).
-pub type SnapshotData = SnapshotBytes;
-
-/// The bytes of a snapshot, with the checksum that lies beside them on disk and wire.
+/// A snapshot as it is handed about: its file, whole and held open. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct SnapshotBytes(pub Bytes);
-
-impl Deref for SnapshotBytes {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
+pub struct SnapshotData(pub(crate) Arc<crate::snapshot::Stored>);

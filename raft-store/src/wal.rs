@@ -41,6 +41,7 @@ pub mod inspect;
 #[cfg(feature = "sim")]
 pub(crate) mod lag_disk;
 mod ledger;
+mod plant;
 mod proof;
 pub(crate) mod record;
 mod recover;
@@ -282,6 +283,11 @@ impl Wal {
     /// For how long the disk has had the batch in hand (0: it rests): a leader on a disk that hangs had better hand over.
     pub(crate) fn stalled(&self) -> Duration {
         self.shared.space.stalled()
+    }
+
+    /// Whether the disk lately failed to prepare a file, and not for want of room.
+    pub(crate) fn is_ailing(&self) -> bool {
+        self.shared.space.is_ailing()
     }
 
     /// Fsyncs of batches, and bytes in them, since the opening.

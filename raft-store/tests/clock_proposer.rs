@@ -6,7 +6,7 @@ mod clock_support;
 use auction::{Action, Command, EventKind, FeedItem, Phase, Reason, Reply, Verdict};
 use clock_support::{FakeLog, Fault, bid, definition, follows, id, leads, seller};
 use futures_util::{StreamExt, future::join_all};
-use raft_store::{Log, clock::proposer::ProposerHandle};
+use raft_store::{Log, clock::proposer::ProposerHandle, fitness::Intake};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -233,6 +233,65 @@ async fn a_hand_over_pauses_intake_and_a_failed_one_leaves_no_silent_shard() {
     ));
     assert_eq!(log.proposed(), at);
     assert_eq!(told(&proposer, bid(&lamp, "bob", "b2", 160)).await.outcome, Ok(()));
+}
+
+/// A disk short of room refuses at the door only: what was judged keeps its verdict, what calms an auction goes on, closes
+/// come, and the same ids are taken when there is room again.
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_narrows_the_door() {
+    let (log, proposer) = live().await;
+    let (lamp, vase) = (id("lamp"), id("vase"));
+    assert_eq!(told(&proposer, bid(&lamp, "ann", "b1", 150)).await.outcome, Ok(()));
+    let create = || seller(&vase, "1", Action::Create(Box::new(definition(10_000))));
+    let no_room = |reply: Reply| matches!(reply, Reply::NoRoom { retry_after_ms } if retry_after_ms > 0);
+    proposer.narrow(Intake::NoNew);
+    assert!(no_room(proposer.submit(create()).await));
+    assert_eq!(told(&proposer, bid(&lamp, "bob", "b2", 160)).await.outcome, Ok(()));
+    proposer.narrow(Intake::NoBids);
+    let at = log.proposed();
+    assert!(no_room(proposer.submit(bid(&lamp, "ann", "b3", 170)).await));
+    assert_eq!(log.proposed(), at, "nothing was logged for it");
+    assert!(told(&proposer, bid(&lamp, "bob", "b2", 160)).await.dup);
+    assert_eq!(
+        told(&proposer, bid(&lamp, "cec", "b4", 1)).await.outcome,
+        Err(Reason::Low)
+    );
+    proposer.narrow(Intake::All);
+    assert_eq!(told(&proposer, bid(&lamp, "ann", "b3", 170)).await.outcome, Ok(()));
+    assert_eq!(told(&proposer, create()).await.outcome, Ok(()));
+    proposer.narrow(Intake::NoBids);
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert!(
+        matches!(phase(&log), Phase::Closed { .. }),
+        "a close needs no room at the door: {:?}",
+        phase(&log)
+    );
+}
+
+/// Nobody could bid on it: a scheduled start waits for room.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_came_due_waits_for_room() {
+    let log = FakeLog::new(LATENCY);
+    let proposer = log.proposer();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    log.wall.store(1_000_000, Ordering::Relaxed);
+    let lamp = id("lamp");
+    told(
+        &proposer,
+        seller(&lamp, "1", Action::Create(Box::new(definition(10_000)))),
+    )
+    .await;
+    let schedule = Action::Schedule {
+        start_wall_ms: 1_005_000,
+    };
+    told(&proposer, seller(&lamp, "2", schedule)).await;
+    proposer.narrow(Intake::NoBids);
+    log.wall.store(1_006_000, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(phase(&log), Phase::Scheduled);
+    proposer.narrow(Intake::All);
+    tokio::time::sleep(Duration::from_millis(1_020)).await;
+    assert_eq!(phase(&log), Phase::Live);
 }
 
 #[tokio::test(start_paused = true)]

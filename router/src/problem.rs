@@ -13,6 +13,9 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// When to come back to a disk that was full, s: someone has to make room.
+const DISK_FULL_S: u32 = 10;
+
 /// Codes that aren't reasons of the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EdgeCode {
@@ -21,6 +24,7 @@ pub(crate) enum EdgeCode {
     Unsupported,
     Timeout,
     Unavailable,
+    DiskFull,
     NoSuchPath,
     Method,
 }
@@ -58,6 +62,12 @@ impl EdgeCode {
                 "unavailable",
                 "This is not available right now. Please try again.",
                 "지금은 사용할 수 없습니다. 잠시 후 다시 시도해 주세요.",
+            ),
+            EdgeCode::DiskFull => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "disk_full",
+                "There is no room for this right now. Please try again later.",
+                "저장 공간이 부족합니다. 잠시 후 다시 시도해 주세요.",
             ),
             EdgeCode::NoSuchPath => (
                 StatusCode::NOT_FOUND,
@@ -196,6 +206,10 @@ impl From<GiveUp> for Problem {
             GiveUp::Unavailable => Problem {
                 retry_after_s: Some(1),
                 ..Problem::edge(EdgeCode::Unavailable)
+            },
+            GiveUp::DiskFull => Problem {
+                retry_after_s: Some(DISK_FULL_S),
+                ..Problem::edge(EdgeCode::DiskFull)
             },
             GiveUp::NotFound => Problem::reason(Reason::NotFound),
         }

@@ -10,6 +10,7 @@
 //!      | NotLeader{hint}: at once, then slower as hints disagree
 //!      | Unknown: whoever is said to lead now, else the next replica
 //!      | Busy, NotJudged, WrongEpoch: the same, later
+//!      | NoRoom: whoever leads by then, a few times; then GiveUp: DiskFull
 //!      '--(deadline)--> GiveUp: Timeout if it may have been judged, else Unavailable
 //! ```
 
@@ -46,6 +47,8 @@ pub(crate) enum GiveUp {
     Timeout,
     /// Certainly not judged.
     Unavailable,
+    /// Certainly not judged: the leader's disk has no room, and no other leader came.
+    DiskFull,
     /// (Reads only.) No such auction.
     NotFound,
 }
@@ -56,6 +59,8 @@ const PAUSE_MS: u64 = 20;
 const ROUND_MS: u64 = 50;
 /// How long a node may be silent while another is said to lead.
 const QUIET: Duration = Duration::from_millis(250);
+/// Answers of a full disk after which we believe it: by then its leaderships have gone elsewhere, if they can.
+const NO_ROOM_MAX: u32 = 4;
 /// Longest pause that a busy node can ask of us, ms.
 const BUSY_MS_MAX: u64 = 250;
 
@@ -68,6 +73,8 @@ pub(crate) struct Route {
     hops: u32,
     /// Answers in a row that were no help; counts rounds over the replicas.
     vain: usize,
+    /// Answers that the leader's disk has no room.
+    no_room: u32,
     /// Whether any answer left it open that it was judged.
     unknown: bool,
     deadline_ms: u64,
@@ -81,6 +88,7 @@ impl Route {
             asked: first,
             hops: 0,
             vain: 0,
+            no_room: 0,
             unknown: false,
             deadline_ms,
         }
@@ -119,6 +127,15 @@ impl Route {
             Reply::Busy { retry_after_ms } => {
                 self.hops = 0;
                 (self.asked, u64::from(retry_after_ms).clamp(1, BUSY_MS_MAX))
+            }
+            Reply::NoRoom { retry_after_ms } => {
+                self.no_room += 1;
+                // What may have been judged already is asked for until the deadline.
+                if self.no_room >= NO_ROOM_MAX && !self.unknown {
+                    return Step::GiveUp(GiveUp::DiskFull);
+                }
+                let pause = u64::from(retry_after_ms).clamp(1, BUSY_MS_MAX);
+                elsewhere.map_or((self.asked, pause), |node| (node, PAUSE_MS))
             }
             Reply::NotJudged => (elsewhere.unwrap_or(self.asked), PAUSE_MS),
             Reply::WrongEpoch { .. } => (self.asked, PAUSE_MS),
@@ -334,7 +351,7 @@ impl Routes {
                     self.led.write().remove(&shard);
                 }
                 Reply::WrongEpoch { epoch: theirs } => self.await_map(*theirs).await,
-                Reply::Busy { .. } | Reply::NotJudged => {}
+                Reply::Busy { .. } | Reply::NoRoom { .. } | Reply::NotJudged => {}
             }
             let map = self.map();
             if map.epoch != epoch {
@@ -404,6 +421,7 @@ fn word(reply: &Reply) -> &'static str {
         Reply::NotLeader { .. } => "not_leader",
         Reply::WrongEpoch { .. } => "wrong_epoch",
         Reply::Busy { .. } => "busy",
+        Reply::NoRoom { .. } => "no_room",
         Reply::NotJudged => "not_judged",
         Reply::Unknown => "unknown",
     }
@@ -524,6 +542,22 @@ mod tests {
             (Reply::NotJudged, Some(2), 4, ask(2, PAUSE_MS)),
             (Reply::WrongEpoch { epoch: 9 }, Some(2), 5, ask(2, PAUSE_MS)),
         ]);
+    }
+
+    #[test]
+    fn a_full_disk_is_believed_after_a_while_and_another_leader_is_asked() {
+        let full = || Reply::NoRoom { retry_after_ms: 1_000 };
+        let full_disk = Step::GiveUp(GiveUp::DiskFull);
+        check(&[
+            (full(), Some(1), 1, ask(1, BUSY_MS_MAX)),
+            (full(), Some(1), 251, ask(1, BUSY_MS_MAX)),
+            (full(), Some(2), 501, ask(2, PAUSE_MS)),
+            (full(), Some(2), 521, full_disk),
+        ]);
+        let mut asked = vec![(Reply::Unknown, None, 0, ask(2, PAUSE_MS))];
+        asked.extend((0..4).map(|n| (full(), None, 100 + n, ask(2, BUSY_MS_MAX))));
+        asked.push((full(), None, 4_990, Step::GiveUp(GiveUp::Timeout)));
+        check(&asked);
     }
 
     #[test]

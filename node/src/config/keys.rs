@@ -104,8 +104,12 @@ keys! {
     raft_election_min_ms: u64 = "raft.election_min_ms", "150", "ms", "Half of it lies between one follower's turn to stand and the next one's.";
     raft_election_max_ms: u64 = "raft.election_max_ms", "300", "ms", "Silence after which a node is lost and a follower stands; also the leader's lease.";
     raft_rest_after_ms: u64 = "raft.rest_after_ms", "2000", "ms", "A shard with nothing to do rests after so long: no heartbeats until it is wanted. 0: never.";
+    raft_snapshot_bytes_per_s: u64 = "raft.snapshot_bytes_per_s", "67108864", "bytes/s", "Pace of all snapshots together that this node sends; 0: no limit.";
+    raft_snapshot_after_bytes: u64 = "raft.snapshot_after_bytes", "16777216", "bytes", "A shard makes a snapshot when its log grew by so much ...";
+    raft_snapshot_after_s: u64 = "raft.snapshot_after_s", "3600", "s", "... or when so much time passed and anything was logged at all.";
     log_segment_bytes: u64 = "log.segment_bytes", "67108864", "bytes", "Size of one file of the log.";
     log_low_water_bytes: u64 = "log.low_water_bytes", "268435456", "bytes", "Free room on the log's disk below which it says that it is nearly full.";
+    log_stall_ms: u64 = "log.stall_ms", "1000", "ms", "A write in the disk's hands for so long means that the disk hangs: this node gives its leaderships away.";
     clock_hold_ms: u64 = "clock.hold_ms", "200", "ms", "How far the clock may run ahead of what a majority has.";
     clock_step_ms: u64 = "clock.step_ms", "50", "ms", "How far the clock may advance between two looks.";
     clock_grace_ms: u64 = "clock.grace_ms", "150", "ms", "How long a new office's clock stands while senders send again.";

@@ -22,6 +22,9 @@ pub(super) fn reply_to(correlation: u64, reply: &Reply) -> pb::ReplyFrame {
         Reply::Busy { retry_after_ms } => Pb::Busy(pb::Busy {
             retry_after_ms: *retry_after_ms,
         }),
+        Reply::NoRoom { retry_after_ms } => Pb::NoRoom(pb::NoRoom {
+            retry_after_ms: *retry_after_ms,
+        }),
         Reply::NotJudged => Pb::NotJudged(pb::NotJudged {}),
         Reply::Unknown => Pb::Unknown(pb::Unknown {}),
     };
@@ -49,6 +52,9 @@ pub(super) fn reply_from(frame: pb::ReplyFrame) -> Reply {
         Some(Pb::WrongEpoch(w)) => Reply::WrongEpoch { epoch: w.epoch },
         Some(Pb::Busy(b)) => Reply::Busy {
             retry_after_ms: b.retry_after_ms,
+        },
+        Some(Pb::NoRoom(n)) => Reply::NoRoom {
+            retry_after_ms: n.retry_after_ms,
         },
         Some(Pb::NotJudged(_)) => Reply::NotJudged,
         Some(Pb::Unknown(_)) | None => Reply::Unknown,

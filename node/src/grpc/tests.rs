@@ -73,6 +73,7 @@ impl Local for Scripted {
             "leader" => Reply::NotLeader { hint: Some(3), term: 9 },
             "old" => Reply::WrongEpoch { epoch: epoch + 1 },
             "busy" => Reply::Busy { retry_after_ms: 40 },
+            "full" => Reply::NoRoom { retry_after_ms: 1_000 },
             "slow" => {
                 self.gate.acquire().await.unwrap().forget();
                 Reply::NotJudged
@@ -230,6 +231,7 @@ async fn each_answer_comes_back_as_it_was_given() {
         ("leader", Reply::NotLeader { hint: Some(3), term: 9 }),
         ("old", Reply::WrongEpoch { epoch: 6 }),
         ("busy", Reply::Busy { retry_after_ms: 40 }),
+        ("full", Reply::NoRoom { retry_after_ms: 1_000 }),
         ("other", Reply::Unknown),
     ];
     for (auction, expect) in table {

@@ -6,7 +6,7 @@
 use client::{Api, ApiOptions, Role, Session, wire::NewAuction};
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longest wait for anything that must happen.
@@ -25,6 +25,8 @@ pub(crate) struct Node {
     pub(crate) id: u64,
     pub(crate) http: String,
     pub(crate) grpc: String,
+    /// Its folder.
+    pub(crate) home: PathBuf,
     settings: PathBuf,
     log: PathBuf,
     child: Option<Child>,
@@ -32,6 +34,8 @@ pub(crate) struct Node {
 
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
+    /// A library that is loaded before the C library, told its node's folder by `SHIM_DIR`.
+    preload: Option<PathBuf>,
     dir: tempfile::TempDir,
 }
 
@@ -54,6 +58,11 @@ fn free_ports(n: usize) -> Vec<u16> {
 impl Cluster {
     /// Starts three nodes with `more` settings (TOML lines; `{id}` is the node's) each, and waits until they are ready.
     pub(crate) async fn start(more: &str) -> Cluster {
+        Cluster::start_on(more, 4_194_304, None).await
+    }
+
+    /// The same with segments of so many bytes, and with `preload` between the nodes and the system.
+    pub(crate) async fn start_on(more: &str, segment_bytes: u64, preload: Option<PathBuf>) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
         let ports = free_ports(12);
         let founders: Vec<String> = NODES
@@ -73,7 +82,7 @@ impl Cluster {
             let text = format!(
                 "[node]\nid = {id}\nzone = '{zone}'\nregion = '{region}'\ndir = '{}'\n[http]\nlisten = '127.0.0.1:{}'\n\
                  [grpc]\nlisten = '127.0.0.1:{}'\n[media]\nudp_port = {}\ntrunk_port = {}\n\
-                 [cluster]\nshards = {SHARDS}\nsecret = '{SECRET}'\nfounders = [{}]\n[log]\nsegment_bytes = 4194304\n{more}\n",
+                 [cluster]\nshards = {SHARDS}\nsecret = '{SECRET}'\nfounders = [{}]\n[log]\nsegment_bytes = {segment_bytes}\n{more}\n",
                 home.join("data").display(),
                 ports[i],
                 ports[3 + i],
@@ -84,10 +93,12 @@ impl Cluster {
             );
             std::fs::write(&settings, text).unwrap();
             let grpc = format!("127.0.0.1:{}", ports[3 + i]);
-            Node { id: *id, http: format!("http://127.0.0.1:{}", ports[i]), grpc, settings, log: home.join("log"), child: None }
+            let (http, log) = (format!("http://127.0.0.1:{}", ports[i]), home.join("log"));
+            Node { id: *id, http, grpc, home, settings, log, child: None }
         });
         let mut cluster = Cluster {
             nodes: nodes.collect(),
+            preload,
             dir,
         };
         cluster.start_all().await;
@@ -127,6 +138,7 @@ impl Cluster {
             id,
             http,
             grpc,
+            home,
             settings,
             log,
             child: None,
@@ -142,7 +154,11 @@ impl Cluster {
                 .append(true)
                 .open(&node.log)
                 .unwrap();
-            let child = Command::new(env!("CARGO_BIN_EXE_rushroom"))
+            let mut command = Command::new(env!("CARGO_BIN_EXE_rushroom"));
+            if let Some(library) = &self.preload {
+                command.env("LD_PRELOAD", library).env("SHIM_DIR", &node.home);
+            }
+            let child = command
                 .args(["node", "--die-with", &std::process::id().to_string(), "--config"])
                 .arg(&node.settings)
                 .stdin(Stdio::null())
@@ -190,6 +206,20 @@ impl Cluster {
         }
         for place in places {
             self.nodes[*place].child.take().unwrap().wait().unwrap();
+        }
+    }
+
+    /// Waits until the node at `place` has ended by itself: how, and what it logged.
+    pub(crate) async fn ended(&mut self, place: usize) -> (ExitStatus, String) {
+        let until = Instant::now() + PATIENCE;
+        let node = &mut self.nodes[place];
+        loop {
+            if let Some(status) = node.child.as_mut().unwrap().try_wait().unwrap() {
+                node.child = None;
+                return (status, std::fs::read_to_string(&node.log).unwrap());
+            }
+            assert!(Instant::now() < until, "node {} goes on\n{}", node.id, tail(&node.log));
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

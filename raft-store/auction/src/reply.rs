@@ -50,6 +50,11 @@ pub enum Reply {
         /// Milliseconds to wait.
         retry_after_ms: u32,
     },
+    /// The leader's disk has no room for it: not judged. Later, or wherever the leadership goes.
+    NoRoom {
+        /// Milliseconds to wait.
+        retry_after_ms: u32,
+    },
     /// Certainly not judged (yet): send again.
     NotJudged,
     /// May or may not have been judged: send again with the same id.

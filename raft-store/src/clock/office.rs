@@ -18,8 +18,9 @@
 //! simulation in `sim` drives this very code through crashes, freezes, cuts and lost quorums in virtual time.
 //!
 //! What a command meets, in this order, under one lock: the *applied table* (it was judged before: the same verdict), the
-//! *pending map* (it is on its way: join), an *early refusal* (an absorbing fact: `low`, `closed`), the *door* (room?),
-//! the stamp, the lane.
+//! *pending map* (it is on its way: join), an *early refusal* (an absorbing fact: `low`, `closed`), the *door* (room
+//! on the disk? in the lane?), the stamp, the lane. A disk that is short of room refuses only at the door: what was judged
+//! keeps its verdict, and what is on its way goes on.
 //!
 //! In the grace, the clock stands at `base`; a command sent again is stamped with the larger of its auction's watermark
 //! and its lane's newest stamp. For most auctions that is `base`; for one whose lane was behind when the old leader fell
@@ -33,7 +34,7 @@ use super::{
     lanes::{self, Lanes, Ticket, Waiting},
     pending::{Join, Pending, key_of},
 };
-use crate::clock;
+use crate::{clock, fitness::Intake};
 use auction::{
     Action, Actor, Applied, AuctionId, Command, Entry, Id, Known, Reply, Rights, Shard, Stamp, Verdict, body_hash,
 };
@@ -123,6 +124,7 @@ pub struct Office<W> {
     /// Intake is paused until then (a planned hand-over).
     shut_until: u64,
     graced: bool,
+    intake: Intake,
     #[cfg(test)]
     pub(crate) plant: Option<sim::Plant>,
 }
@@ -148,6 +150,7 @@ impl<W> Office<W> {
             started: HashMap::new(),
             shut_until: 0,
             graced: true,
+            intake: Intake::All,
             #[cfg(test)]
             plant: None,
         }
@@ -213,6 +216,11 @@ impl<W> Office<W> {
         self.shut_until = 0;
     }
 
+    /// What the door takes in from now on.
+    pub fn narrow(&mut self, intake: Intake) {
+        self.intake = intake;
+    }
+
     /// A command at the door. The sender comes back with the reply if there is one now; else it waits.
     pub fn submit(&mut self, mono: u64, shard: &Shard, command: Command, waiter: W) -> Option<(W, Reply)> {
         let body = body_hash(&command.action);
@@ -233,6 +241,10 @@ impl<W> Office<W> {
         };
         if let Some(refused) = shard.early(&command) {
             return Some((waiter, Reply::Verdict(refused)));
+        }
+        if !self.intake.takes(&command.action) {
+            let retry_after_ms = NO_ROOM_MS;
+            return Some((waiter, Reply::NoRoom { retry_after_ms }));
         }
         let now = self.read_at_door(mono, shard);
         if mono < self.shut_until || !self.has_room(&command.auction, now) {
@@ -330,6 +342,10 @@ impl<W> Office<W> {
     /// A start is no timer of the stamp clock: it is proposed *as long as* wall time is past it and it isn't applied.
     fn place_starts(&mut self, at: Stamp, wall_ms: u64, shard: &Shard) {
         let mut room = self.options.lanes.entry_max;
+        if self.intake == Intake::NoBids {
+            // An auction that nobody may bid on would run for nothing: its start waits for room.
+            return;
+        }
         for (auction, start_wall_ms, version) in shard.scheduled() {
             if start_wall_ms > wall_ms || room == 0 {
                 break;
@@ -511,10 +527,16 @@ impl<W> Office<W> {
             return Some(mono + self.options.clock.look_ms);
         }
         let (_, start_wall_ms, _) = shard.scheduled().next()?;
+        if self.intake == Intake::NoBids {
+            return Some(mono + WALL_LOOK_MS);
+        }
         // Wall time may be stepped, so it is looked at again now and then.
         Some(mono + start_wall_ms.saturating_sub(wall_ms).clamp(1, WALL_LOOK_MS))
     }
 }
+
+/// When a sender may ask again for what the disk has no room for, ms: room doesn't come back in a moment.
+const NO_ROOM_MS: u32 = 1_000;
 
 /// How often wall time is looked at while a start is scheduled and nothing else is going on, ms.
 const WALL_LOOK_MS: u64 = 1_000;

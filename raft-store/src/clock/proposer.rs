@@ -27,6 +27,7 @@ mod reign;
 
 use crate::{
     clock::office::{Office, Options},
+    fitness::Intake,
     metrics,
     port::{Leadership, Log},
 };
@@ -36,7 +37,7 @@ use placement::ShardId;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -87,6 +88,8 @@ struct Shared {
     still: Notify,
     /// Held in offices that are over, ms.
     held_before: AtomicU64,
+    /// What the door takes in; see `Intake`.
+    intake: AtomicU8,
     stop: CancellationToken,
 }
 
@@ -112,6 +115,7 @@ impl Proposer {
             work: Notify::new(),
             still: Notify::new(),
             held_before: AtomicU64::new(0),
+            intake: AtomicU8::new(Intake::All as u8),
             stop: CancellationToken::new(),
         });
         let task = tokio::spawn(reign::run(shared.clone()));
@@ -195,6 +199,14 @@ impl ProposerHandle {
         self.shared.work.notify_one();
     }
 
+    /// Narrows the door, or widens it again: a disk that is short of room takes in less.
+    pub fn narrow(&self, intake: Intake) {
+        if self.shared.intake.swap(intake as u8, Ordering::Relaxed) != intake as u8 {
+            // Starts that came due meanwhile are looked at.
+            self.shared.work.notify_one();
+        }
+    }
+
     /// Stops the task; what waits is told that it was not judged, what flies that its outcome is unknown.
     pub async fn shutdown(&self) {
         self.shared.stop.cancel();
@@ -214,6 +226,10 @@ impl Drop for ProposerHandle {
 }
 
 impl Shared {
+    fn intake(&self) -> Intake {
+        Intake::from_number(self.intake.load(Ordering::Relaxed))
+    }
+
     /// Monotonic ms since this proposer began.
     fn mono(&self) -> u64 {
         u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
@@ -226,9 +242,11 @@ impl Shared {
             let mut office = self.office.lock();
             match office.as_mut() {
                 None => Some(self.elsewhere()),
-                Some(office) => office
-                    .submit(self.mono(), &state.shard, command, Waiter { reply, span })
-                    .map(|r| r.1),
+                Some(office) => {
+                    office.narrow(self.intake());
+                    let answered = office.submit(self.mono(), &state.shard, command, Waiter { reply, span });
+                    answered.map(|r| r.1)
+                }
             }
         };
         if let Some(reply) = now {

@@ -9,7 +9,7 @@
 //! ```
 
 use super::{
-    Host, Inner, OpenError, Seat,
+    Host, Inner, OpenError, Seat, care,
     seats::{Own, take_seats},
 };
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
         office,
         proposer::{Proposer, Wall},
     },
+    fitness::Fitness,
     group::{Ground, Group},
     janitor,
     log_store::Found,
@@ -81,6 +82,7 @@ pub(super) async fn open(options: Options, world: World) -> Result<Host, OpenErr
         wal,
         peers,
         snapshots,
+        low_water: options.wal.low_water_bytes,
         raft: options.raft.clone(),
         limits: options.limits,
         agreed: Arc::new(Agreed::new(failed.clone())),
@@ -90,7 +92,8 @@ pub(super) async fn open(options: Options, world: World) -> Result<Host, OpenErr
         woken: watch::channel(0).0,
     };
     let service = Groups::default();
-    let pulse = Pulse::new(options.node, &ground, service.clone());
+    let fitness = Arc::new(Fitness::default());
+    let pulse = Pulse::new(options.node, &ground, service.clone(), fitness.clone());
     let inner = Arc::new(Inner {
         options,
         ground,
@@ -99,6 +102,7 @@ pub(super) async fn open(options: Options, world: World) -> Result<Host, OpenErr
         seats_version: AtomicU64::new(0),
         service,
         pulse: Arc::new(pulse),
+        fitness,
         map: watch::channel(Arc::new(ClusterMap::default())).0,
         waits: watch::channel(BTreeMap::new()).0,
         tasks: Mutex::new(JoinSet::new()),
@@ -231,6 +235,7 @@ async fn start(inner: &Arc<Inner>) -> Result<(), OpenError> {
             map: inner.map.borrow().clone(),
         })
     }));
+    tasks.spawn(care::run(Arc::downgrade(inner)));
     tasks.spawn(follow_map(Arc::downgrade(inner), meta.replica.map.subscribe()));
     let weak = Arc::downgrade(inner);
     let groups = move || weak.upgrade().map_or_else(Vec::new, |inner| self::groups(&inner));

@@ -34,12 +34,24 @@ struct Peer {
     since: u64,
     lost_at: Option<u64>,
     leaving: bool,
+    unfit: bool,
     /// Ways by which its pulses come.
     ways: u32,
     /// Nobody listened at its address, and no pulse came since.
     refused: bool,
     /// Lost by its machine's word.
     surely: bool,
+}
+
+/// What a pulse says of its node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Said {
+    /// Which life of the process.
+    pub(crate) life: u64,
+    /// It is about to stop.
+    pub(crate) leaving: bool,
+    /// It had better not lead.
+    pub(crate) unfit: bool,
 }
 
 /// What is known of a peer.
@@ -86,13 +98,15 @@ impl Lives {
     }
 
     /// A pulse came. True: the peer is here as it wasn't before (new, back, or in another life).
-    pub(crate) fn hear(&mut self, now: u64, node: NodeId, life: u64, leaving: bool) -> bool {
+    pub(crate) fn hear(&mut self, now: u64, node: NodeId, said: Said) -> bool {
+        let Said { life, leaving, unfit } = said;
         let known = self.peers.entry(node).or_insert(Peer {
             life,
             heard: now,
             since: now,
             lost_at: Some(now),
             leaving,
+            unfit,
             ways: 0,
             refused: false,
             surely: false,
@@ -102,8 +116,8 @@ impl Lives {
         if anew {
             (known.life, known.since, known.lost_at) = (life, now, None);
         }
-        self.changes += u64::from(anew || known.leaving != leaving);
-        (known.heard, known.leaving) = (now, leaving);
+        self.changes += u64::from(anew || (known.leaving, known.unfit) != (leaving, unfit));
+        (known.heard, known.leaving, known.unfit) = (now, leaving, unfit);
         anew
     }
 
@@ -190,6 +204,11 @@ impl Lives {
         self.peers.get(&node).is_some_and(|peer| peer.leaving)
     }
 
+    /// Whether a peer said that it had better not lead.
+    pub(crate) fn is_unfit(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.unfit)
+    }
+
     /// Rises with every change of anyone's state.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
@@ -206,6 +225,14 @@ mod tests {
     use super::*;
 
     const A: NodeId = NodeId(1);
+
+    fn said(life: u64) -> Said {
+        Said {
+            life,
+            leaving: false,
+            unfit: false,
+        }
+    }
 
     fn lives() -> Lives {
         Lives::new(50, 300, 1_000)
@@ -275,7 +302,7 @@ mod tests {
             for (at, step) in steps {
                 now = at;
                 match step {
-                    Pulse(life) => drop(lives.hear(at, A, life, false)),
+                    Pulse(life) => drop(lives.hear(at, A, said(life))),
                     Look => drop(lives.look(at)),
                 }
             }
@@ -309,13 +336,13 @@ mod tests {
             ),
         ] {
             let mut lives = lives();
-            lives.hear(1_000, A, 7, false);
+            lives.hear(1_000, A, said(7));
             lives.way(A);
             let mut now = 1_001;
             for word in words {
                 now += 1;
                 match word {
-                    Pulse(life) => drop(lives.hear(now, A, life, false)),
+                    Pulse(life) => drop(lives.hear(now, A, said(life))),
                     WayEnds => drop(lives.way_ended(now, A)),
                     Refused => drop(lives.refused(now, A)),
                     Opens => lives.way(A),
@@ -332,16 +359,25 @@ mod tests {
     #[test]
     fn changes_are_told_once() {
         let mut lives = lives();
-        assert!(lives.hear(1_050, A, 7, false), "new");
-        assert!(!lives.hear(1_100, A, 7, false), "the same");
+        assert!(lives.hear(1_050, A, said(7)), "new");
+        assert!(!lives.hear(1_100, A, said(7)), "the same");
         let before = lives.changes();
         assert_eq!(lives.look(1_200), []);
         assert_eq!(lives.look(1_399), []);
         assert_eq!(lives.look(1_400), [A]);
         assert_eq!(lives.look(1_500), [], "told already");
         assert_eq!((lives.changes(), lives.alive()), (before + 1, 0));
-        assert!(lives.hear(1_600, A, 7, true), "back");
+        let leaving = Said {
+            leaving: true,
+            ..said(7)
+        };
+        assert!(lives.hear(1_600, A, leaving), "back");
         assert!(lives.leaves(A));
         assert_eq!(lives.silence_of(1_650, A), Some(50));
+        let (before, unfit) = (lives.changes(), Said { unfit: true, ..said(7) });
+        assert!(!lives.hear(1_660, A, unfit) && lives.is_unfit(A), "no other life");
+        assert_eq!(lives.changes(), before + 1, "but another state");
+        lives.hear(1_670, A, said(7));
+        assert!(!lives.is_unfit(A));
     }
 }

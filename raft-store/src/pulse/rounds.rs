@@ -217,7 +217,11 @@ impl Rounds {
     fn step(&mut self, group: &Arc<Group>, shard: ShardId, now: u64, wall: u64, map: &ClusterMap) -> Option<Do> {
         let pulse = self.pulse.clone();
         let charge = self.charges.get_mut(&shard)?;
-        let part = view::part(group, &pulse.lives.lock(), pulse.me, now, map);
+        let me = view::Me {
+            node: pulse.me,
+            fit: pulse.is_fit(),
+        };
+        let part = view::part(group, &pulse.lives.lock(), me, now, map);
         let o = &pulse.options;
         match part {
             Part::None => None,

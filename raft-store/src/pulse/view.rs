@@ -28,7 +28,15 @@ fn is_lost(lives: &Lives, now: u64, node: NodeId) -> bool {
     matches!(lives.known(now, node), Known::Lost { .. })
 }
 
-pub(super) fn part(group: &Group, lives: &Lives, me: NodeId, now: u64, map: &ClusterMap) -> Part {
+/// This node.
+#[derive(Clone, Copy)]
+pub(super) struct Me {
+    pub(super) node: NodeId,
+    /// Nothing speaks against its leading.
+    pub(super) fit: bool,
+}
+
+pub(super) fn part(group: &Group, lives: &Lives, me: Me, now: u64, map: &ClusterMap) -> Part {
     // Looked at and let go: a second look while one is held would wait for a change that waits for the first.
     let state = group.raft.server_metrics().borrow_watched().state;
     match state {
@@ -38,7 +46,7 @@ pub(super) fn part(group: &Group, lives: &Lives, me: NodeId, now: u64, map: &Clu
     }
 }
 
-fn follower(group: &Group, lives: &Lives, me: NodeId, now: u64, map: &ClusterMap) -> Part {
+fn follower(group: &Group, lives: &Lives, me: Me, now: u64, map: &ClusterMap) -> Part {
     let server = group.raft.server_metrics();
     let server = server.borrow_watched();
     let members = &server.membership_config;
@@ -49,12 +57,13 @@ fn follower(group: &Group, lives: &Lives, me: NodeId, now: u64, map: &ClusterMap
     let leader = led_by.and_then(|id| members.get_node(&id)).map(|home| home.node());
     let node_of = |id| members.get_node(&id).map(|home| home.node());
     let order = map.replicas_of(group.shard);
-    // The map's order; who isn't in it comes after, by number.
+    // Who is fit before who isn't, then the map's order; who isn't in it comes after, by number.
     let place = |node: NodeId| {
         let at = order.iter().position(|(n, _)| *n == node);
-        (at.unwrap_or(usize::MAX), node)
+        let unfit = if node == me.node { !me.fit } else { lives.is_unfit(node) };
+        (unfit, at.unwrap_or(usize::MAX), node)
     };
-    let before = |node: &NodeId| Some(*node) != leader && place(*node) < place(me);
+    let before = |node: &NodeId| Some(*node) != leader && place(*node) < place(me.node);
     let able = |node: &NodeId| !is_lost(lives, now, *node) && !lives.leaves(*node);
     let voters = members.voter_ids().filter_map(node_of);
     let rank = voters.filter(before).filter(able).count();

@@ -8,7 +8,9 @@
 //! Each client appends an entry, waits until it is durable, and goes on; every so often its group's log is purged, so that
 //! segments come and go as they do in a node. What is measured is the log alone: no Raft, no network, no state.
 //!
-//! Deliberately absent: a verdict. `examples/wal.rs` prints what it saw, one line of JSON.
+//! Also how long a start takes that has to read a long log (`recovery`).
+//!
+//! Deliberately absent: a verdict. `chaos bench wal` runs both kinds in turns, through `rushroom wal bench`.
 
 use super::{Kind, Op, Options, Record, Wal, WalError};
 use bytes::Bytes;
@@ -137,4 +139,57 @@ async fn append(log: &Wal, group: u32, indexes: &AtomicU64, body: &Bytes) -> io:
     prefix.push(2);
     log.write(vec![Record::new(group, Kind::Entry, prefix, body.clone())])
         .await
+}
+
+/// A start over a long log.
+#[derive(Clone, Copy, Debug)]
+pub struct Recovered {
+    /// Bytes of the segments.
+    pub bytes: u64,
+    /// Records that were told to their groups.
+    pub records: u64,
+    /// From opening the first file to a log that takes writes.
+    pub time: Duration,
+}
+
+/// Writes `bytes` of entries for `groups`, none of which may go, and opens the log again.
+///
+/// # Errors
+/// When the log can't open, or be written.
+pub async fn recovery(dir: &Path, bytes: u64, groups: u32, body: usize) -> Result<Recovered, WalError> {
+    let options = Options {
+        reserve_segments: 0,
+        low_water_bytes: 0,
+        ..Options::default()
+    };
+    let failed = |source| WalError::Io {
+        what: "writing a long log".into(),
+        source,
+    };
+    let log = Wal::open(dir, options, &mut |_, _, _| Ok(()))?;
+    let body = Bytes::from(vec![b'x'; body]);
+    let mut index = 0_u64;
+    while log.done().1 < bytes {
+        // As a log id: index, term, replica; then the entry's form.
+        let mut prefix: Vec<u8> = [index, 1, 1].iter().flat_map(|word| word.to_le_bytes()).collect();
+        prefix.push(2);
+        let entry = |group| Record::new(group, Kind::Entry, prefix.clone(), body.clone());
+        log.write((0..groups).map(entry).collect()).await.map_err(failed)?;
+        index += 1;
+    }
+    let written = log.done().1;
+    log.close();
+    let began = Instant::now();
+    let mut records = 0;
+    let log = Wal::open(dir, options, &mut |_, _, _| {
+        records += 1;
+        Ok(())
+    })?;
+    let time = began.elapsed();
+    log.close();
+    Ok(Recovered {
+        bytes: written,
+        records,
+        time,
+    })
 }

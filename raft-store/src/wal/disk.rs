@@ -10,7 +10,7 @@
 //! One sync is enough for both data and length: `fdatasync` writes what is needed to read the data back. Names need their
 //! folder's sync.
 //!
-//! Deliberately absent: retries, buffering, reading in pieces. A segment is read once, whole, at a start.
+//! Deliberately absent: retries and buffering. A segment is read once, whole, at a start; snapshots are read in pieces.
 
 use std::{
     fs::{File, OpenOptions},
@@ -41,6 +41,10 @@ pub(crate) trait Disk: Clone + Send + Sync + 'static {
 
 /// An open file of a disk.
 pub(crate) trait DiskFile: Send + 'static {
+    /// Reads what is there, at most as much as fits; 0: nothing is.
+    fn read_at(&self, out: &mut [u8], at: u64) -> io::Result<usize>;
+    /// Bytes in it.
+    fn len(&self) -> io::Result<u64>;
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes what was written durable. After an error nobody knows what the disk holds: never call it again.
@@ -133,6 +137,22 @@ impl Disk for AnyDisk {
 }
 
 impl DiskFile for AnyFile {
+    fn read_at(&self, out: &mut [u8], at: u64) -> io::Result<usize> {
+        match self {
+            AnyFile::Os(file) => DiskFile::read_at(file, out, at),
+            #[cfg(feature = "sim")]
+            AnyFile::Sim(file) => file.read_at(out, at),
+        }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        match self {
+            AnyFile::Os(file) => DiskFile::len(file),
+            #[cfg(feature = "sim")]
+            AnyFile::Sim(file) => file.len(),
+        }
+    }
+
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         match self {
             AnyFile::Os(file) => DiskFile::write_at(file, bytes, at),
@@ -210,6 +230,14 @@ impl Disk for Os {
 }
 
 impl DiskFile for File {
+    fn read_at(&self, out: &mut [u8], at: u64) -> io::Result<usize> {
+        FileExt::read_at(self, out, at)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         self.write_all_at(bytes, at)
     }

@@ -25,10 +25,13 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Looks at a folder that changes meanwhile, before giving up.
 const LOOKS: usize = 5;
+/// Between two looks at an end that may be being written.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Whether a node has the folder open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,17 +106,60 @@ pub struct Report {
     pub shards: Vec<ShardLine>,
     /// Places that can't be read.
     pub lost: Vec<Lost>,
-    /// The end holds a batch in pieces: a start cuts it, a node that runs is writing it.
+    /// The end holds a batch in pieces, and nobody is writing it: a start cuts it.
     pub torn: bool,
+    /// Where the log ends: segment and byte.
+    pub end: (u64, usize),
     /// Why a start would refuse the log.
     pub refused: Option<String>,
 }
 
-impl Report {
-    /// Nothing that was durable is missing.
+/// What can be said of a log, or of one shard in it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Verdict {
+    /// Proved: all that was durable is there.
+    Sound,
+    /// All but the last batch, which is in pieces. After a crash that is how a batch looks that was promised to nobody; of a
+    /// log that was closed well, it is damage. Whose, can't be told.
+    Torn,
+    /// Something that was durable is missing; of a shard: it is this one's, or may be.
+    Damaged,
+}
+
+impl Verdict {
+    /// In a word.
     #[must_use]
-    pub fn is_sound(&self) -> bool {
-        self.refused.is_none() && self.lost.is_empty() && self.shards.iter().all(|shard| shard.hurt.is_none())
+    pub fn word(self) -> &'static str {
+        match self {
+            Verdict::Sound => "sound",
+            Verdict::Torn => "torn",
+            Verdict::Damaged => "damaged",
+        }
+    }
+}
+
+impl Report {
+    /// What can be said of the whole log, or of one shard. `None`: the log, which is sound, holds nothing of that shard.
+    ///
+    /// A shard is sound beside damage only if that is proved: its numbers go on without a gap up to a tally behind the
+    /// damage. Where nothing proves it, the damage counts as the shard's.
+    #[must_use]
+    pub fn verdict(&self, shard: Option<u32>) -> Option<Verdict> {
+        let end = if self.torn { Verdict::Torn } else { Verdict::Sound };
+        let hurt = |line: &ShardLine| line.hurt.is_some();
+        let damaged = !self.lost.is_empty() || self.shards.iter().any(hurt);
+        let Some(shard) = shard else {
+            let damaged = damaged || self.refused.is_some();
+            return Some(if damaged { Verdict::Damaged } else { end });
+        };
+        match self.shards.iter().find(|line| line.shard == shard) {
+            _ if self.refused.is_some() => Some(Verdict::Damaged),
+            Some(line) if hurt(line) => Some(Verdict::Damaged),
+            Some(_) => Some(end),
+            // What is lost may be all that there was of it.
+            None if damaged => Some(Verdict::Damaged),
+            None => (end != Verdict::Sound).then_some(end),
+        }
     }
 }
 
@@ -193,7 +239,20 @@ fn patiently<T>(mut look: impl FnMut() -> Result<T, WalError>) -> Result<T, WalE
 /// When there is no log, or the disk won't read it. Damage is no error: it is what is reported.
 pub fn read(dir: &Path) -> Result<Report, WalError> {
     let home = home(dir)?;
-    patiently(|| report(&home))
+    let mut report_now = patiently(|| report(&home))?;
+    for _ in 1..LOOKS {
+        if !(report_now.torn && matches!(report_now.life, Life::Live(_))) {
+            break;
+        }
+        // What a node is writing becomes whole; what stays in pieces isn't being written.
+        std::thread::sleep(AGAIN);
+        let before = report_now.end;
+        report_now = patiently(|| report(&home))?;
+        if report_now.end > before {
+            report_now.torn = false;
+        }
+    }
+    Ok(report_now)
 }
 
 fn report(home: &Path) -> Result<Report, WalError> {
@@ -204,6 +263,7 @@ fn report(home: &Path) -> Result<Report, WalError> {
         shards: Vec::new(),
         lost: Vec::new(),
         torn: false,
+        end: (0, 0),
         refused: None,
     };
     each_segment(home, &mut |line, lost| {
@@ -219,6 +279,10 @@ fn report(home: &Path) -> Result<Report, WalError> {
         Err(other) => return Err(other),
     };
     out.torn = read.tail.as_ref().is_some_and(|tail| tail.torn);
+    out.end = read
+        .tail
+        .as_ref()
+        .map_or((read.next_seq, 0), |tail| (tail.header.seq, tail.at));
     for line in &mut out.segments {
         let kept_by = read.ledger.pins.get(&line.seq);
         line.kept_by = kept_by.map_or_else(Vec::new, |groups| groups.keys().copied().collect());

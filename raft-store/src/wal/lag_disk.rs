@@ -235,6 +235,14 @@ impl Disk for LagDisk {
 }
 
 impl DiskFile for LagFile {
+    fn read_at(&self, out: &mut [u8], at: u64) -> io::Result<usize> {
+        self.disk.with(|_| self.file.read_at(out, at))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.disk.with(|_| self.file.len())
+    }
+
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         self.disk.with(|lag| {
             self.file.write_at(bytes, at)?;

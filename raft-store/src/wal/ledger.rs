@@ -16,7 +16,10 @@
 //!
 //! Deliberately absent: I/O.
 
-use super::record::{Form, Kind, Record};
+use super::{
+    plant::{self, Plant},
+    record::{Form, Kind, Record},
+};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -92,11 +95,12 @@ impl Ledger {
                 let pin = self.pins.entry(seq).or_default().entry(record.group).or_default();
                 *pin = index.max(*pin);
             }
+            Kind::Truncate if plant::is(Plant::TruncationUnbooked) => {}
             Kind::Truncate => account.end = account.end.min(index).max(account.first),
             Kind::Purge => {
                 account.first = account.first.max(index + 1);
                 account.end = account.end.max(account.first);
-                self.release(record.group, index);
+                self.release(record.group, index + u64::from(plant::is(Plant::PurgedTooFar)));
             }
             Kind::Born => {
                 let known = account.small.get(&Kind::Born);
@@ -156,6 +160,7 @@ impl Ledger {
     pub(super) fn checkpoint(&self) -> Vec<Record> {
         let small = self.accounts.values().flat_map(|account| {
             let kinds = SMALL.iter().filter_map(|kind| account.small.get(kind));
+            let kinds = kinds.filter(|small| !(small.kind == Kind::Vote && plant::is(Plant::VotesForgotten)));
             kinds.cloned()
         });
         std::iter::once(self.tally()).chain(small).collect()

@@ -34,6 +34,7 @@
 //! **Format 1** had neither `before`, `batch` and place, nor `nth`: a header of 32 bytes (crc32c at 24), a record's head of
 //! 24. It is read, and a segment in it is sealed in it; nothing new is begun in it.
 
+use super::plant::{self, Plant};
 use bytes::Bytes;
 
 const MAGIC: [u8; 7] = *b"RUSHWAL";
@@ -129,8 +130,9 @@ impl Form {
     }
 
     fn checksum(self, at: usize, record: &[u8]) -> u32 {
-        let mut crc = crc32c::crc32c(&self.salt.to_le_bytes());
-        if self.version > 1 {
+        let salt = if plant::is(Plant::SaltUncovered) { 0 } else { self.salt };
+        let mut crc = crc32c::crc32c(&salt.to_le_bytes());
+        if self.version > 1 && !plant::is(Plant::PlaceUncovered) {
             crc = crc32c::crc32c_append(crc, &(at as u64).to_le_bytes());
         }
         crc = crc32c::crc32c_append(crc, &record[..4]);

@@ -23,6 +23,7 @@
 use super::{
     disk::{Disk, DiskFile},
     ledger::{self, Ledger},
+    plant::{self, Plant},
     proof::Proof,
     record::{Form, Found, Header, Kind, Mark, Record},
     scan::{Piece, Walk},
@@ -190,8 +191,10 @@ impl<F: DiskFile> Recovered<F> {
         };
         let mut bytes = Vec::new();
         Record::new(0, Kind::Cut, vec![0; 8], Bytes::new()).write(&mut bytes, tail.at, tail.header.form, mark);
-        file.write_at(&vec![0; tail.len.saturating_sub(tail.at)], tail.at as u64)?;
-        file.sync()?;
+        if !plant::is(Plant::CutKeptPieces) {
+            file.write_at(&vec![0; tail.len.saturating_sub(tail.at)], tail.at as u64)?;
+            file.sync()?;
+        }
         file.write_at(&bytes, tail.at as u64)?;
         file.sync()?;
         self.next_batch = batch + 1;

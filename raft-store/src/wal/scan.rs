@@ -17,7 +17,10 @@
 //!
 //! Deliberately absent: I/O, and judging what damage means (`proof`).
 
-use super::record::{self, Found, Header, Kind};
+use super::{
+    plant::{self, Plant},
+    record::{self, Found, Header, Kind},
+};
 
 /// What lies at a place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +99,7 @@ impl Walk {
     /// The next whole record behind an unreadable place, if what lies between is damage.
     fn beyond(&self, file: &[u8], header: &Header, at: usize, is_tail: bool) -> Option<usize> {
         let durable = match self.last {
+            _ if is_tail && plant::is(Plant::DamageTakenForTorn) => return None,
             _ if !is_tail => 0,
             Some((batch, true)) => batch + 2,
             Some((batch, false)) => batch + 1,

@@ -10,11 +10,17 @@
 //! and looks at the free room once a second; while the disk is full it tries again at each look, and whenever a segment
 //! was deleted.
 //!
+//! **An I/O error while a file is prepared** doesn't stop the log: nothing was promised of that file, and the segment in
+//! use is another. The file is thrown away, never synced again, and a new one is begun at the next look. Until one
+//! succeeds the disk counts as ailing (`space`), so that the node leads nothing. If the log needs the file before that,
+//! one last new one is tried, and its error is final.
+//!
 //! Deliberately absent: what is in them.
 
 use super::{
     Options,
     disk::{Disk, DiskFile},
+    plant::{self, Plant},
     record::{Form, HEADER, Header, VERSION},
     space::Space,
 };
@@ -154,9 +160,13 @@ impl<D: Disk> Preparer<D> {
             batch,
         };
         file.write_at(&header.write(), 0)?;
-        file.sync()?;
+        if !plant::is(Plant::HeaderUnsynced) {
+            file.sync()?;
+        }
         pool.disk.rename(&temporary, &path(&pool.dir, seq))?;
-        pool.disk.sync_dir(&pool.dir)?;
+        if !plant::is(Plant::NameUnsynced) {
+            pool.disk.sync_dir(&pool.dir)?;
+        }
         Ok(Segment { header, file, capacity })
     }
 
@@ -183,7 +193,7 @@ impl<D: Disk> Drop for Preparer<D> {
 }
 
 impl<D: Disk> Pool<D> {
-    /// A file that is ready; waits for it. From the reserve when the disk is full.
+    /// A file that is ready; waits for it. From the reserve when the disk is full, or fails.
     fn take(&self) -> io::Result<Prepared<D::File>> {
         let mut state = self.state.lock();
         loop {
@@ -192,11 +202,11 @@ impl<D: Disk> Pool<D> {
                 return Ok(prepared);
             }
             if let Some((kind, _)) = state.failed {
-                if is_full(kind)
-                    && let Some(prepared) = state.reserve.pop()
-                {
+                if let Some(prepared) = state.reserve.pop() {
                     drop(state);
-                    self.space.tell(0, self.options.low_water_bytes, true);
+                    if is_full(kind) {
+                        self.space.tell(0, self.options.low_water_bytes, true);
+                    }
                     return Ok(prepared);
                 }
                 drop(state);
@@ -216,6 +226,7 @@ impl<D: Disk> Pool<D> {
             match made {
                 Ok(None) => {}
                 Ok(Some(prepared)) => {
+                    self.space.ails(false);
                     state.failed = None;
                     if state.ready.is_none() {
                         state.ready = Some(prepared);
@@ -223,7 +234,14 @@ impl<D: Disk> Pool<D> {
                         state.reserve.push(prepared);
                     }
                 }
-                Err(error) => state.failed = Some((error.kind(), error.to_string())),
+                Err(error) => {
+                    self.space.ails(!is_full(error.kind()));
+                    if state.failed.is_none() {
+                        tracing::warn!(%error, "a file for the log can't be prepared; a new one is tried once a second");
+                    }
+                    crate::metrics::unprepared();
+                    state.failed = Some((error.kind(), error.to_string()));
+                }
             }
             self.changed.notify_all();
         }

@@ -26,6 +26,10 @@ struct Inode {
     durable: Vec<u8>,
     /// What was written since the last sync.
     dirty: Vec<(usize, Vec<u8>)>,
+    /// An fsync of it failed: what it holds is unknown.
+    spoilt: bool,
+    /// It was synced once.
+    synced: bool,
 }
 
 #[derive(Clone)]
@@ -45,6 +49,8 @@ pub(crate) struct Faults {
     pub(crate) capacity: Option<u64>,
     /// What `free` says, if not by capacity.
     pub(crate) free: Option<u64>,
+    /// The first fsync of each new file fails: files can't be prepared, all else is well.
+    pub(crate) spares_fail: bool,
     /// Fsyncs wait until it is false again.
     pub(crate) hangs: bool,
 }
@@ -144,6 +150,8 @@ impl SimDisk {
             cache: bytes.clone(),
             durable: bytes,
             dirty: Vec::new(),
+            spoilt: false,
+            synced: true,
         }
     }
 
@@ -297,6 +305,20 @@ impl SimFile {
 }
 
 impl DiskFile for SimFile {
+    fn read_at(&self, out: &mut [u8], at: u64) -> io::Result<usize> {
+        self.0.sim(|sim| {
+            let cache = &sim.inodes[&self.1].cache;
+            let from = cache.len().min(at as usize);
+            let n = out.len().min(cache.len() - from);
+            out[..n].copy_from_slice(&cache[from..from + n]);
+            Ok(n)
+        })
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.sim(|sim| Ok(sim.inodes[&self.1].cache.len() as u64))
+    }
+
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         self.0.sim(|sim| {
             self.grow(sim, at as usize + bytes.len())?;
@@ -339,9 +361,15 @@ impl DiskFile for SimFile {
         }
         sim.syncs += 1;
         sim.retried += u64::from(sim.sync_failed);
-        let fails = sim.faults.sync_fails_at == Some(sim.syncs);
-        sim.sync_failed |= fails;
+        let at = sim.faults.sync_fails_at == Some(sim.syncs);
+        sim.sync_failed |= at;
+        let name = sim.names.iter().find(|(_, id)| **id == self.1).map(|(path, _)| path);
+        let spare = name.is_some_and(|path| path.extension().is_some_and(|e| e == "tmp"));
+        let fails = at || (spare && !sim.inodes[&self.1].synced && sim.faults.spares_fail);
+        sim.retried += u64::from(sim.inodes[&self.1].spoilt && !sim.sync_failed);
         let inode = sim.inodes.get_mut(&self.1).unwrap();
+        inode.spoilt |= fails;
+        inode.synced |= !fails;
         let dirty = std::mem::take(&mut inode.dirty);
         if fails {
             // As kernels do: the pages count as clean from now on, and were never written.

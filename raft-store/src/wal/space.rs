@@ -3,19 +3,21 @@
 //! ```text
 //!   Ample ── free < low_water ──> Low ── a segment couldn't be made, the reserve is in use ──> Reserve
 //!     ^                            |  ^                                                          |
-//!     '─────── free again ─────────'  '──────────────── the reserve is whole again ──────────────'
+//!     '── free > low_water + 1/8 ──'  '──────────────── the reserve is whole again ──────────────'
 //! ```
 //!
 //! `Low` is the moment to refuse bids: closes, votes and membership go on, and need little. `Reserve` says that only the
 //! segments laid by are left; when they are full the log fails and the node stops, with nothing acknowledged lost.
 //!
-//! Also here, for the same readers: for how long the disk has been busy with the batch that everyone waits for.
+//! Also here, for the same readers: for how long the disk has been busy with the batch that everyone waits for, and whether
+//! it lately failed to prepare a file, and not for want of room (`ailing`). Nothing promised was in that file, so the log
+//! goes on; but the next such answer may be to an fsync that counts, and that one stops the node.
 //!
 //! Deliberately absent: what to refuse. That is for whoever takes in commands.
 
 use parking_lot::Mutex;
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
@@ -37,6 +39,7 @@ pub(super) struct Space {
     pub(super) pressure: watch::Sender<Pressure>,
     /// When the disk was given the batch that it has in hand.
     busy: Mutex<Option<Instant>>,
+    ailing: AtomicBool,
     /// Fsyncs of batches, and bytes in them, so far.
     syncs: AtomicU64,
     bytes: AtomicU64,
@@ -47,6 +50,7 @@ impl Space {
         Space {
             pressure: watch::channel(Pressure::default()).0,
             busy: Mutex::new(None),
+            ailing: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         }
@@ -54,7 +58,10 @@ impl Space {
 
     /// Tells what is free now, and whether the reserve is in use.
     pub(super) fn tell(&self, free: u64, low_water: u64, reserve_used: bool) {
-        let now = match (reserve_used, free < low_water) {
+        // What is nearly full isn't roomy again one byte later: bids would be refused and taken by turns.
+        let was_low = *self.pressure.borrow() != Pressure::Ample;
+        let enough = low_water.saturating_add(if was_low { low_water / 8 } else { 0 });
+        let now = match (reserve_used, free < enough) {
             (true, _) => Pressure::Reserve,
             (false, true) => Pressure::Low,
             (false, false) => Pressure::Ample,
@@ -76,6 +83,16 @@ impl Space {
     /// The disk is given a batch, or is done with it.
     pub(super) fn busy(&self, busy: bool) {
         *self.busy.lock() = busy.then(Instant::now);
+    }
+
+    /// A file couldn't be prepared, and not for want of room; or one could again.
+    pub(super) fn ails(&self, ailing: bool) {
+        self.ailing.store(ailing, Ordering::Relaxed);
+    }
+
+    /// Whether the last file that was to be prepared couldn't be.
+    pub(super) fn is_ailing(&self) -> bool {
+        self.ailing.load(Ordering::Relaxed)
     }
 
     /// A batch of so many bytes is durable.

@@ -13,6 +13,7 @@ use super::{
     Done, Op, Options, Queue, Shared, WalError,
     disk::{Disk, DiskFile},
     ledger::Ledger,
+    plant::{self, Plant},
     record::{Form, HEADER, Kind, Mark, Record},
     recover::Recovered,
     segment::{Preparer, Segment},
@@ -122,7 +123,11 @@ impl<D: Disk> Writer<D> {
         let news: Vec<Record> = news
             .map(|(group, why)| Record::new(group, Kind::Hurt, why.into_bytes(), Bytes::new()))
             .collect();
-        if news.is_empty() { Ok(()) } else { self.write(&news) }
+        if news.is_empty() || plant::is(Plant::HurtForgotten) {
+            Ok(())
+        } else {
+            self.write(&news)
+        }
     }
 
     pub(super) fn run(mut self, shared: &Arc<Shared>) {
@@ -187,6 +192,9 @@ impl<D: Disk> Writer<D> {
         }
         records.extend(lazy.into_values());
         self.space.busy(true);
+        if plant::is(Plant::AckUnwritten) {
+            done.drain(..).for_each(|done| done(Ok(())));
+        }
         let mut result = if records.is_empty() {
             Ok(())
         } else {
@@ -195,7 +203,8 @@ impl<D: Disk> Writer<D> {
         if result.is_ok() {
             // Before anything that may begin another segment.
             for group in rewritten {
-                self.ledger.forget_before(group, self.current.header.seq);
+                let here = self.current.header.seq + u64::from(plant::is(Plant::RewroteTooFar));
+                self.ledger.forget_before(group, here);
             }
         }
         if rests && result.is_ok() && self.untallied > 0 {
@@ -266,7 +275,14 @@ impl<D: Disk> Writer<D> {
         }
         let started = Instant::now();
         self.current.file.write_at(&self.buffer, self.at)?;
-        self.current.file.sync()?;
+        if !plant::is(Plant::AckUnsynced) {
+            let synced = self.current.file.sync();
+            if synced.is_err() && plant::is(Plant::RetriedSync) {
+                self.current.file.sync()?;
+            } else {
+                synced?;
+            }
+        }
         crate::metrics::fsync(started.elapsed().as_secs_f64(), records.len(), self.buffer.len() as u64);
         self.space.synced(self.buffer.len() as u64);
         self.at += self.buffer.len() as u64;
@@ -283,12 +299,20 @@ impl<D: Disk> Writer<D> {
         let header = self.current.header;
         let checkpoint = self.ledger.checkpoint();
         let size = need + Ledger::size_of(&checkpoint, NEW) + NEW.seal();
+        let number = (header.seq + 1).to_le_bytes().to_vec();
+        let seal = Record::new(0, Kind::Seal, number, Bytes::new());
+        let first = plant::is(Plant::SealedFirst);
+        if first {
+            self.put(&[&seal], false)?;
+        }
         // The seal takes a batch of its own, and comes after the file: a seal without a next segment means a lost one.
+        let batch = self.batch + u64::from(!first);
         let next = self
             .preparer
-            .make(header.seq + 1, header.form.salt, self.batch + 1, size as u64)?;
-        let number = next.header.seq.to_le_bytes().to_vec();
-        self.put(&[&Record::new(0, Kind::Seal, number, Bytes::new())], false)?;
+            .make(header.seq + 1, header.form.salt, batch, size as u64)?;
+        if !first {
+            self.put(&[&seal], false)?;
+        }
         self.current = next;
         self.at = HEADER as u64;
         self.ledger.pins.insert(self.current.header.seq, BTreeMap::new());
@@ -298,7 +322,8 @@ impl<D: Disk> Writer<D> {
     /// Deletes the oldest segments while nothing lives in them.
     fn drop_free(&mut self) -> io::Result<()> {
         while let Some((&seq, groups)) = self.ledger.pins.first_key_value() {
-            if seq == self.current.header.seq || !groups.is_empty() {
+            let lives = !groups.is_empty() && !plant::is(Plant::DroppedPinned);
+            if seq == self.current.header.seq || lives {
                 break;
             }
             self.preparer.delete(seq)?;

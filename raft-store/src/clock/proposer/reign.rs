@@ -194,6 +194,7 @@ impl<'a> Reign<'a> {
             let state = shared.log.state().read();
             let mut office = shared.office.lock();
             let office = office.as_mut()?;
+            office.narrow(shared.intake());
             while let Some(packed) = office.next_entry(mono, wall_ms, &state.shard) {
                 let traces = traces(office, &packed);
                 ready.push((packed.entry, traces));

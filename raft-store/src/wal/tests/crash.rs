@@ -143,7 +143,7 @@ fn life(disk: &SimDisk, rng: &mut StdRng, model: &mut Model, what: &str) -> (Sim
     (left, death)
 }
 
-fn run(seed: u64) {
+pub(super) fn run(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut disk = SimDisk::default();
     let mut model = Model::default();

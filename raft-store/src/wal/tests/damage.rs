@@ -20,12 +20,12 @@ use std::{
     path::PathBuf,
 };
 
-const GROUPS: u32 = 6;
+pub(super) const GROUPS: u32 = 6;
 const BLOCK: usize = 4096;
 
-struct Grown {
-    disk: SimDisk,
-    state: State,
+pub(super) struct Grown {
+    pub(super) disk: SimDisk,
+    pub(super) state: State,
     /// What was acknowledged at each moment, and the files then.
     moments: Vec<(State, Vec<(PathBuf, Vec<u8>)>)>,
 }
@@ -35,7 +35,7 @@ fn grown(seed: u64, batches: usize, well: bool) -> Grown {
     grown_in(seed, batches, well, TINY.segment_bytes)
 }
 
-fn grown_in(seed: u64, batches: usize, well: bool, segment_bytes: u64) -> Grown {
+pub(super) fn grown_in(seed: u64, batches: usize, well: bool, segment_bytes: u64) -> Grown {
     let mut rng = StdRng::seed_from_u64(seed);
     let disk = SimDisk::default();
     let options = Options { segment_bytes, ..TINY };
@@ -59,7 +59,7 @@ fn grown_in(seed: u64, batches: usize, well: bool, segment_bytes: u64) -> Grown 
 }
 
 /// The records of a segment.
-fn records(file: &[u8]) -> Vec<Found> {
+pub(super) fn records(file: &[u8]) -> Vec<Found> {
     let header = Header::read(file).unwrap();
     let (mut at, mut out) = (header.len(), Vec::new());
     while let Some(found) = record::read(file, at, header.form) {
@@ -415,42 +415,43 @@ fn a_log_of_format_1_goes_on() {
 #[test]
 fn many_random_wounds_are_noticed() {
     let mut tally = Tally::default();
-    let run = |seed: u64, tally: &mut Tally| {
-        let log = grown_in(seed % 7, 40, true, 4096);
-        let mut rng = StdRng::seed_from_u64(seed);
-        let disk = log.disk.kill();
-        for _ in 0..rng.random_range(1..4) {
-            let files = disk.segments();
-            let i = rng.random_range(0..files.len());
-            let (path, mut file) = files[i].clone();
-            let end = match i + 1 == files.len() {
-                true => records(&log.disk.segments()[i].1).last().unwrap().at,
-                false => file.len(),
-            };
-            let from = rng.random_range(0..end);
-            let to = (from + [1, 8, 100, 600][rng.random_range(0..4)]).min(end);
-            match rng.random_range(0..3) {
-                0 => file[from..to].fill(0),
-                1 => file[from..to].iter_mut().for_each(|byte| *byte = rng.random()),
-                _ => {
-                    let (_, other) = &files[rng.random_range(0..files.len())];
-                    let n = (to - from).min(other.len());
-                    file[from..from + n].copy_from_slice(&other[..n]);
-                }
-            }
-            disk.spoil(&path, file);
-        }
-        tally.check(
-            &disk,
-            &log.state,
-            &format!("replay: WAL_SEED={seed} cargo test -p raft-store --lib many_random_wounds"),
-        );
-    };
     match std::env::var("WAL_SEED") {
-        Ok(seed) => run(seed.parse().expect("WAL_SEED is a number"), &mut tally),
+        Ok(seed) => wound(seed.parse().expect("WAL_SEED is a number"), &mut tally),
         Err(_) => {
-            (0..150).for_each(|seed| run(seed, &mut tally));
+            (0..150).for_each(|seed| wound(seed, &mut tally));
             assert!(tally.hurt > 30 && tally.refused > 0, "{tally:?}");
         }
     }
+}
+
+fn wound(seed: u64, tally: &mut Tally) {
+    let log = grown_in(seed % 7, 40, true, 4096);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let disk = log.disk.kill();
+    for _ in 0..rng.random_range(1..4) {
+        let files = disk.segments();
+        let i = rng.random_range(0..files.len());
+        let (path, mut file) = files[i].clone();
+        let end = match i + 1 == files.len() {
+            true => records(&log.disk.segments()[i].1).last().unwrap().at,
+            false => file.len(),
+        };
+        let from = rng.random_range(0..end);
+        let to = (from + [1, 8, 100, 600][rng.random_range(0..4)]).min(end);
+        match rng.random_range(0..3) {
+            0 => file[from..to].fill(0),
+            1 => file[from..to].iter_mut().for_each(|byte| *byte = rng.random()),
+            _ => {
+                let (_, other) = &files[rng.random_range(0..files.len())];
+                let n = (to - from).min(other.len());
+                file[from..from + n].copy_from_slice(&other[..n]);
+            }
+        }
+        disk.spoil(&path, file);
+    }
+    tally.check(
+        &disk,
+        &log.state,
+        &format!("replay: WAL_SEED={seed} cargo test -p raft-store --lib many_random_wounds"),
+    );
 }

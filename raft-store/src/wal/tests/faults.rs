@@ -160,3 +160,65 @@ async fn room_that_comes_back_refills_the_reserve() {
     }
     wal.close();
 }
+
+/// EIO where nothing promised is at stake: the log goes on, says that it ails, never syncs a file again whose fsync failed,
+/// and is well once a new file could be made.
+#[tokio::test]
+async fn a_file_that_cannot_be_prepared_is_thrown_away_and_a_new_one_made() {
+    let disk = SimDisk::default();
+    let (wal, _) = open(&disk);
+    wal.write(vec![entry(0)]).await.unwrap();
+    laid_by(&disk).await;
+    disk.set(Faults {
+        spares_fail: true,
+        ..Faults::default()
+    });
+    let mut index = 1;
+    while !wal.is_ailing() {
+        wal.write(vec![entry(index)]).await.unwrap();
+        index += 1;
+        assert!(index < 20, "nothing was prepared meanwhile");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*wal.pressure().borrow(), Pressure::Ample, "there is room");
+    assert_eq!(*wal.failed().borrow(), None);
+    disk.set(Faults::default());
+    while wal.is_ailing() {
+        tokio::task::yield_now().await;
+    }
+    for index in index..40 {
+        wal.write(vec![entry(index)]).await.unwrap();
+    }
+    wal.close();
+    assert_eq!(disk.retried(), 0, "an fsync after the one that failed");
+    let (wal, entries) = open(&disk.crash(&mut rand::rng()));
+    wal.close();
+    assert_eq!(entries, 40);
+}
+
+/// The same, and it never gets well: what was laid by is used, then one last new file is tried, and that error is final.
+#[tokio::test]
+async fn a_disk_that_never_prepares_again_ends_the_log_when_it_needs_a_file() {
+    let disk = SimDisk::default();
+    let (wal, _) = open(&disk);
+    wal.write(vec![entry(0)]).await.unwrap();
+    laid_by(&disk).await;
+    disk.set(Faults {
+        spares_fail: true,
+        ..Faults::default()
+    });
+    let mut index = 1;
+    while wal.write(vec![entry(index)]).await.is_ok() {
+        index += 1;
+        assert!(index < 100);
+    }
+    // Three entries fit into a segment; the one in use, the prepared one and the reserve are four.
+    assert!(index >= 10, "what was laid by took nothing: {index}");
+    wal.failed().wait_for(Option::is_some).await.unwrap();
+    wal.close();
+    assert_eq!(disk.retried(), 0, "an fsync after the one that failed");
+    disk.set(Faults::default());
+    let (wal, entries) = open(&disk.crash(&mut rand::rng()));
+    wal.close();
+    assert_eq!(entries as u64, index, "what was acknowledged");
+}

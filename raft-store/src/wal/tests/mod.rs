@@ -4,7 +4,10 @@
 mod crash;
 mod damage;
 mod faults;
+mod losses;
 mod model;
+mod plants;
+mod verdicts;
 
 use super::{
     Kind, Op, Options, Record, Wal, WalError,
