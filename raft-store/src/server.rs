@@ -161,7 +161,10 @@ impl Raft for RaftService {
         chunks: Request<Streaming<pb::SnapshotChunk>>,
     ) -> Result<Response<pb::SnapshotReply>, Status> {
         let speaker = speaker(&chunks);
-        let vote = arrive::install(&self.groups, speaker, chunks.into_inner()).await?;
+        let work = arrive::install(&self.groups, speaker, chunks.into_inner());
+        // What is here by then stays: after a restart the transfer goes on from it.
+        let done = self.groups.closed.run_until_cancelled(work).await;
+        let vote = done.unwrap_or_else(|| Err(Status::unavailable("this node stops")))?;
         Ok(Response::new(vote))
     }
 

@@ -145,10 +145,11 @@ pub(super) async fn install(
     };
     let response = group.raft.install_full_snapshot(vote, snapshot).await;
     group.rest.hear();
+    // A replica that is stopping installs nothing; its next life can.
+    let response = response.map_err(|fatal| Status::unavailable(fatal.to_string()))?;
     // Installed, it has another name by now; else it is of no use any more.
     let disk = group.snapshots.disk.clone();
     let _ = blocking(move || disk.remove(&path)).await;
-    let response = response.map_err(|fatal| Status::unavailable(fatal.to_string()))?;
     Ok(pb::SnapshotReply {
         vote: Some(wire::vote_to(&response.vote)),
     })
