@@ -8,7 +8,7 @@ TARGET = $(shell $(CARGO) metadata --no-deps --format-version 1 | sed 's/.*"targ
 # A target that others need takes ARGS only when it was asked for by name.
 own = $(if $(filter $@,$(MAKECMDGOALS)),$(ARGS))
 
-.PHONY: help demo test web build fix lint alerts bench bench-peers chaos roll fuzz FORCE
+.PHONY: help demo test web build fix lint alerts bench bench-peers chaos roll sim fuzz FORCE
 
 help: ## this list (ARGS: only the lines with that word)
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | grep -iF -- "$(own)"
@@ -61,6 +61,12 @@ roll: ## a roll from this build to one with other rules and log entries, under b
 	mkdir -p out && cp $(TARGET)/release/rushroom out/rushroom-next
 	$(CARGO) build --release --locked -p node -p chaos
 	RUSHROOM_BIN=$(TARGET)/release/rushroom RUSHROOM_NEXT_BIN=$(CURDIR)/out/rushroom-next $(TARGET)/release/chaos run chaos/plans/roll.toml --out out/chaos-roll $(ARGS)
+
+SEEDS ?= 200
+
+sim: ## the shards' real code in a simulated world: SEEDS=5000, ARGS="--from 1000 --twice", ARGS="--seed 17 --out out/sim", ARGS="--plant all"
+	$(CARGO) build --release --locked -p chaos --features sim
+	$(TARGET)/release/chaos sim $(if $(findstring --seed ,$(ARGS) ),,--seeds $(SEEDS)) $(ARGS)
 
 # Runs until it finds something or is told to stop. What it runs (raft-store/auction/fuzz/drive.rs) is a plain test, too, and the
 # lint stage compiles the target on the pinned compiler. Once: `rustup toolchain install nightly && cargo install cargo-fuzz`.

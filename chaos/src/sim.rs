@@ -187,6 +187,12 @@ fn child(seed: u64, plant: Option<&str>, options: &SimOptions) -> anyhow::Result
     Ok((line, told))
 }
 
+/// How many seeds run at a time.
+fn jobs(options: &SimOptions) -> usize {
+    let all = || std::thread::available_parallelism().map_or(1, usize::from);
+    options.jobs.unwrap_or_else(all).max(1)
+}
+
 /// What many seeds came to.
 #[derive(Default)]
 struct Sum {
@@ -201,11 +207,9 @@ struct Sum {
 fn many(options: &SimOptions, out: &mut String) -> anyhow::Result<Status> {
     let (began, next) = (Instant::now(), AtomicU64::new(0));
     let sum = Mutex::new(Sum::default());
-    let jobs = options
-        .jobs
-        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let jobs = jobs(options);
     std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
+        for _ in 0..jobs {
             scope.spawn(|| {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
@@ -231,7 +235,7 @@ fn many(options: &SimOptions, out: &mut String) -> anyhow::Result<Status> {
     let figures = serde_json::json!({
         "sim_seeds": ran, "sim_passed": sum.passed, "sim_failed": sum.failed.len(), "from": options.from,
         "sim_seconds": sum.sim_ms / 1_000, "wall_seconds": wall.round(), "seeds_per_min": (ran as f64 * 60.0 / wall).round(),
-        "sim_seconds_per_wall_second_and_job": (sum.sim_ms as f64 / 1e3 / wall / jobs.max(1) as f64).round(),
+        "sim_seconds_per_wall_second_and_job": (sum.sim_ms as f64 / 1e3 / wall / jobs as f64).round(),
         "bids": sum.bids, "faults": sum.faults,
     });
     writeln!(out, "# pass {}\n# fail {}\n{figures}", sum.passed, sum.failed.len())?;

@@ -186,6 +186,8 @@ impl Host {
         let group = &seat.group;
         let view = || group.replica.state.read().shard.view(auction);
         match fresh {
+            #[cfg(feature = "sim")]
+            Fresh::Linear if crate::sim::planted(crate::sim::Plant::StaleRead) => view().ok_or(ReadError::NotFound),
             Fresh::Linear => {
                 group.read_index(READ_PATIENCE).await.map_err(|hint| match hint {
                     Some(hint) => ReadError::NotLeader { hint: Some(hint) },
@@ -393,6 +395,7 @@ fn status(seat: &Seat) -> GroupStatus {
         shard: seat.group.shard,
         role,
         term: metrics.current_term,
+        clamped: state.shard.clamped(),
         leader,
         applied: state.applied,
         last_log: metrics.last_log_index.unwrap_or(0),

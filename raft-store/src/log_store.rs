@@ -346,6 +346,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        #[cfg(feature = "sim")]
+        if crate::sim::planted(crate::sim::Plant::VoteNotPersisted) {
+            self.memory.lock().vote = Some(*vote);
+            return Ok(());
+        }
         self.wal
             .write(vec![self.record(Kind::Vote, disk::write_vote(vote))])
             .await?;
@@ -397,6 +402,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let from = last.map_or(0, |id| id.index + 1);
         let mut memory = self.memory.lock();
         memory.truncate(from);
+        #[cfg(feature = "sim")]
+        if crate::sim::planted(crate::sim::Plant::TruncateNotPersisted) {
+            return Ok(());
+        }
         // Not waited for: whatever is appended next lies behind it in the same log.
         self.wal.push(
             room,

@@ -24,30 +24,32 @@ pub(crate) fn running() -> bool {
     RUNNING.load(Ordering::Relaxed)
 }
 
-/// Mistakes that this crate can be told to make; the auction core has its own (`auction::plant`).
+/// Mistakes that this crate can be told to make; the auction core has its own (`auction::sow`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Plant {
     /// The log answers before the disk has it.
     AckBeforeFsync = 1,
+    /// An fsync's error is taken for success.
+    FsyncErrorIgnored,
     /// A vote is spoken without being written.
     VoteNotPersisted,
-    /// A proposal is answered when it is logged, not when it is applied: whatever a majority says.
-    AckBeforeCommit,
-    /// A leader that was deposed reads from its own state.
-    StaleRead,
-    /// A new office's clock goes on from its node's uptime, not from the shard's newest stamp.
-    ClockFallsBack,
+    /// A cut of the log isn't written.
+    TruncateNotPersisted,
     /// A snapshot forgets which commands were judged.
     SnapshotForgets,
-    /// A new office keeps what waited in the lanes of the last one, with its stamps.
-    StampsOutliveOffice,
-    /// A lane gives its commands newest first.
+    /// A command is answered when it is at the door, by what the leader thinks will become of it.
+    AckBeforeCommit,
+    /// A read doesn't ask whether its leader still leads.
+    StaleRead,
+    /// A new office's clock begins half a second behind the shard's newest stamp.
+    ClockFallsBack,
+    /// A new office's clock begins half a second ahead of it.
+    ClockJumps,
+    /// The clock runs on without a majority.
+    ClockRunsFree,
+    /// A lane gives its newest command first.
     LaneBackwards,
-    /// A truncation of the log isn't written.
-    TruncateNotPersisted,
-    /// A follower says that it has what it was sent before it has looked.
-    ReadingRunsFree,
 }
 
 /// Has every shard of this process make a mistake.

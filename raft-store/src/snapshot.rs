@@ -59,8 +59,23 @@ pub(crate) struct Image {
 
 impl Image {
     pub(crate) fn of(state: &State) -> Image {
+        #[cfg(feature = "sim")]
+        if crate::sim::planted(crate::sim::Plant::SnapshotForgets) {
+            return Image::forgetful(state);
+        }
         Image {
             parts: state.shard.parts(),
+            map: state.map.clone(),
+            applied: state.applied,
+        }
+    }
+
+    #[cfg(feature = "sim")]
+    fn forgetful(state: &State) -> Image {
+        let mut parts = state.shard.parts();
+        parts.auctions.iter_mut().for_each(|auction| auction.once.clear());
+        Image {
+            parts,
             map: state.map.clone(),
             applied: state.applied,
         }

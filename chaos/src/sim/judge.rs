@@ -7,6 +7,9 @@
 //! | S2 | all replicas end in the same state, to the digest | G2 |
 //! | S3 | no two nodes hold the same office of a shard | G2, G5 |
 //! | S4 | nobody was told 'closed' whose command came in before the close's stamp | G3 |
+//! | S7 | an outage eats at most `hold_ms` of bidding time | G5 |
+//! | S8 | an id makes one event at most, and none if anyone was told that it is refused | G6 |
+//! | S9 | no stamp had to be corrected where it was applied | G3 |
 //! | S6 | a shard with live auctions doesn't stand still once nothing was wrong for 3 s | liveness, G4 |
 //! | S5 | no process ended by itself, unless its disk broke; none panicked | |
 //!
@@ -19,7 +22,11 @@ use crate::{
     history::{History, Log, Nem, Record},
 };
 use auction::{AuctionId, Event};
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    sync::Arc,
+};
 
 /// What the harness saw beside the history.
 #[derive(Default)]
@@ -30,12 +37,15 @@ pub(super) struct Seen {
     /// Each shard's newest stamp at any replica, and since when it is so (ms).
     tops: BTreeMap<u32, (u64, u64)>,
     standstills: u64,
+    clamps: BTreeSet<u32>,
     /// Since when something was wrong for the last time, ms.
     well_since: u64,
 }
 
 /// A shard whose newest stamp doesn't change for so long stands still: three beats.
 const STILL_MS: u64 = 300;
+/// hold_ms, a step, and what passes between two looks of the harness.
+const OUTAGE_EATS_MS: u64 = 200 + 50 + 30;
 /// When nothing is wrong any more, a shard goes on within this.
 const RECOVERED_MS: u64 = 3_000;
 
@@ -72,6 +82,12 @@ impl Seen {
         if top > before {
             self.tops.insert(shard, (top, now));
             if still > STILL_MS {
+                if top - before > OUTAGE_EATS_MS {
+                    self.find(format!(
+                        "S7: shard {shard} stood for {still} ms at {now}, and then ate {} ms",
+                        top - before
+                    ));
+                }
                 self.standstills += 1;
                 let id = 1_000_000 + self.standstills;
                 interval(pen, id, since, now, shard);
@@ -80,6 +96,39 @@ impl Seen {
             self.find(format!(
                 "S6: shard {shard} stands still for {still} ms at {now}, and nothing was wrong for {RECOVERED_MS} ms"
             ));
+        }
+    }
+
+    /// A replica had to correct stamps; told once a shard.
+    pub(super) fn clamped(&mut self, shard: u32, node: u64, n: u64) {
+        if self.clamps.insert(shard) {
+            self.find(format!("S9: node {node} corrected {n} stamps of shard {shard}"));
+        }
+    }
+
+    /// Each command once, and never what was refused. Ids are unique over a run, so they alone name a command.
+    pub(super) fn once(&mut self, records: &[Record], logs: &BTreeMap<AuctionId, Vec<Arc<Event>>>) {
+        let mut made: BTreeMap<&str, u64> = BTreeMap::new();
+        for id in logs.values().flatten().filter_map(|event| event.id.as_ref()) {
+            *made.entry(id.as_str()).or_default() += 1;
+        }
+        for (id, n) in made.iter().filter(|(_, n)| **n > 1) {
+            self.find(format!("S8: command {id} made {n} events"));
+        }
+        let mut asked: BTreeMap<u64, &str> = BTreeMap::new();
+        for record in records {
+            match record {
+                Record::Inv(inv) => drop(inv.idem.as_ref().map(|idem| asked.insert(inv.op, idem))),
+                Record::Ret(ret) if ret.st == "fail" => {
+                    if let Some(id) = asked.get(&ret.op).filter(|id| made.contains_key(**id)) {
+                        self.find(format!(
+                            "S8: command {id} was refused ({:?}), and is in the log",
+                            ret.code
+                        ));
+                    }
+                }
+                _ => {}
+            }
         }
     }
 

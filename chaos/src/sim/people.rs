@@ -283,6 +283,7 @@ impl Person {
         let inv = Inv {
             f: f.into(),
             a: auction.to_string(),
+            idem: Some(id.to_string()),
             arg: arg.map(Into::into),
             ..Inv::default()
         };

@@ -155,6 +155,9 @@ impl World {
             for group in status {
                 let top = tops.entry(group.shard.0).or_default();
                 *top = group.top.0.max(*top);
+                if group.clamped > 0 {
+                    self.seen.clamped(group.shard.0, node, group.clamped);
+                }
             }
         }
         let live = self.show.live();
@@ -244,6 +247,7 @@ impl World {
         let (ops, healed) = (self.pen.ops(), self.seen.findings.is_empty());
         self.pen.write(|t| Record::End(End { t, ops, healed }));
         let records = self.pen.take();
+        self.seen.once(&records, &logs);
         for record in &records {
             self.trace.update(serde_json::to_string(record).unwrap_or_default());
         }

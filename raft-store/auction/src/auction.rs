@@ -184,6 +184,13 @@ impl Auction {
                 }
                 continue;
             }
+            let due = due.map(|due| {
+                if plants.has(Plant::TimerEarly) {
+                    Stamp(due.0.saturating_sub(150))
+                } else {
+                    due
+                }
+            });
             match due {
                 Some(due) if due <= upto => self.fire(if plants.has(Plant::CloseAtNow) { at } else { due }, out),
                 _ => return,

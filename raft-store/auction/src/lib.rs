@@ -55,6 +55,8 @@ pub use fold::body_hash;
 pub use id::{AuctionId, Id};
 pub use money::{Currency, Money};
 pub use parts::{AuctionParts, BadParts, OnceParts, Parts};
+#[cfg(feature = "plant")]
+pub use plant::sow;
 pub use refusal::Reason;
 pub use reply::{FeedItem, Position, Reply, Verdict};
 pub use shard::{Applied, BodyHash, Done, Known, Limits, RULES_VERSION, Shard};

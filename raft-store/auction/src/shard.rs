@@ -256,7 +256,9 @@ impl Shard {
         let body = body_hash(action);
         let key = Key::new(&actor.id, id);
         auction.once.prune(arrived, ms);
-        if let Some(record) = auction.once.look(key, arrived, ms) {
+        if let Some(record) = auction.once.look(key, arrived, ms)
+            && !self.plants.has(Plant::Twice)
+        {
             return tell(auction, record, body, arrived).verdict();
         }
         let outcome = auction.judge(arrived, actor, Some(id), action, out);

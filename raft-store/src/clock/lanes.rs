@@ -164,6 +164,12 @@ impl Lanes {
 
     /// Moves the oldest command of a lane over; false if there was none.
     fn pop(&mut self, id: &AuctionId, taken: &mut Vec<Waiting>) -> bool {
+        #[cfg(feature = "sim")]
+        if crate::sim::planted(crate::sim::Plant::LaneBackwards)
+            && let Some(lane) = self.lanes.get_mut(id)
+        {
+            lane.queue.make_contiguous().reverse();
+        }
         let Some(waiting) = self.lanes.get_mut(id).and_then(|lane| lane.queue.pop_front()) else {
             return false;
         };

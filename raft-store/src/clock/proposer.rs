@@ -237,6 +237,8 @@ impl Shared {
 
     async fn submit(&self, command: Command, span: Span) -> Reply {
         let (reply, waits) = oneshot::channel();
+        #[cfg(feature = "sim")]
+        let hoped = crate::sim::planted(crate::sim::Plant::AckBeforeCommit).then(|| self.hoped(&command));
         let now = {
             let state = self.log.state().read();
             let mut office = self.office.lock();
@@ -253,8 +255,31 @@ impl Shared {
             return reply;
         }
         self.work.notify_one();
+        #[cfg(feature = "sim")]
+        if let Some(hoped) = hoped {
+            return hoped;
+        }
         // The sender goes away without an answer only if the task died: nobody knows what became of it.
         waits.await.unwrap_or(Reply::Unknown)
+    }
+
+    /// A planted mistake's answer: what will become of a command, if nothing comes between.
+    #[cfg(feature = "sim")]
+    fn hoped(&self, command: &Command) -> Reply {
+        let mut shard = self.log.state().read().shard.clone();
+        let (office, n, at) = (shard.office(), shard.next_n(), shard.top());
+        let (arrived, command) = (at, command.clone());
+        let entry = auction::Entry {
+            office,
+            n,
+            at,
+            commands: vec![auction::Stamped { arrived, command }],
+            ..auction::Entry::default()
+        };
+        match shard.apply(&entry) {
+            auction::Applied::Done(done) => done.verdicts.into_iter().next().map_or(Reply::Unknown, Reply::Verdict),
+            auction::Applied::Void => Reply::Unknown,
+        }
     }
 
     /// What is said while this replica is not in office.

@@ -164,6 +164,12 @@ impl Clock {
     #[must_use]
     pub fn take(options: Options, base: Stamp, mono: u64, lost_ms: Option<u64>) -> Self {
         let lost = lost_ms.map_or(0, |ms| ms.saturating_add(options.grace_ms));
+        #[cfg(feature = "sim")]
+        let base = match () {
+            () if crate::sim::planted(crate::sim::Plant::ClockFallsBack) => Stamp(base.0.saturating_sub(500)),
+            () if crate::sim::planted(crate::sim::Plant::ClockJumps) => base.plus(500),
+            () => base,
+        };
         Self {
             options,
             base,
@@ -202,6 +208,11 @@ impl Clock {
             return self.reading;
         }
         let ahead = top.plus(self.options.hold_ms).since(self.reading);
+        #[cfg(feature = "sim")]
+        let (ahead, step_ms) = match crate::sim::planted(crate::sim::Plant::ClockRunsFree) {
+            true => (u64::MAX, u64::MAX),
+            false => (ahead, step_ms),
+        };
         let step = passed.min(step_ms).min(ahead);
         let lost = passed - step;
         if counts && lost > 0 {

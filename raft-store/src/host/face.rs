@@ -133,6 +133,8 @@ pub struct GroupStatus {
     pub top: Stamp,
     /// Bidding time that outages held back while this replica led, ms.
     pub held_total_ms: u64,
+    /// Stamps that applying had to correct: always 0, or a promise about order was broken.
+    pub clamped: u64,
     /// Whether it rests: nothing to do, no heartbeats.
     pub resting: bool,
     /// The nodes that hold its replicas.
