@@ -233,6 +233,16 @@ impl Cluster {
         }
     }
 
+    /// Notices that a node has ended by itself, so that it can be started again.
+    pub(crate) fn forget_ended(&mut self, id: u64) -> Result<()> {
+        let node = self.node(id)?;
+        let ended = node.child.as_mut().map(Child::try_wait).transpose()?.flatten();
+        if ended.is_some() {
+            node.child = None;
+        }
+        Ok(())
+    }
+
     /// Freezes a node, or lets it go on.
     pub(crate) fn freeze(&mut self, id: u64, frozen: bool) -> Result<()> {
         let child = self.node(id)?.child.as_ref().context("the node doesn't run")?;

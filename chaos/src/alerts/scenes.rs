@@ -21,8 +21,8 @@ const CONNECTIONS: usize = 4_400;
 
 /// Names of the scenes, in their order.
 const SCENES: &[&str] = &[
-    "death", "majority", "cut", "blind", "diverged", "leaders", "lag", "damage", "frozen", "slow", "stalled", "disk",
-    "crowd", "forged", "papers", "stuck", "roll",
+    "death", "majority", "cut", "blind", "diverged", "leaders", "lag", "damage", "frozen", "slow", "late", "stalled",
+    "disk", "crowd", "forged", "papers", "stuck", "roll",
 ];
 
 /// Plays the scenes; gives what went wrong.
@@ -51,6 +51,7 @@ pub(super) async fn all(stage: &mut Stage, gate: &Gate, disk: &SmallDisk, only: 
             "damage" => damage(stage).await,
             "frozen" => frozen(stage).await,
             "slow" => slow(stage).await,
+            "late" => late(stage).await,
             "stalled" => stalled(stage).await,
             "disk" => fills(stage, disk).await,
             "crowd" => crowd(stage).await,
@@ -62,18 +63,20 @@ pub(super) async fn all(stage: &mut Stage, gate: &Gate, disk: &SmallDisk, only: 
         if let Err(error) = played {
             tracing::error!(scene = name, "failed: {error:#}");
             troubles.push(format!("{name}: {error:#}"));
-            mend(stage, gate).await?;
+            mend(stage, gate, disk).await?;
         }
     }
     Ok(troubles)
 }
 
 /// After a scene that broke off: everything runs again.
-async fn mend(stage: &mut Stage, gate: &Gate) -> Result<()> {
+async fn mend(stage: &mut Stage, gate: &Gate, disk: &SmallDisk) -> Result<()> {
     gate.set(true);
+    let _ = disk.clear();
     stage.scrape_all()?;
     for id in 1..=3 {
         let _ = stage.cluster.freeze(id, false);
+        stage.cluster.forget_ended(id)?;
         let _ = stage.cluster.spawn(id);
         let api = stage.api.clone();
         stage.cluster.ready(id, &api, NODE_MAX).await?;
@@ -277,22 +280,36 @@ async fn frozen(stage: &mut Stage) -> Result<()> {
 }
 
 async fn slow(stage: &mut Stage) -> Result<()> {
-    let alerts = ["RushroomFsyncSlow", "RushroomBidsSlow", "RushroomCloseLate"];
-    let (_bids, _closes) = (
-        load::bids(&stage.api, "slow", 8).await?,
-        load::closes(&stage.api, "slow-close", 6).await?,
-    );
+    let alerts = ["RushroomFsyncSlow", "RushroomBidsSlow"];
+    let _bids = load::bids(&stage.api, "slow", 8).await?;
     stage.now();
-    let slow: Vec<SlowDisk> = stage
-        .cluster
-        .pids()
-        .iter()
-        .map(|pid| SlowDisk::of(*pid, 400))
-        .collect::<Result<_>>()?;
+    let slow = slow_disks(stage, 400)?;
     stage.fires("every fdatasync held up for 400 ms", &alerts).await?;
     stage.now();
     drop(slow);
     stage.rest(&alerts).await
+}
+
+/// Slow enough to be late, not so slow that the clock stands and waits: on a clock that is held nothing is late.
+async fn late(stage: &mut Stage) -> Result<()> {
+    let _closes = load::closes(&stage.api, "late", 6).await?;
+    stage.now();
+    let slow = slow_disks(stage, 130)?;
+    stage
+        .fires("every fdatasync held up for 130 ms", &["RushroomCloseLate"])
+        .await?;
+    stage.now();
+    drop(slow);
+    stage.rest(&["RushroomCloseLate"]).await
+}
+
+fn slow_disks(stage: &Stage, more_ms: u64) -> Result<Vec<SlowDisk>> {
+    stage
+        .cluster
+        .pids()
+        .iter()
+        .map(|pid| SlowDisk::of(*pid, more_ms))
+        .collect()
 }
 
 async fn stalled(stage: &mut Stage) -> Result<()> {
@@ -328,7 +345,8 @@ async fn fills(stage: &mut Stage, disk: &SmallDisk) -> Result<()> {
     disk.leave(20 << 20)?;
     stage.fires("a small disk, 20 MiB free", &["RushroomDiskLow"]).await?;
     stage.now();
-    disk.leave(0)?;
+    // Less than a segment takes, so that the log goes into those that were laid by.
+    disk.leave(512 << 10)?;
     stage
         .fires("a small disk without room, under bids", &["RushroomDiskFull"])
         .await?;

@@ -134,7 +134,7 @@ impl Trial {
     /// A bid of more than a thousand times the least next one.
     async fn jump(&self, id: &str) -> Result<Option<String>> {
         match self.bidder.bid(id, 200_000, "jump").await {
-            Ok(_) => Ok(None),
+            Ok(verdict) => Ok((!verdict.ok).then(|| verdict.code.unwrap_or_default())),
             Err(ApiError::Refused(problem)) => Ok(Some(problem.code)),
             Err(error) => Err(error.into()),
         }
