@@ -54,6 +54,7 @@ const TABLE: &[(&str, May)] = &[
     ("/rushroom.cluster.v1.Cluster/Stop", ACT),
     ("/rushroom.cluster.v1.Admin/Overview", LOOK),
     ("/rushroom.cluster.v1.Admin/Watch", LOOK),
+    ("/rushroom.cluster.v1.Admin/Versions", LOOK),
     ("/rushroom.cluster.v1.Admin/Change", ACT),
     (
         "/rushroom.cluster.v1.Admin/Transfer",
@@ -135,7 +136,35 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::{Identity, may};
+    #![allow(clippy::unwrap_used)]
+    use super::{Identity, TABLE, may};
+
+    /// A call that is added to a service must say whom it is for, or nobody may make it.
+    #[test]
+    fn every_call_of_every_service_is_in_the_table() {
+        let protos = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto/rushroom");
+        let mut calls = 0;
+        for area in std::fs::read_dir(protos).unwrap() {
+            for file in std::fs::read_dir(area.unwrap().path().join("v1")).unwrap() {
+                let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+                let (mut package, mut service) = (String::new(), String::new());
+                for line in text.lines().map(str::trim) {
+                    let word = |of: &str| {
+                        line.strip_prefix(of)
+                            .map(|rest| rest.split([' ', ';', '(']).next().unwrap().to_owned())
+                    };
+                    package = word("package ").unwrap_or(package);
+                    service = word("service ").unwrap_or(service);
+                    if let Some(call) = word("rpc ") {
+                        let path = format!("/{package}.{service}/{call}");
+                        assert!(TABLE.iter().any(|(prefix, _)| path.starts_with(prefix)), "{path}");
+                        calls += 1;
+                    }
+                }
+            }
+        }
+        assert!(calls >= 20, "{calls} calls were found");
+    }
 
     #[test]
     fn each_role_has_its_calls_and_no_other() {
