@@ -199,13 +199,20 @@ fn bounds(book: &Book<'_>) -> HashMap<u32, Vec<Bound>> {
         let bounds = readings.into_iter().map(|r| (r.ct, r.inv, r.lines));
         shards.entry(shard).or_default().extend(bounds);
     }
+    // Asked again, the answer tells of the first time: the stamp was read after the first call, not after the last.
+    let mut called: HashMap<&str, Nanos> = HashMap::new();
+    for op in book.ops.iter().filter(|op| op.inv.f == "open") {
+        let first = called.entry(&op.inv.a).or_insert(op.inv.t);
+        *first = op.inv.t.min(*first);
+    }
     for op in book.ops.iter().filter(|op| op.inv.f == "open" && op.ok().is_some()) {
         let auction = book.auctions.get(op.inv.a.as_str());
         if let Some((auction, (log, place))) = auction.and_then(|auction| Some((auction, auction.version(1)?)))
             && log.ty == "open"
+            && let Some(first) = called.get(op.inv.a.as_str())
         {
             let lines = op.lines().into_iter().chain([*place]).collect();
-            shards.entry(auction.shard).or_default().push((log.ct, op.inv.t, lines));
+            shards.entry(auction.shard).or_default().push((log.ct, *first, lines));
         }
     }
     shards.values_mut().for_each(|bounds| bounds.sort());
@@ -255,6 +262,11 @@ mod tests {
     /// An auction that opens at stamp 1,000 (called at 5,000 ms) and closes at stamp 11,000; its close is seen at `seen` ms.
     /// A bid in its shard is called at `bid.0` ms and gets stamp `bid.1`.
     fn failed(bid: Option<(i64, u64)>, seen: i64) -> bool {
+        failed_after(&[5_000], bid, seen)
+    }
+
+    /// The same; it was asked to open at each of `calls`, of which the last was answered.
+    fn failed_after(calls: &[i64], bid: Option<(i64, u64)>, seen: i64) -> bool {
         let log = |seq, ty: &str, ct, dl| {
             Record::Log(Log {
                 node: 1,
@@ -287,7 +299,12 @@ mod tests {
                 ..Ret::default()
             })
         };
-        let mut records = vec![inv(1, "open", "x", 5_000), ok(1, 5_004, None)];
+        let mut records = Vec::new();
+        for (n, t) in calls.iter().enumerate() {
+            records.push(inv(10 + n as u64, "open", "x", *t));
+        }
+        let last = calls.len() as u64 - 1;
+        records.push(ok(10 + last, calls[last as usize] + 4, None));
         if let Some((t, ct)) = bid {
             // Of another auction of the shard, so that the one that closes stays as it is.
             records.extend([inv(2, "bid", "y", t), ok(2, t + 5, Some(ct))]);
@@ -338,5 +355,14 @@ mod tests {
         ] {
             assert_eq!(failed(bid, seen), fails, "{what}");
         }
+    }
+
+    #[test]
+    fn an_opening_that_was_asked_for_twice_counts_from_the_first_time() {
+        assert!(
+            !failed_after(&[5_000, 9_000], None, 15_000),
+            "opened when it was first asked"
+        );
+        assert!(failed_after(&[5_000, 9_000], None, 14_000), "too early for either");
     }
 }
