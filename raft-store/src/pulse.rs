@@ -183,15 +183,14 @@ impl Pulse {
         }
     }
 
-    /// A peer's pulses come by one more way, or by one fewer.
-    pub(crate) fn way(&self, node: NodeId, opened: bool) {
-        let ended = {
-            let mut lives = self.lives.lock();
-            if opened {
-                lives.way(node);
-            }
-            !opened && lives.way_ended(self.now(), node)
-        };
+    /// A peer's pulses come by one more way.
+    pub(crate) fn way(&self, node: NodeId) {
+        self.lives.lock().way(node);
+    }
+
+    /// One of the ways has ended.
+    pub(crate) fn way_ended(&self, node: NodeId) {
+        let ended = self.lives.lock().way_ended(self.now(), node);
         if ended {
             self.ended(node);
         }

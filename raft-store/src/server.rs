@@ -186,7 +186,7 @@ impl Raft for RaftService {
                 }
                 self.pulse.take(pulse);
                 if way.as_ref().is_none_or(|way| way.1 != node) {
-                    self.pulse.way(node, true);
+                    self.pulse.way(node);
                     way = Some(Way(&self.pulse, node));
                 }
             }
@@ -202,7 +202,7 @@ struct Way<'a>(&'a Pulse, NodeId);
 
 impl Drop for Way<'_> {
     fn drop(&mut self) {
-        self.0.way(self.1, false);
+        self.0.way_ended(self.1);
     }
 }
 

@@ -120,6 +120,11 @@ impl Prometheus {
             .map(|a| (word(&a.labels, "alertname"), word(&a.annotations, "summary")))
             .collect())
     }
+
+    /// Whether this one fires now.
+    pub(super) async fn is_firing(&self, alert: &str) -> Result<bool> {
+        Ok(self.firing().await?.iter().any(|(name, _)| name == alert))
+    }
 }
 
 impl Drop for Prometheus {

@@ -177,13 +177,7 @@ async fn leaders(stage: &mut Stage) -> Result<()> {
     stage.now();
     let until = Instant::now() + Duration::from_secs(60);
     let mut to = 1;
-    while !stage
-        .prometheus
-        .firing()
-        .await?
-        .iter()
-        .any(|(name, _)| name == "RushroomLeadersChange")
-    {
+    while !stage.prometheus.is_firing("RushroomLeadersChange").await? {
         ensure!(Instant::now() < until, "hand-overs never showed");
         to = to % 3 + 1;
         // One that leads already is refused; the next one doesn't.
@@ -257,13 +251,7 @@ async fn frozen(stage: &mut Stage) -> Result<()> {
     let _bids = load::bids(&stage.api, "frozen", 8).await?;
     stage.now();
     let until = Instant::now() + Duration::from_secs(60);
-    while !stage
-        .prometheus
-        .firing()
-        .await?
-        .iter()
-        .any(|(name, _)| name == "RushroomClockHeld")
-    {
+    while !stage.prometheus.is_firing("RushroomClockHeld").await? {
         ensure!(Instant::now() < until, "held clocks never showed");
         for frozen in [true, false] {
             for id in 1..=3 {
@@ -329,13 +317,7 @@ async fn fills(stage: &mut Stage, disk: &SmallDisk) -> Result<()> {
     let _bids = load::bids(&stage.api, "disk", 24).await?;
     stage.now();
     let until = Instant::now() + Duration::from_secs(60);
-    while !stage
-        .prometheus
-        .firing()
-        .await?
-        .iter()
-        .any(|(name, _)| name == "RushroomDiskFills")
-    {
+    while !stage.prometheus.is_firing("RushroomDiskFills").await? {
         ensure!(Instant::now() < until, "a disk that fills never showed");
         disk.leave(disk.free()?.saturating_sub(512 << 10).max(48 << 20))?;
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -363,13 +345,7 @@ async fn crowd(stage: &mut Stage) -> Result<()> {
     stage.now();
     let mut crowd = Vec::with_capacity(CONNECTIONS);
     let until = Instant::now() + Duration::from_secs(60);
-    while !stage
-        .prometheus
-        .firing()
-        .await?
-        .iter()
-        .any(|(name, _)| name == "RushroomEdgeFull")
-    {
+    while !stage.prometheus.is_firing("RushroomEdgeFull").await? {
         ensure!(Instant::now() < until, "a full edge never showed");
         // Those that are too slow to ask are closed; others come.
         crowd.clear();
