@@ -349,8 +349,7 @@ async fn a_token_that_ends_meanwhile_ends_its_socket() {
     let mut idle = open(&scene, 0, Some(short.clone())).await;
     let mut busy = open(&scene, 1, Some(short)).await;
     let (mut judged, mut n) = (0, 0);
-    // Below the pace at which a bidder is told to slow down: that isn't what is looked at here.
-    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    let mut pace = pace();
     loop {
         pace.tick().await;
         n += 1;
@@ -425,10 +424,18 @@ fn more(price: &AtomicU64) -> u64 {
     price.fetch_add(100, Ordering::Relaxed)
 }
 
-/// Bids without pause over HTTP until told `closed`.
+/// Below the pace at which a bidder is told to slow down (`rate`): such a refusal carries no stamp.
+fn pace() -> tokio::time::Interval {
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    pace
+}
+
+/// Bids over HTTP until told `closed`.
 async fn until_closed_http(api: Api, name: &str, price: &AtomicU64) -> Vec<Told> {
-    let mut told = Vec::new();
+    let (mut told, mut pace) = (Vec::new(), pace());
     while told.last().is_none_or(|t: &Told| t.code.as_deref() != Some("closed")) {
+        pace.tick().await;
         let verdict = api
             .bid("late", more(price), &format!("{name}-{}", told.len()))
             .await
@@ -444,13 +451,18 @@ async fn until_closed_http(api: Api, name: &str, price: &AtomicU64) -> Vec<Told>
 
 /// The same over a WebSocket.
 async fn until_closed_ws(mut socket: Socket, name: &str, price: &AtomicU64) -> Vec<Told> {
-    let mut told = Vec::new();
+    let (mut told, mut pace) = (Vec::new(), pace());
     while told.last().is_none_or(|t: &Told| t.code.as_deref() != Some("closed")) {
+        pace.tick().await;
         let id = format!("{name}-{}", told.len());
         let bid = json!({"t": "bid", "a": "late", "id": id, "amount": more(price)}).to_string();
         socket.send(Message::text(bid)).await.unwrap();
         let (_, said) = next(&mut socket).await;
         assert_eq!(said["id"], id, "{said}");
+        assert!(
+            said["verdict"]["ct"].is_u64(),
+            "a verdict of the shard has its stamp: {said}"
+        );
         told.push(Told::of(&said["verdict"]));
     }
     told
