@@ -13,6 +13,7 @@
 //! Deliberately absent here: rules, protocols, retries. Whoever looks for behaviour goes one crate further.
 
 mod admin;
+mod backup;
 mod cli;
 mod config;
 mod demo;

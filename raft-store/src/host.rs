@@ -121,6 +121,11 @@ impl Host {
             .max_encoding_message_size(MESSAGE_MAX)
     }
 
+    /// A shard's group, if a replica of it is here.
+    pub(crate) fn group(&self, shard: ShardId) -> Option<Arc<Group>> {
+        self.inner.seat(shard).map(|seat| seat.group.clone())
+    }
+
     /// This node.
     #[must_use]
     pub fn node(&self) -> NodeId {

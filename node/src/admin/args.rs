@@ -106,6 +106,8 @@ pub(super) enum Command {
     /// The cluster's version: show, upgrade.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Shards to an object store, and what lies there: take (as without a word), list, verify.
+    Backup(Backup),
     /// Everything to where the arithmetic wants it.
     Rebalance(How),
     /// Nothing moves until `go`.
@@ -284,4 +286,39 @@ pub(super) struct Roll {
     /// Longest wait for a node to be whole again, seconds.
     #[arg(long, default_value_t = 120)]
     pub(super) timeout: u64,
+}
+
+/// Where backups lie, by URL.
+#[derive(Args, Debug, Clone)]
+pub(super) struct At {
+    /// `s3://BUCKET/PREFIX` (keys and endpoint from AWS_* variables) or `file:///FOLDER`.
+    #[arg(value_name = "URL")]
+    pub(super) url: String,
+    /// Only this shard.
+    #[arg(long, value_name = "ID")]
+    pub(super) shard: Option<u32>,
+}
+
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Backup {
+    #[command(subcommand)]
+    pub(super) command: Option<BackupCommand>,
+    /// `s3://BUCKET/PREFIX` (keys and endpoint from AWS_* variables) or `file:///FOLDER`.
+    #[arg(long, value_name = "URL", required = true)]
+    pub(super) to: Option<String>,
+    /// This shard; may be given more than once.
+    #[arg(long, value_name = "ID", required = true, conflicts_with = "all")]
+    pub(super) shard: Vec<u32>,
+    /// All shards, the cluster map among them.
+    #[arg(long)]
+    pub(super) all: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum BackupCommand {
+    /// What lies there; backups that were not finished are named, too. Asks no node.
+    List(At),
+    /// Reads everything again, and recomputes it: checksums, chains, rules, digests. Asks no node.
+    Verify(At),
 }

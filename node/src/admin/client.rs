@@ -84,6 +84,35 @@ impl Client {
         Ok(reply.map_err(|status| self.failed(status.message()))?.into_inner())
     }
 
+    /// A shard's state, by the node that leads it.
+    pub(super) async fn image(&self, shard: u32) -> Result<(pb::ImageHead, Vec<u8>), NotReached> {
+        let failed = |status: tonic::Status| self.failed(status.message());
+        let mut chunks = self
+            .admin()
+            .image(pb::ImageRequest { shard })
+            .await
+            .map_err(failed)?
+            .into_inner();
+        let first = chunks.message().await.map_err(failed)?.and_then(|chunk| chunk.part);
+        let Some(pb::image_chunk::Part::Head(head)) = first else {
+            return Err(self.failed("an image without a head"));
+        };
+        let mut body = Vec::new();
+        while let Some(chunk) = chunks.message().await.map_err(failed)? {
+            let Some(pb::image_chunk::Part::Data(data)) = chunk.part else {
+                return Err(self.failed("an image with two heads"));
+            };
+            body.extend_from_slice(&data);
+            if body.len() as u64 > head.size {
+                return Err(self.failed("an image longer than it said"));
+            }
+        }
+        if body.len() as u64 != head.size {
+            return Err(self.failed("an image that broke off"));
+        }
+        Ok((head, body))
+    }
+
     /// The node's own replicas.
     pub(super) async fn status(&self) -> Result<pb::StatusReply, NotReached> {
         let reply = ClusterClient::new(self.channel.clone())

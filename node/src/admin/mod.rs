@@ -12,6 +12,7 @@
 //! Exit codes: 0 done, 1 refused or failed, 2 not understood (clap's), 3 not reached, 4 `--wait` gave up.
 
 mod args;
+mod backup;
 mod client;
 pub(crate) mod json;
 mod roll;

@@ -1,11 +1,11 @@
 //! Runs one command of `rushroom admin`: asks, prints, waits.
 
 use super::args::{
-    AdminArgs, ClusterCommand, Command, How, NodeCommand, OpsCommand, PlanCommand, ShardCommand, Wished,
+    AdminArgs, Backup, ClusterCommand, Command, How, NodeCommand, OpsCommand, PlanCommand, ShardCommand, Wished,
 };
 use super::client::{Client, NotReached};
 use super::wire::{Overview, change_to};
-use super::{json, roll, tables};
+use super::{backup, json, roll, tables};
 use crate::cli::{complain, say};
 use anyhow::Result;
 use placement::{Change, NodeId, Override, Rules, ShardId, Wish, explain};
@@ -44,6 +44,12 @@ pub(crate) async fn run(args: AdminArgs, completion: impl FnOnce(clap_complete::
 }
 
 async fn dispatch(args: &AdminArgs) -> Result<ExitCode> {
+    if let Command::Backup(Backup {
+        command: Some(what), ..
+    }) = &args.command
+    {
+        return backup::look(what, args.json).await;
+    }
     let client = Client::connect(&args.node, &args.papers).await?;
     let asking = Asking { args, client };
     match &args.command {
@@ -60,6 +66,7 @@ async fn dispatch(args: &AdminArgs) -> Result<ExitCode> {
             command: OpsCommand::List,
         } => asking.show(|o| tables::ops(o, wall_ms())).await,
         Command::RollingRestart(how) => roll::roll(&asking.client, how).await,
+        Command::Backup(what) => backup::take(&asking.client, what, args.json).await,
         Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }
 }

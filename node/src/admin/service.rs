@@ -12,12 +12,15 @@ use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use placement::{NodeId, ShardId};
 use proto::cluster::v1::{self as pb, admin_server::Admin};
-use raft_store::{Ask, SteerError};
+use raft_store::{Ask, ImageError, ReadError, SteerError};
 use std::{sync::Arc, time::Duration};
 use tonic::{Request, Response, Status};
 
 /// Pace of `Watch`: what didn't change isn't sent again.
 const WATCH: Duration = Duration::from_millis(200);
+
+/// Bytes of an image in one message.
+const IMAGE_CHUNK: usize = 1 << 20;
 
 /// Serves operators.
 pub(crate) struct AdminService(pub(crate) Arc<AdminPort>);
@@ -94,6 +97,7 @@ fn asks(caller: Option<&Identity>, request: &pb::ChangeRequest) -> Result<String
 
 #[async_trait]
 impl Admin for AdminService {
+    type ImageStream = BoxStream<'static, Result<pb::ImageChunk, Status>>;
     type WatchStream = BoxStream<'static, Result<pb::OverviewReply, Status>>;
 
     async fn overview(&self, request: Request<pb::OverviewRequest>) -> Result<Response<pb::OverviewReply>, Status> {
@@ -137,6 +141,41 @@ impl Admin for AdminService {
             cluster_version: host.map().borrow().cluster_version(),
             nodes: nodes.collect(),
         }))
+    }
+
+    async fn image(&self, request: Request<pb::ImageRequest>) -> Result<Response<Self::ImageStream>, Status> {
+        let who = signed(caller(&request).as_ref(), "");
+        let shard = ShardId(request.into_inner().shard);
+        let (proven, body) = self.0.host.image(shard).await.map_err(|error| match error {
+            ImageError::Read(ReadError::NotHere | ReadError::NotLeader { .. }) => {
+                Status::failed_precondition(format!("this node doesn't lead shard {}", shard.0))
+            }
+            other => Status::unavailable(other.to_string()),
+        })?;
+        tracing::info!(
+            shard = shard.0,
+            index = proven.index,
+            bytes = body.len(),
+            who,
+            "an image was asked for"
+        );
+        let head = pb::image_chunk::Part::Head(pb::ImageHead {
+            shard: shard.0,
+            index: proven.index,
+            top: proven.top,
+            auctions: proven.auctions,
+            events: proven.events,
+            digest: proven.digest.to_vec().into(),
+            size: body.len() as u64,
+            shards: self.0.map.borrow().shards,
+        });
+        let pieces = (0..body.len()).step_by(IMAGE_CHUNK).map(move |from| {
+            let upto = (from + IMAGE_CHUNK).min(body.len());
+            pb::image_chunk::Part::Data(body.slice(from..upto))
+        });
+        let parts = std::iter::once(head).chain(pieces);
+        let chunks = parts.map(|part| Ok(pb::ImageChunk { part: Some(part) }));
+        Ok(Response::new(stream::iter(chunks).boxed()))
     }
 
     async fn transfer(&self, request: Request<pb::TransferRequest>) -> Result<Response<pb::TransferReply>, Status> {

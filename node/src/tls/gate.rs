@@ -5,6 +5,7 @@
 //! | raft, moves, shards, chats, relay | yes | | |
 //! | `Admin`: looking | yes | yes | yes |
 //! | `Admin`: acting | joining only, itself (`admin::service`) | yes | |
+//! | `Admin.Image` (all of a shard, hidden maxima too) | | yes | |
 //! | `Cluster.Status` | yes | yes | yes |
 //! | `Cluster.Stop` (demo) | yes | yes | |
 //!
@@ -56,6 +57,14 @@ const TABLE: &[(&str, May)] = &[
     ("/rushroom.cluster.v1.Admin/Watch", LOOK),
     ("/rushroom.cluster.v1.Admin/Versions", LOOK),
     ("/rushroom.cluster.v1.Admin/Change", ACT),
+    (
+        "/rushroom.cluster.v1.Admin/Image",
+        May {
+            nodes: false,
+            operators: true,
+            auditors: false,
+        },
+    ),
     (
         "/rushroom.cluster.v1.Admin/Transfer",
         May {
@@ -183,6 +192,7 @@ mod tests {
             ("/rushroom.cluster.v1.Admin/Overview", true, true, true),
             ("/rushroom.cluster.v1.Admin/Change", true, true, false),
             ("/rushroom.cluster.v1.Admin/Transfer", false, true, false),
+            ("/rushroom.cluster.v1.Admin/Image", false, true, false),
             ("/rushroom.cluster.v1.Admin/Unheard", false, false, false),
             ("/", false, false, false),
             ("", false, false, false),
