@@ -107,11 +107,8 @@ async fn forge(s3: &S3, object: &str, change: impl FnOnce(&mut Vec<u8>)) {
     store.put(&path, bytes.into()).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_living_cluster_is_kept_and_what_is_kept_is_proven() {
-    let home = tempfile::tempdir().unwrap();
-    let s3 = S3::get(home.path());
-    let mut cluster = Cluster::start("").await;
+/// An auction with one bid, acknowledged.
+async fn one_bid(cluster: &Cluster) {
     let api = cluster.api(0);
     let (seller, bidders) = people(&api, 1).await;
     let selling = api.with_token(&seller.token);
@@ -123,7 +120,14 @@ async fn a_living_cluster_is_kept_and_what_is_kept_is_proven() {
         .await
         .unwrap();
     assert!(verdict.ok, "{verdict:?}");
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_living_cluster_is_kept_and_what_is_kept_is_proven() {
+    let home = tempfile::tempdir().unwrap();
+    let s3 = S3::get(home.path());
+    let mut cluster = Cluster::start("").await;
+    one_bid(&cluster).await;
     let place = format!("run-{:016x}", rand::random::<u64>());
     let url = format!("s3://{}/{place}", s3.exports["BUCKET"]);
     let node = cluster.nodes[0].grpc.clone();
@@ -153,7 +157,7 @@ async fn a_living_cluster_is_kept_and_what_is_kept_is_proven() {
         of_shard("shard-0003/"),
     );
     forge(&s3, &format!("{place}/{cut}/part-00000"), |bytes| {
-        bytes.truncate(bytes.len() - 1)
+        bytes.truncate(bytes.len() - 1);
     })
     .await;
     forge(&s3, &format!("{place}/{flipped}/part-00000"), |bytes| bytes[0] ^= 1).await;

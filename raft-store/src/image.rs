@@ -53,7 +53,7 @@ impl Host {
         })?;
         let taken = Taken::of(&group.replica.state.read());
         let made = blocking(move || {
-            let body = taken.encode().0;
+            let body = Bytes::from(taken.encode());
             prove(body.clone()).map(|proven| (proven, body))
         });
         made.await.map_err(|error| ImageError::Unsound(error.to_string()))
