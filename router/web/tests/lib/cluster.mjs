@@ -44,7 +44,7 @@ async function until(dir, read, child) {
 /** The lines of a node's log that tell of a panic: bad luck never panics, so each is a bug. */
 export const panics = (text) => text.split('\n').filter((line) => line.includes('panicked'));
 
-/** `name` is the test's: logs are kept under it. */
+/** `name` is the test's: logs are kept under it. `restarted(id, pid)` awaits another process of a node, and gives its pid. */
 export async function startCluster(name) {
   const dir = mkdtempSync(join(tmpdir(), 'rushroom-web-'));
   const ports = join(dir, 'ports.json');
@@ -66,7 +66,11 @@ export async function startCluster(name) {
     child.kill('SIGKILL');
     throw error;
   });
-  return handle(() => read() ?? [], child, dir, name);
+  const restarted = (id, pid) => until(dirname(ports), () => {
+    const now = read()?.find((node) => node.id === id)?.pid;
+    return now === pid ? undefined : now;
+  }, child);
+  return { ...handle(() => read() ?? [], child, dir, name), restarted };
 }
 
 async function startMock(dir, log, name) {

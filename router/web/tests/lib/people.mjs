@@ -4,7 +4,7 @@ import { hasVideo, isMock } from './cluster.mjs';
 import * as b from './browser.mjs';
 
 export const node = (cluster, id) => cluster.nodes().find((n) => n.id === id);
-export const leaderOf = async (cluster, shard) => (await cluster.api(node(cluster, 1), '/api/v1/cluster')).shards.find((s) => s.id === shard)?.leader;
+const shardOf = async (cluster, id) => (await cluster.api(node(cluster, 1), '/api/v1/cluster')).shards.find((s) => s.id === id);
 
 /** Fills in the studio's form and creates the auction; gives it as the API has it. */
 export async function create(cluster, seller, { title, seconds }) {
@@ -23,11 +23,14 @@ export async function create(cluster, seller, { title, seconds }) {
   return cluster.api(node(cluster, 1), `/api/v1/auctions/${id}`);
 }
 
-/** An auction whose shard is led by `leader`: the id decides, so new ones are made until one falls there. */
+/** An auction whose shard is led by `leader`, and prefers to be (else it would soon be led from there, and elsewhere
+ *  after a while): the id decides, so new ones are made until one falls there. */
 export async function createLedBy(cluster, seller, leader, options) {
   for (let i = 0; i < 24; i += 1) {
     const auction = await create(cluster, seller, options);
-    if (isMock || (await leaderOf(cluster, auction.shard)) === leader) return auction;
+    if (isMock) return auction;
+    const shard = await shardOf(cluster, auction.shard);
+    if (shard?.leader === leader && shard.replicas[0] === leader) return auction;
   }
   throw new Error(`24 auctions and none led by node ${leader}`);
 }
