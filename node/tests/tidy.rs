@@ -411,3 +411,54 @@ fn the_scanner_sees_code_and_nothing_else() {
     assert!(has_word("use rand::Rng", "rand") && !has_word("operand", "rand") && !has_word("randy", "rand"));
     assert!(has_word("metrics::counter!(X)", "counter!") && !has_word("encounter!(X)", "counter!"));
 }
+
+/// `raft-store/src/clock.rs` claims, sentence by sentence, that code and tests make it so: both must be there.
+#[test]
+fn each_claim_about_the_clock_has_code_and_a_test() {
+    let root = root().join("raft-store");
+    let story = std::fs::read_to_string(root.join("src/clock.rs")).unwrap();
+    let mut tests = Vec::new();
+    for folder in ["src", "tests", "auction/src", "auction/tests"] {
+        walk(&root.join(folder), &["rs"], &mut tests);
+    }
+    let tests: Vec<String> = tests.iter().map(|p| std::fs::read_to_string(p).unwrap()).collect();
+    // An attribute above it makes a function a test; a doc comment may stand between.
+    let is_test = |name: &str| {
+        tests.iter().any(|text| {
+            text.find(&format!("fn {name}(")).is_some_and(|at| {
+                let above = text[..at].rsplit("\n\n").next().unwrap_or_default();
+                ["#[test]", "#[tokio::test"].iter().any(|mark| above.contains(mark))
+            })
+        })
+    };
+    let quoted = |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+    let rows: Vec<Vec<&str>> = story
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! | "))
+        .map(|line| line.trim_end_matches(" |").split(" | ").collect())
+        .skip(1)
+        .collect();
+    assert!(rows.len() > 20, "{} rows: is the table gone?", rows.len());
+    let mut missing = Vec::new();
+    for row in rows {
+        let [claim, code, named] = row[..] else {
+            panic!("no row of three: {row:?}")
+        };
+        for path in quoted(code) {
+            if !root.join(&path).exists() && !root.join("src").join(&path).exists() {
+                missing.push(format!("{claim}: no file {path}"));
+            }
+        }
+        let named = quoted(named);
+        if named.is_empty() {
+            missing.push(format!("{claim}: no test is named"));
+        }
+        missing.extend(
+            named
+                .iter()
+                .filter(|name| !is_test(name))
+                .map(|name| format!("{claim}: no test {name}")),
+        );
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}

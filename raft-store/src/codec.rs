@@ -19,7 +19,7 @@ use crate::{
     types::{Logged, MetaCommand, Payload, TraceContext},
     versions,
 };
-use auction::{Entry, Hold, Id, Office, Stamp, Stamped};
+use auction::{Entry, Hold, Id, Office, Stamp, Stamped, Wall};
 use bytes::Bytes;
 use placement::ClusterMap;
 use prost::Message;
@@ -227,6 +227,7 @@ fn entry_to(entry: &Entry, traces: &[(u32, TraceContext)]) -> pb::Entry {
             .collect(),
         holds: entry.holds.iter().map(hold_to).collect(),
         commands,
+        wall: entry.wall.map(|Wall { ms, error_ms }| pb::Wall { ms, error_ms }),
     }
 }
 
@@ -254,6 +255,7 @@ fn entry_from(proto: pb::Entry) -> Result<(Entry, Vec<(u32, TraceContext)>), Bad
         behind: behind.collect::<Result<_, BadWire>>()?,
         holds: proto.holds.iter().map(hold_from).collect(),
         commands,
+        wall: proto.wall.map(|pb::Wall { ms, error_ms }| Wall { ms, error_ms }),
     };
     Ok((entry, traces))
 }

@@ -6,7 +6,7 @@
 //! ```text
 //!   disk: low, full, stalled, ailing --.                .--> pulse: peers give it no leadership, and stand before it
 //!                                      +--> Fitness ----+--> its leaderships go elsewhere (`host::care`)
-//!   (any other reason) ----------------'                +--> readiness, metrics
+//!   clock: rate, step, wall time ------'                +--> readiness, metrics
 //!                                                       '--> Intake: what the door still takes in
 //! ```
 //!
@@ -34,11 +34,28 @@ pub enum Unfit {
     DiskStalled,
     /// It answers with errors where nothing promised is at stake yet (a file that is being prepared).
     DiskAiling,
+    /// Its monotonic clock runs at another rate than its peers'.
+    ClockRate,
+    /// Its monotonic clock jumped.
+    ClockStep,
+    /// Its wall clock is far from its peers'.
+    WallTime,
 }
 
 impl Unfit {
     /// Those that the log's disk can give.
     pub const DISK: [Unfit; 4] = [Unfit::DiskLow, Unfit::DiskFull, Unfit::DiskStalled, Unfit::DiskAiling];
+
+    /// All of them.
+    pub const ALL: [Unfit; 7] = [
+        Unfit::DiskLow,
+        Unfit::DiskFull,
+        Unfit::DiskStalled,
+        Unfit::DiskAiling,
+        Unfit::ClockRate,
+        Unfit::ClockStep,
+        Unfit::WallTime,
+    ];
 
     /// Its code, in metrics and APIs.
     #[must_use]
@@ -48,6 +65,9 @@ impl Unfit {
             Unfit::DiskFull => "disk_full",
             Unfit::DiskStalled => "disk_stalled",
             Unfit::DiskAiling => "disk_ailing",
+            Unfit::ClockRate => "clock_rate",
+            Unfit::ClockStep => "clock_step",
+            Unfit::WallTime => "wall_time",
         }
     }
 
@@ -59,13 +79,17 @@ impl Unfit {
             Unfit::DiskFull => "the log's disk is full and its reserve in use: no bids, leaderships go elsewhere",
             Unfit::DiskStalled => "the log's disk hangs: leaderships go elsewhere",
             Unfit::DiskAiling => "the log's disk fails to prepare a file: leaderships go elsewhere",
+            Unfit::ClockRate => "the monotonic clock runs at another rate than the peers': leaderships go elsewhere",
+            Unfit::ClockStep => "the monotonic clock jumped: leaderships go elsewhere",
+            Unfit::WallTime => "the wall clock is far from the peers': leaderships go elsewhere",
         }
     }
 
-    /// Whether users had better be sent to another node. A disk that is only low still serves them.
+    /// Whether users had better be sent to another node. A disk that is only low still serves them, and so does a node whose
+    /// clocks stray: what it doesn't lead goes by others' clocks.
     #[must_use]
     pub fn is_grave(self) -> bool {
-        self != Unfit::DiskLow
+        matches!(self, Unfit::DiskFull | Unfit::DiskStalled | Unfit::DiskAiling)
     }
 }
 
@@ -123,6 +147,7 @@ impl Intake {
 }
 
 /// The node's reasons, and whoever wants to know.
+#[derive(Debug)]
 pub(crate) struct Fitness {
     reasons: watch::Sender<BTreeSet<Unfit>>,
 }

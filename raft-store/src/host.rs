@@ -22,7 +22,7 @@ pub use face::{DIVERGED, Fresh, GroupStatus, OpenError, ReadError, Reading, Role
 pub use steer::{Ask, NodeVersion, SteerError};
 
 use crate::{
-    clock::proposer::ProposerHandle,
+    clock::{NodeClock, proposer::ProposerHandle},
     fitness::{Fitness, Unfit},
     group::{Ground, Group},
     log_store::Found,
@@ -155,6 +155,12 @@ impl Host {
     #[must_use]
     pub fn unfit(&self) -> watch::Receiver<BTreeSet<Unfit>> {
         self.inner.fitness.subscribe()
+    }
+
+    /// This node's clocks among its peers'.
+    #[must_use]
+    pub fn clock(&self) -> NodeClock {
+        self.inner.pulse.fleet().status()
     }
 
     /// Has a map, and every group of this node knows a leader.

@@ -59,6 +59,13 @@ const SEGMENTS: &str = "rushroom_wal_segments";
 const FREE: &str = "rushroom_wal_disk_free_bytes";
 const PRESSURE: &str = "rushroom_wal_disk_pressure";
 const CUTS: &str = "rushroom_wal_cut_tails_total";
+const RATE: &str = "rushroom_clock_rate_ppm";
+const WALL_OFF: &str = "rushroom_clock_wall_off_ms";
+const WALL_ERROR: &str = "rushroom_clock_wall_error_ms";
+const JUMPS: &str = "rushroom_clock_steps_total";
+const GIVEN_UP: &str = "rushroom_clock_strained_given_up_total";
+const BEAT_LATE: &str = "rushroom_shard_beat_late_ms";
+const HOLDS: &str = "rushroom_shard_holds_total";
 const HURT: &str = "rushroom_wal_hurt_shards";
 
 /// Declares every metric with its unit and meaning. Once per process, after the recorder is installed.
@@ -121,6 +128,7 @@ pub fn describe() {
     );
     describe_pulse();
     describe_vitals();
+    describe_clock();
     describe_wal();
     show();
 }
@@ -134,6 +142,11 @@ fn show() {
     for unlabelled in [STOOD, HEARTBEATS, HOME, RESYNCS, CUTS] {
         counter!(unlabelled).increment(0);
     }
+    for reason in Unfit::ALL {
+        unfit(reason, false);
+    }
+    counter!(GIVEN_UP).increment(0);
+    counter!(JUMPS).increment(0);
     followers(0);
     moving(0, 0);
 }
@@ -160,13 +173,47 @@ fn describe_pulse() {
     describe_gauge!(
         UNFIT,
         Unit::Count,
-        "1 while a reason (label) speaks against this node's leading: disk_low, disk_full, disk_stalled, disk_ailing"
+        "1 while a reason (label) speaks against this node's leading: disk_low, disk_full, disk_stalled, disk_ailing, clock_rate, clock_step, wall_time"
     );
     describe_counter!(
         GIVEN,
         Unit::Count,
         "Leaderships that this node, being unfit, tried to give away, by outcome"
     );
+}
+
+fn describe_clock() {
+    describe_gauge!(
+        RATE,
+        Unit::Count,
+        "How much faster a peer's monotonic clock runs than this node's, parts per million over 10 s, by peer"
+    );
+    describe_gauge!(
+        WALL_OFF,
+        Unit::Milliseconds,
+        "This node's wall clock minus the median of all that speak"
+    );
+    describe_gauge!(
+        WALL_ERROR,
+        Unit::Milliseconds,
+        "Within this of the median lie more than half of the wall clocks"
+    );
+    describe_counter!(
+        JUMPS,
+        Unit::Count,
+        "Times that this node's monotonic clock was found to have jumped"
+    );
+    describe_counter!(
+        GIVEN_UP,
+        Unit::Count,
+        "Leaderships handed away because the shard's clock stood too much here"
+    );
+    describe_histogram!(
+        BEAT_LATE,
+        Unit::Milliseconds,
+        "From when a beat was due by its pace to when it was proposed"
+    );
+    describe_counter!(HOLDS, Unit::Count, "Stretches of held time declared in the log");
 }
 
 fn describe_vitals() {
@@ -279,6 +326,8 @@ pub struct OfOffice {
     strained: Gauge,
     clamped: Counter,
     late: Histogram,
+    beat_late: Histogram,
+    holds: Counter,
 }
 
 impl OfOffice {
@@ -299,6 +348,8 @@ impl OfOffice {
             held: counter!(HELD, "shard" => shard.clone()),
             held_told: AtomicU64::new(0),
             strained: gauge!(STRAINED, "shard" => shard.clone()),
+            holds: counter!(HOLDS, "shard" => shard.clone()),
+            beat_late: histogram!(BEAT_LATE),
             clamped: counter!(CLAMPED, "shard" => shard),
             late: histogram!(LATE),
         }
@@ -327,6 +378,16 @@ impl OfOffice {
         }
     }
 
+    /// A beat was proposed this much after its pace wanted it.
+    pub fn beat_late(&self, ms: u64) {
+        self.beat_late.record(ms as f64);
+    }
+
+    /// So many holds went into an entry.
+    pub fn holds(&self, count: usize) {
+        self.holds.increment(count as u64);
+    }
+
     /// An entry came back after this long.
     pub fn committed(&self, trip_ms: f64) {
         self.trip.record(trip_ms);
@@ -344,6 +405,27 @@ impl Drop for OfOffice {
         self.flying.set(0.0);
         self.strained.set(0.0);
     }
+}
+
+/// A peer's monotonic clock against ours.
+pub fn rate(node: NodeId, ppm: i64) {
+    gauge!(RATE, "node" => node.0.to_string()).set(ppm as f64);
+}
+
+/// This node's wall clock against the median, and how sure that is, both in µs.
+pub fn wall(off_us: i64, error_us: u64) {
+    gauge!(WALL_OFF).set(off_us as f64 / 1e3);
+    gauge!(WALL_ERROR).set(error_us as f64 / 1e3);
+}
+
+/// This node's monotonic clock jumped.
+pub fn jumped() {
+    counter!(JUMPS).increment(1);
+}
+
+/// A leadership goes because the shard's clock stood too much here.
+pub fn given_up() {
+    counter!(GIVEN_UP).increment(1);
 }
 
 /// What the mover has before it.

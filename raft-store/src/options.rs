@@ -29,6 +29,10 @@ pub struct Options {
     pub raft: RaftOptions,
     /// The shards' clocks.
     pub clock: clock::Options,
+    /// This node's own two clocks.
+    pub time: clock::Time,
+    /// How nodes compare theirs.
+    pub compare: clock::compare::Options,
     /// The shards' lanes.
     pub lanes: lanes::Options,
     /// What a shard remembers.
@@ -54,6 +58,8 @@ impl Default for Options {
             stall: StallOptions::default(),
             raft: RaftOptions::default(),
             clock: clock::Options::default(),
+            time: clock::Time::default(),
+            compare: clock::compare::Options::default(),
             lanes: lanes::Options::default(),
             limits: Limits::default(),
             moves: placement::mover::Limits::default(),

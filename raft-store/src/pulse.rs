@@ -17,12 +17,15 @@
 //! - when anything is proposed or any message of the group goes or comes (`rest`);
 //! - at each follower, when its leader's node is lost or lives another life: the followers stand in order of succession;
 //! - at the leader, when a follower's node comes (back): whoever was away must hear who leads before it stands itself;
-//! - at every replica, five seconds before a scheduled start, by wall time.
+//! - at every replica, five seconds before a scheduled start, by the wall time that most nodes have.
 //!
 //! **Why a dead leader can't go unseen.** A follower that rests watches the node that it heard the leader from. If that
 //! leader still leads, it is at that node: leadership moves only by votes, and a vote is a message, which wakes. So
 //! either the node lives in the same life and the leader with it, or the follower stands. A live auction has a timer, a
 //! timer needs an entry, and an entry is a message: no replica of its shard rests at all.
+//!
+//! **Clocks.** Each pulse carries the node's clocks, and the nodes compare them (`clock::fleet`). A node that should not
+//! lead (its clocks stray, its disk hangs) says so, hands its leaderships to others, and stands for election last.
 //!
 //! Who was told of a loss of many leaders, or of many shards to wake, takes so many at a look: elections and heartbeats
 //! come in a row, not in a heap.
@@ -36,8 +39,7 @@ mod view;
 pub(crate) mod watch;
 
 use crate::{
-    clock::proposer::ProposerHandle,
-    fitness::Fitness,
+    clock::{fleet::Fleet, proposer::ProposerHandle},
     group::{Ground, Group},
     host::Seat,
     metrics,
@@ -80,17 +82,17 @@ pub(crate) struct Pulse {
     groups: Groups,
     agreed: Arc<Agreed>,
     lives: Mutex<Lives>,
+    fleet: Fleet,
     /// Nodes that came, came back or started again since the last look.
     anew: Mutex<BTreeSet<NodeId>>,
     /// Answers to our questions since the last look.
     answers: Mutex<Vec<pb::RestAnswer>>,
     leaving: AtomicBool,
     woken: news::Sender<u64>,
-    fitness: Arc<Fitness>,
 }
 
 impl Pulse {
-    pub(crate) fn new(me: NodeId, ground: &Ground, groups: Groups, fitness: Arc<Fitness>) -> Pulse {
+    pub(crate) fn new(me: NodeId, ground: &Ground, groups: Groups, fleet: Fleet) -> Pulse {
         let raft = &ground.raft;
         let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let options = watch::Options {
@@ -115,11 +117,11 @@ impl Pulse {
             groups,
             agreed: ground.agreed.clone(),
             lives: Mutex::new(Lives::new(options.pace, options.silence, 0)),
+            fleet,
             anew: Mutex::default(),
             answers: Mutex::default(),
             leaving: AtomicBool::new(false),
             woken: ground.woken.clone(),
-            fitness,
         }
     }
 
@@ -140,14 +142,20 @@ impl Pulse {
 
     /// Whether nothing speaks against this node's leading.
     pub(crate) fn is_fit(&self) -> bool {
-        self.fitness.is_fit()
+        self.fleet.fitness().is_fit()
     }
 
-    /// Whether a node may take a leadership: it lives, doesn't leave, and is fit.
+    /// This node's clocks among its peers', and whether it should lead.
+    pub(crate) fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// Whether a node may take a leadership: it lives, doesn't leave, and its clocks and disk are good.
     pub(crate) fn can_lead(&self, node: NodeId) -> bool {
         let lives = self.lives.lock();
         !lives.leaves(node)
             && !lives.is_unfit(node)
+            && !self.fleet.strays(node)
             && matches!(lives.known(self.now(), node), lives::Known::Alive { .. })
     }
 
@@ -178,7 +186,7 @@ impl Pulse {
                     marks,
                     ..self.pulse()
                 };
-                self.peers.pulse(node, pulse);
+                self.send(node, pulse);
             }
         }
     }
@@ -209,12 +217,20 @@ impl Pulse {
         self.peers.news().notify_one();
     }
 
+    /// A pulse to one node, with the clocks as they are as it goes.
+    fn send(&self, node: NodeId, pulse: pb::NodePulse) {
+        let clock = Some(self.fleet.word(node));
+        self.peers.pulse(node, pb::NodePulse { clock, ..pulse });
+    }
+
     /// A peer's pulse came.
     pub(crate) fn take(&self, pulse: pb::NodePulse) {
         let node = NodeId(pulse.node);
         if !self.agreed.hears(node, pulse.cluster_version, pulse.newest) {
             return;
         }
+        // First of all: what comes between is the round trip's.
+        self.fleet.hear(node, pulse.life, pulse.clock);
         let lives = lives::Said {
             life: pulse.life,
             leaving: pulse.leaving,
@@ -239,7 +255,7 @@ impl Pulse {
         }
         if !pulse.asks.is_empty() {
             let answers = pulse.asks.into_iter().map(|ask| self.answer(node, ask)).collect();
-            self.peers.pulse(
+            self.send(
                 node,
                 pb::NodePulse {
                     answers,
@@ -312,7 +328,7 @@ impl Pulse {
         if lives {
             group.rest.shield(self.options.silence);
             let wake = vec![group.shard.0];
-            self.peers.pulse(node, pb::NodePulse { wake, ..self.pulse() });
+            self.send(node, pb::NodePulse { wake, ..self.pulse() });
         }
         lives
     }

@@ -3,7 +3,7 @@
 
 mod clock_support;
 
-use auction::{Action, Command, EventKind, FeedItem, Phase, Reason, Reply, Verdict};
+use auction::{Action, Command, EventKind, FeedItem, Phase, Reason, Reply, Verdict, Wall};
 use clock_support::{FakeLog, Fault, bid, definition, follows, id, leads, seller};
 use futures_util::{StreamExt, future::join_all};
 use raft_store::{Log, clock::proposer::ProposerHandle, fitness::Intake};
@@ -218,6 +218,12 @@ async fn a_scheduled_auction_starts_at_its_wall_time() {
     log.wall.store(1_005_000, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_millis(1_020)).await;
     assert_eq!(phase(&log), Phase::Live);
+    let (ms, error_ms) = (1_005_000, 3);
+    assert_eq!(
+        *log.walls.lock(),
+        [Wall { ms, error_ms }],
+        "declared by the entry that starts it"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -359,8 +359,9 @@ async fn crowd(stage: &mut Stage) -> Result<()> {
     stage.rest(&["RushroomEdgeFull"]).await
 }
 
-/// No good leader makes such a stamp, and no bad one is at hand.
+/// No good leader makes such a stamp, and no bad one is at hand; and no machine here lies about its clock.
 async fn forged(stage: &mut Stage) -> Result<()> {
+    stray(stage).await?;
     let page = Forged::serve("rushroom_shard_clamped_stamps_total{shard=\"1\"}").await?;
     let mut targets = stage.cluster.urls();
     targets.push(page.url.clone());
@@ -374,6 +375,21 @@ async fn forged(stage: &mut Stage) -> Result<()> {
     stage.now();
     stage.scrape_all()?;
     stage.rest(&["RushroomStampsClamped"]).await
+}
+
+async fn stray(stage: &mut Stage) -> Result<()> {
+    let page = Forged::serve("rushroom_raft_unfit{reason=\"clock_step\"}").await?;
+    let mut targets = stage.cluster.urls();
+    targets.push(page.url.clone());
+    stage.prometheus.scrape(&targets)?;
+    stage.now();
+    page.set(1);
+    stage
+        .fires("forged: a page with that gauge", &["RushroomClockUnfit"])
+        .await?;
+    stage.now();
+    stage.scrape_all()?;
+    stage.rest(&["RushroomClockUnfit"]).await
 }
 
 /// A process that ends with the scene.

@@ -167,6 +167,7 @@ impl AdminPort {
             map_epoch: self.map.borrow().epoch,
             replicas,
             streams: streams.collect(),
+            clock: Some(clock_of(&self.host)),
         }
     }
 
@@ -225,9 +226,16 @@ impl Admin for AdminPort {
             status.streams.iter().map(one)
         });
         let streams: Vec<Value> = streams.collect();
+        let clocks: Vec<Value> = others
+            .iter()
+            .chain([&Some(own.clone())])
+            .flatten()
+            .filter_map(clock_json)
+            .collect();
         json!({
             "me": own.node, "demo": self.demo, "epoch": map.epoch,
             "nodes": nodes, "shards": shards, "streams": streams,
+            "clocks": clocks,
         })
     }
 
@@ -280,6 +288,32 @@ impl Admin for AdminPort {
         }
         self.peers.get(node)?.stop().await
     }
+}
+
+fn clock_of(host: &Host) -> proto::cluster::v1::Clock {
+    let clock = host.clock();
+    proto::cluster::v1::Clock {
+        wall_ms: clock.wall.ms,
+        wall_error_ms: clock.wall.error_ms,
+        wall_off_ms: clock.wall_off_ms,
+        voices: u32::try_from(clock.voices).unwrap_or(u32::MAX),
+        rates_ppm: clock.rates_ppm.iter().map(|(node, ppm)| (node.0, *ppm)).collect(),
+        unfit: clock
+            .unfit
+            .into_iter()
+            .map(|(reason, why)| (reason.code().to_owned(), why))
+            .collect(),
+        shunned: clock.shunned.iter().map(|node| node.0).collect(),
+    }
+}
+
+fn clock_json(status: &StatusReply) -> Option<Value> {
+    let clock = status.clock.as_ref()?;
+    Some(json!({
+        "node": status.node, "wall_ms": clock.wall_ms, "wall_error_ms": clock.wall_error_ms,
+        "wall_off_ms": clock.wall_off_ms, "voices": clock.voices, "rates_ppm": clock.rates_ppm,
+        "unfit": clock.unfit, "shunned": clock.shunned,
+    }))
 }
 
 /// The admin port as the gRPC service asks it.

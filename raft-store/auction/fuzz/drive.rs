@@ -185,6 +185,7 @@ fn entry(bytes: &mut Bytes<'_>, shard: &Shard, near: u64) -> Entry {
         behind,
         holds,
         commands,
+        wall: None,
     }
 }
 

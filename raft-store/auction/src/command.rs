@@ -148,6 +148,15 @@ pub struct Hold {
     pub lost_ms: u64,
 }
 
+/// What the leader took for wall time, and how sure that was: more than half of the nodes' clocks lay within `error_ms`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Wall {
+    /// Unix milliseconds.
+    pub ms: u64,
+    /// Milliseconds, to either side.
+    pub error_ms: u64,
+}
+
 /// One log entry of a shard. `n == 0` is the marker that opens an office; 1, 2, 3 … follow.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Entry {
@@ -163,4 +172,7 @@ pub struct Entry {
     pub holds: Vec<Hold>,
     /// The commands, within an auction in stamp order.
     pub commands: Vec<Stamped>,
+    /// Declared where the entry starts an auction that was scheduled; for whoever asks later why it began when it did.
+    /// It decides nothing.
+    pub wall: Option<Wall>,
 }

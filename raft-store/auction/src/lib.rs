@@ -49,7 +49,7 @@ pub mod verify;
 pub mod view;
 
 pub use bound::{Opening, Reserve};
-pub use command::{Action, Actor, Command, Entry, Hold, Key, Rights, Stamped};
+pub use command::{Action, Actor, Command, Entry, Hold, Key, Rights, Stamped, Wall};
 pub use event::{Event, EventKind, Outcome};
 pub use fold::body_hash;
 pub use id::{AuctionId, Id};

@@ -14,6 +14,8 @@ pub(crate) enum Plant {
     NowForAll,
     /// A logged refusal over the bound is forgotten and its id judged anew.
     RefusalsEvict,
+    /// The bound on logged refusals is a bidder's over all auctions, and the oldest anywhere is forgotten.
+    RefusalsPerBidder,
     /// Timers run after the command on a tie.
     CommandFirst,
     /// Holds come before what else is at their stamp.

@@ -268,7 +268,14 @@ impl Shard {
         if evict && outcome.is_err() && auction.once.alive(&actor.id, arrived, ms) > self.limits.refusals_max {
             auction.once.forget_oldest();
         }
-        auction.verdict(outcome, arrived)
+        if self.plants.has(Plant::RefusalsPerBidder) && outcome.is_err() {
+            let alive = |auction: &Auction| auction.once.alive(&actor.id, arrived, ms);
+            if self.auctions.iter().map(alive).sum::<usize>() > self.limits.refusals_max {
+                let any = self.auctions.iter_mut().find(|auction| alive(auction) > 0);
+                any.into_iter().for_each(|auction| auction.once.forget_oldest());
+            }
+        }
+        self.auctions[slot].verdict(outcome, arrived)
     }
 
     // ---- watermarks and timers

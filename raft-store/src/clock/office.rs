@@ -36,12 +36,14 @@ use super::{
 };
 use crate::{clock, fitness::Intake};
 use auction::{
-    Action, Actor, Applied, AuctionId, Command, Entry, Id, Known, Reply, Rights, Shard, Stamp, Verdict, body_hash,
+    Action, Actor, Applied, AuctionId, Command, Entry, Id, Known, Reply, Rights, Shard, Stamp, Verdict, Wall, body_hash,
 };
 use std::collections::{HashMap, VecDeque};
 
 #[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod tests;
 
 /// Bounds of clock and lanes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -88,6 +90,8 @@ pub struct Packed {
     pub entry: Entry,
     /// By place in `entry.commands`; `None` for the leader's own.
     pub tickets: Vec<Option<Ticket>>,
+    /// How much later than the pace of beats wants it, where a timer pended.
+    pub late_ms: Option<u64>,
 }
 
 /// What an office wants to be known of it at a moment.
@@ -119,6 +123,8 @@ pub struct Office<W> {
     covered: Option<Stamp>,
     /// Monotonic time of the newest proposal.
     last_entry: u64,
+    /// A timer pended when the newest entry was packed: the next one is due by the pace of beats.
+    paced: bool,
     /// Scheduled starts that are waiting or in flight, with the schedule's version.
     started: HashMap<AuctionId, u32>,
     /// Intake is paused until then (a planned hand-over).
@@ -127,6 +133,12 @@ pub struct Office<W> {
     intake: Intake,
     #[cfg(test)]
     pub(crate) plant: Option<sim::Plant>,
+    /// Stamped and not yet placed, under the plant `DecodeGap`.
+    #[cfg(test)]
+    decoding: Vec<(Stamp, Command, Ticket)>,
+    /// The reading when the lanes were looked at, under the plant `LanesFirst`.
+    #[cfg(test)]
+    seen: Stamp,
 }
 
 impl<W> Office<W> {
@@ -147,12 +159,17 @@ impl<W> Office<W> {
             trip_x8: 8 * 25,
             covered: None,
             last_entry: mono,
+            paced: false,
             started: HashMap::new(),
             shut_until: 0,
             graced: true,
             intake: Intake::All,
             #[cfg(test)]
             plant: None,
+            #[cfg(test)]
+            decoding: Vec::new(),
+            #[cfg(test)]
+            seen: shard.top(),
         }
     }
 
@@ -253,6 +270,11 @@ impl<W> Office<W> {
         }
         let arrived = self.stamp(mono, shard, &command.auction, now);
         let ticket = self.pending.add(key, body, waiter);
+        #[cfg(test)]
+        if self.plant == Some(sim::Plant::DecodeGap) {
+            self.decoding.push((arrived, command, ticket));
+            return None;
+        }
         self.lanes.push(arrived, command, Some(ticket));
         None
     }
@@ -299,13 +321,13 @@ impl<W> Office<W> {
         }
     }
 
-    /// The next entry to propose at monotonic `mono` and wall time `wall_ms`, if there is one. To be asked again until
+    /// The next entry to propose at monotonic `mono` and wall time `wall`, if there is one. To be asked again until
     /// there is none. The clock is read *before* the lanes are looked at: every stamp given later is at least `at`, so
     /// what `at` promises is true.
-    pub fn next_entry(&mut self, mono: u64, wall_ms: u64, shard: &Shard) -> Option<Packed> {
+    pub fn next_entry(&mut self, mono: u64, wall: Wall, shard: &Shard) -> Option<Packed> {
         let at = self.read(mono, shard);
         self.end_grace(mono);
-        self.place_starts(at, wall_ms, shard);
+        self.place_starts(at, wall.ms, shard);
         let beat = self.wants_beat(mono, at, shard);
         let room = self.room_in_flight(beat);
         let due = if room > 0 {
@@ -314,10 +336,10 @@ impl<W> Office<W> {
             Vec::new()
         };
         let taken = self.lanes.take(room, due.iter(), self.graced);
-        if taken.is_empty() && !beat {
-            return None;
-        }
-        Some(self.pack(mono, at, taken, shard))
+        let packed = (beat || !taken.is_empty()).then(|| self.pack(mono, at, taken, wall, shard));
+        #[cfg(test)]
+        self.after_looking(at);
+        packed
     }
 
     fn end_grace(&mut self, mono: u64) {
@@ -375,19 +397,13 @@ impl<W> Office<W> {
     /// A beat is wanted when a timer came due that no entry covers yet, and otherwise at a steady pace while any timer
     /// pends, if there is anything new to promise: a clock that stands (no majority) makes no entries.
     fn wants_beat(&self, mono: u64, at: Stamp, shard: &Shard) -> bool {
-        let options = self.options.clock;
         if self.graced || !shard.has_timers() || mono < self.shut_until {
             return false;
         }
         if shard.due_within(self.covered, at) {
             return true;
         }
-        let pace = if self.trip_ms() > options.slow_ms {
-            options.slow_beat_ms
-        } else {
-            options.beat_ms
-        };
-        mono.saturating_sub(self.last_entry) >= pace && self.covered.is_none_or(|covered| at > covered)
+        mono.saturating_sub(self.last_entry) >= self.pace() && self.covered.is_none_or(|covered| at > covered)
     }
 
     /// Lanes with a backlog whose auction's timer is due, earliest first.
@@ -405,8 +421,9 @@ impl<W> Office<W> {
         due.into_iter().map(|(_, id)| id).collect()
     }
 
-    fn pack(&mut self, mono: u64, at: Stamp, taken: Vec<Waiting>, shard: &Shard) -> Packed {
+    fn pack(&mut self, mono: u64, at: Stamp, taken: Vec<Waiting>, wall: Wall, shard: &Shard) -> Packed {
         self.n += 1;
+        let late_ms = self.beat_late(mono, shard);
         self.last_entry = mono;
         if !self.graced {
             self.covered = Some(at);
@@ -428,6 +445,7 @@ impl<W> Office<W> {
             tickets.push(waiting.ticket);
             entry.commands.push(waiting.stamped);
         }
+        entry.wall = (!starts.is_empty()).then_some(wall);
         self.flying += tickets.len();
         self.flights.push_back(Flight {
             n: self.n,
@@ -435,13 +453,37 @@ impl<W> Office<W> {
             tickets: tickets.clone(),
             starts,
         });
-        Packed { entry, tickets }
+        Packed {
+            entry,
+            tickets,
+            late_ms,
+        }
+    }
+
+    /// How much later than its pace wants it an entry goes, if the last one left a timer pending.
+    fn beat_late(&mut self, mono: u64, shard: &Shard) -> Option<u64> {
+        let paced = std::mem::replace(&mut self.paced, !self.graced && shard.has_timers());
+        // Timers that went meanwhile take their pace with them: an idle hour is no late beat.
+        (paced && shard.has_timers()).then(|| mono.saturating_sub(self.last_entry).saturating_sub(self.pace()))
+    }
+
+    fn pace(&self) -> u64 {
+        let options = self.options.clock;
+        if self.trip_ms() > options.slow_ms {
+            options.slow_beat_ms
+        } else {
+            options.beat_ms
+        }
     }
 
     /// Auctions that must not be promised `at`: those with a backlog, and in the grace those that were behind before.
     fn behind(&self, at: Stamp, shard: &Shard) -> Vec<(AuctionId, Stamp)> {
         let mut behind: Vec<(AuctionId, Stamp)> =
             self.lanes.behind().map(|(id, oldest)| (id.clone(), oldest)).collect();
+        #[cfg(test)]
+        if self.plant == Some(sim::Plant::LanesFirst) {
+            behind.retain(|(_, oldest)| *oldest <= self.seen);
+        }
         #[cfg(test)]
         if self.plant == Some(sim::Plant::BaseForAll) {
             behind.sort();

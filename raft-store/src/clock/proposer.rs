@@ -26,7 +26,10 @@
 mod reign;
 
 use crate::{
-    clock::office::{Office, Options},
+    clock::{
+        office::{Office, Options},
+        time::Time,
+    },
     fitness::Intake,
     metrics,
     port::{Leadership, Log},
@@ -44,7 +47,6 @@ use std::{
 use tokio::{
     sync::{Notify, oneshot},
     task::JoinHandle,
-    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
@@ -52,8 +54,8 @@ use tracing::{Instrument, Span};
 /// Longest pause of intake for a planned hand-over.
 pub const SHUT_MAX: Duration = Duration::from_millis(50);
 
-/// Wall time as unix ms: the median of what the nodes report, or this node's own.
-pub type Wall = Arc<dyn Fn() -> u64 + Send + Sync>;
+/// Wall time: the median of what the nodes report, with its error.
+pub type Wall = Arc<dyn Fn() -> auction::Wall + Send + Sync>;
 
 /// A leader's clock, as told to edges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,7 +81,7 @@ struct Shared {
     options: Options,
     log: Arc<dyn Log>,
     wall: Wall,
-    origin: Instant,
+    time: Time,
     /// `None` while this replica is not in office. Taken after the state's lock.
     office: Mutex<Option<Office<Waiter>>>,
     /// Wakes the task: there is something in a lane.
@@ -104,13 +106,13 @@ pub struct Proposer;
 
 impl Proposer {
     /// Starts the task of one shard's replica: idle until its replica leads. Needs a tokio runtime around it.
-    pub fn spawn(shard: ShardId, log: Arc<dyn Log>, options: Options, wall: Wall) -> ProposerHandle {
+    pub fn spawn(shard: ShardId, log: Arc<dyn Log>, options: Options, time: Time, wall: Wall) -> ProposerHandle {
         let shared = Arc::new(Shared {
             shard,
             options,
             log,
             wall,
-            origin: Instant::now(),
+            time,
             office: Mutex::new(None),
             work: Notify::new(),
             still: Notify::new(),
@@ -230,9 +232,9 @@ impl Shared {
         Intake::from_number(self.intake.load(Ordering::Relaxed))
     }
 
-    /// Monotonic ms since this proposer began.
+    /// This node's monotonic clock, ms.
     fn mono(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.time.mono_ms()
     }
 
     async fn submit(&self, command: Command, span: Span) -> Reply {

@@ -100,7 +100,7 @@ fn traces() -> impl Strategy<Value = TraceContext> {
 
 prop_compose! {
     fn payloads()(
-        (term, turn, n, at) in any::<(u64, u32, u64, u64)>(),
+        (term, turn, n, at, wall) in any::<(u64, u32, u64, u64, Option<(u64, u64)>)>(),
         behind in prop::collection::vec((ids(), stamps()), 0..3),
         holds in prop::collection::vec((stamps(), any::<u64>()), 0..3),
         commands in prop::collection::vec((stamps(), commands(), option::of(traces())), 0..5),
@@ -109,7 +109,8 @@ prop_compose! {
         let traces = traced.collect();
         let commands = commands.into_iter().map(|(arrived, command, _)| Stamped { arrived, command }).collect();
         let holds = holds.into_iter().map(|(stamp, lost_ms)| Hold { stamp, lost_ms }).collect();
-        let entry = Entry { office: Office { term, turn }, n, at: Stamp(at), behind, holds, commands };
+        let wall = wall.map(|(ms, error_ms)| auction::Wall { ms, error_ms });
+        let entry = Entry { office: Office { term, turn }, n, at: Stamp(at), behind, holds, commands, wall };
         Payload::Entry { entry: Arc::new(entry), traces }
     }
 }

@@ -14,6 +14,8 @@ use super::{
 };
 use crate::{
     clock::{
+        compare,
+        fleet::Fleet,
         office,
         proposer::{Proposer, Wall},
     },
@@ -93,7 +95,16 @@ pub(super) async fn open(options: Options, world: World) -> Result<Host, OpenErr
     };
     let service = Groups::default();
     let fitness = Arc::new(Fitness::default());
-    let pulse = Pulse::new(options.node, &ground, service.clone(), fitness.clone());
+    // Who rests speaks at half the pace: six such pulses must be missed before a clock has no say.
+    let six = u64::try_from(options.raft.heartbeat.as_millis())
+        .unwrap_or(u64::MAX)
+        .saturating_mul(12);
+    let compare = compare::Options {
+        silent_ms: options.compare.silent_ms.max(six),
+        ..options.compare
+    };
+    let fleet = Fleet::new(options.time.clone(), compare, fitness.clone());
+    let pulse = Pulse::new(options.node, &ground, service.clone(), fleet);
     let inner = Arc::new(Inner {
         options,
         ground,
@@ -298,7 +309,10 @@ pub(super) async fn seat(
         lanes: inner.options.lanes,
     };
     let log: Arc<dyn Log> = group.clone();
-    let proposer = (shard != ShardId::META).then(|| Proposer::spawn(shard, log, options, wall()));
+    let pulse = inner.pulse.clone();
+    let wall: Wall = Arc::new(move || pulse.fleet().wall());
+    let time = inner.options.time.clone();
+    let proposer = (shard != ShardId::META).then(|| Proposer::spawn(shard, log, options, time, wall));
     inner.seats.write().insert(
         shard,
         Arc::new(Seat {
@@ -340,9 +354,4 @@ async fn give_members(group: Arc<Group>, members: BTreeMap<u64, Home>, rank: usi
     if let Err(error) = group.initialize(members).await {
         tracing::debug!(shard = group.shard.0, %error, "the group has members already");
     }
-}
-
-/// Wall time for scheduled starts. The median over nodes comes with the fleet; here a node trusts its own.
-fn wall() -> Wall {
-    Arc::new(crate::mover::wall_ms)
 }

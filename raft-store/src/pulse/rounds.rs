@@ -20,7 +20,7 @@ use super::{
     view::Part,
     watch::{Do, Watch},
 };
-use crate::{group::Group, host::Seat, metrics, mover::wall_ms, wire};
+use crate::{clock::proposer::ProposerHandle, group::Group, host::Seat, metrics, wire};
 use openraft::{async_runtime::watch::WatchReceiver, raft::TransferLeaderRequest};
 use placement::{ClusterMap, ShardId};
 use proto::raft::v1 as pb;
@@ -35,6 +35,8 @@ const AT_ONCE: usize = 64;
 const FULL_LOOK: u64 = 1_000;
 /// How many times slower a calm node's pulse is. A lease is six paces: three such pulses.
 const CALM_PACES: u32 = 2;
+/// Between two tries to give a shard away whose clock stood too much, ms: long, since the next leader's may stand as well.
+const STRAINED_AGAIN: u64 = 60_000;
 
 /// A replica under watch.
 struct Charge {
@@ -44,6 +46,8 @@ struct Charge {
     asked: Option<(u64, u64)>,
     /// Index of the newest mark that was told to the followers.
     marked: u64,
+    /// When this node last tried to give the shard away because its clock stood.
+    gave: Option<u64>,
 }
 
 /// The task's own memory.
@@ -135,6 +139,7 @@ impl Rounds {
                     watch: Watch::new(now),
                     asked: None,
                     marked: 0,
+                    gave: None,
                 };
                 self.charges.insert(seat.group.shard, charge);
             }
@@ -163,7 +168,11 @@ impl Rounds {
         } else if self.calm {
             return;
         }
-        let wall = wall_ms();
+        pulse.fleet.look(now);
+        let wall = pulse.fleet.wall().ms;
+        if self.full {
+            self.give_up(now);
+        }
         let (mut resting, mut stood, mut calm) = (0_u64, 0, true);
         let shards: Vec<ShardId> = self.charges.keys().copied().collect();
         for shard in shards {
@@ -291,6 +300,29 @@ impl Rounds {
         }
     }
 
+    /// Gives away the leaderships of shards whose clock stood too much here; see `clock::Options`. What is wrong with the
+    /// whole node is `host::care`'s business.
+    fn give_up(&mut self, now: u64) {
+        for charge in self.charges.values_mut() {
+            let strained = charge.seat.proposer.as_ref().is_some_and(ProposerHandle::is_strained);
+            let waits = charge.gave.is_some_and(|at| now < at + STRAINED_AGAIN);
+            if !strained || waits || !charge.seat.group.led().leading {
+                continue;
+            }
+            charge.gave = Some(now);
+            tracing::info!(
+                shard = charge.seat.group.shard.0,
+                "its clock stands too much here: it goes elsewhere"
+            );
+            let (seat, pulse) = (charge.seat.clone(), self.pulse.clone());
+            tokio::spawn(async move {
+                if seat.hand_over(None, |node| pulse.can_lead(node)).await.is_ok() {
+                    metrics::given_up();
+                }
+            });
+        }
+    }
+
     /// Gives a shard that is led here back to the node that should lead it, if now is a good moment.
     fn send_home(&mut self, shard: ShardId, matched: bool, now: u64, wall: u64, map: &ClusterMap) {
         let pulse = &self.pulse;
@@ -359,7 +391,7 @@ impl Rounds {
             if let Some(node) = leader.leader.filter(|_| !leader.leading) {
                 group.rest.hear();
                 let wake = vec![group.shard.0];
-                pulse.peers.pulse(node, pb::NodePulse { wake, ..pulse.pulse() });
+                pulse.send(node, pb::NodePulse { wake, ..pulse.pulse() });
             }
             return false;
         }

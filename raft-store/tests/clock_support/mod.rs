@@ -4,7 +4,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use auction::{
-    Action, Actor, Applied, AuctionId, Command, Currency, Definition, Id, Limits, Money, Rights, Terms, TimeRule,
+    Action, Actor, Applied, AuctionId, Command, Currency, Definition, Id, Limits, Money, Rights, Terms, TimeRule, Wall,
 };
 use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
@@ -14,6 +14,7 @@ use raft_store::{
     clock::{
         office::Options,
         proposer::{Proposer, ProposerHandle},
+        time::Time,
     },
     feed::Feed,
     types::Payload,
@@ -53,6 +54,8 @@ pub(crate) struct FakeLog {
     pub(crate) proposals: AtomicU64,
     /// Unix ms, as the proposer is told.
     pub(crate) wall: AtomicU64,
+    /// What was declared of wall time.
+    pub(crate) walls: Mutex<Vec<Wall>>,
 }
 
 impl FakeLog {
@@ -66,6 +69,7 @@ impl FakeLog {
             fault: Mutex::new(None),
             proposals: AtomicU64::new(0),
             wall: AtomicU64::new(1_000_000),
+            walls: Mutex::default(),
         });
         let weak = Arc::downgrade(&log);
         tokio::spawn(async move {
@@ -129,8 +133,11 @@ impl FakeLog {
 
     pub(crate) fn proposer_with(self: &Arc<Self>, options: Options) -> ProposerHandle {
         let wall = self.clone();
-        let wall = Arc::new(move || wall.wall.load(Ordering::Relaxed));
-        Proposer::spawn(ShardId(1), self.clone(), options, wall)
+        let wall = Arc::new(move || Wall {
+            ms: wall.wall.load(Ordering::Relaxed),
+            error_ms: 3,
+        });
+        Proposer::spawn(ShardId(1), self.clone(), options, Time::default(), wall)
     }
 
     pub(crate) fn proposed(&self) -> u64 {
@@ -141,6 +148,9 @@ impl FakeLog {
 impl Log for FakeLog {
     fn propose(&self, term: u64, payload: Payload) -> BoxFuture<'static, Result<Arc<Applied>, ProposeError>> {
         self.proposals.fetch_add(1, Ordering::Relaxed);
+        if let Payload::Entry { entry, .. } = &payload {
+            self.walls.lock().extend(entry.wall);
+        }
         let (told, result) = oneshot::channel();
         let sent = self.queue.send((term, payload, told));
         Box::pin(async move {

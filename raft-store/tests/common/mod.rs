@@ -3,7 +3,12 @@
 
 use auction::{Action, Actor, AuctionId, Command, Currency, Definition, Id, Reply, Rights, Terms, TimeRule, Verdict};
 use placement::{Change, ClusterMap, Node, NodeId, Plan, ReplicaId, ShardId, mover::Limits};
-use raft_store::{Ask, GroupStatus, Host, Options, RaftOptions, Role, mover::Pace, wal};
+use raft_store::{
+    Ask, GroupStatus, Host, Options, RaftOptions, Role,
+    clock::{Time, compare},
+    mover::Pace,
+    wal,
+};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::Instant};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -35,6 +40,10 @@ pub struct Cluster {
     pub running: BTreeMap<u64, Running>,
     /// A node that remembers by other bounds than the rest, to plant a state that diverges.
     pub odd: Option<(u64, auction::Limits)>,
+    /// Nodes whose clocks aren't the machine's.
+    pub times: BTreeMap<u64, Time>,
+    /// How nodes compare their clocks.
+    pub compare: compare::Options,
     listeners: BTreeMap<u64, std::net::TcpListener>,
 }
 
@@ -67,6 +76,8 @@ impl Cluster {
             joined: BTreeMap::new(),
             running: BTreeMap::new(),
             odd: None,
+            times: BTreeMap::new(),
+            compare: compare::Options::default(),
             listeners,
         }
     }
@@ -115,6 +126,8 @@ impl Cluster {
                 ..wal::Options::default()
             },
             raft: self.raft.clone(),
+            time: self.times.get(&id).cloned().unwrap_or_default(),
+            compare: self.compare,
             limits: self
                 .odd
                 .filter(|odd| odd.0 == id)

@@ -182,6 +182,7 @@ fn pack(story: &Story, seed: u64) -> Vec<Entry> {
             behind: behind.collect(),
             holds,
             commands,
+            wall: None,
         });
     }
     log
@@ -337,6 +338,7 @@ fn each_planted_mistake_is_caught() {
         (Plant::CloseAtNow, "repack"),
         (Plant::NowForAll, "clamped"),
         (Plant::RefusalsEvict, "once"),
+        (Plant::RefusalsPerBidder, "once"),
         (Plant::CommandFirst, "repack"),
         (Plant::HoldFirst, "repack"),
     ];

@@ -14,15 +14,14 @@
 //! design): agree, repack, monotone, fast, in_time, interregnum, eaten, given, late, once, hang, declared.
 //!
 //! A check is worth something only if it fails for the mistake that it is for. So the code under test knows some mistakes
-//! (`Plant`), and a test shows that each of them is caught. Two of the model's plants can't be made here, because the
-//! code has no place for them: `decode_gap` (stamp and place are one call) and `lanes_first` (`next_entry` reads the
-//! clock before it looks at a lane); those of `apply` are planted in the auction core's own tests.
+//! (`Plant`: all of the model's that concern a leader), and a test shows that each of them is caught. Those of `apply` are
+//! planted in the auction core's own tests.
 //!
 //! Deliberately absent: tasks, sockets, disks. `tests/clock_proposer.rs` has the task, the host's tests have the rest.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod birth;
+pub(super) mod birth;
 mod checks;
 mod edges;
 mod replicas;
@@ -59,6 +58,12 @@ pub(crate) enum Plant {
     FairOnly,
     /// After a rejected proposal the office goes on without a new base and grace.
     SameOffice,
+    /// The same, and numbers go on after the rejected one.
+    NumberGoesOn,
+    /// A command is stamped before it is decoded, and placed after it.
+    DecodeGap,
+    /// The proposer looks at the lanes first, and reads the clock then.
+    LanesFirst,
     /// A new office counts the hold from applying the entry that holds `top`, not from receiving it.
     HeldFromApply,
     /// Busy and not judged are final for the client.
@@ -542,7 +547,8 @@ fn every_promise_holds_over_every_schedule() {
 #[test]
 fn every_planted_mistake_is_caught() {
     use Plant::{
-        BaseForAll, BusyVerdict, Clock, FairOnly, HeldFromApply, OwnBound, PendingDupBody, SameOffice, StartOnce,
+        BaseForAll, BusyVerdict, Clock, DecodeGap, FairOnly, HeldFromApply, LanesFirst, NumberGoesOn, OwnBound,
+        PendingDupBody, SameOffice, StartOnce,
     };
     // The third is where the search begins: some mistakes show in few schedules only.
     for (plant, kind, from, caught_by) in [
@@ -561,6 +567,14 @@ fn every_planted_mistake_is_caught() {
         (BaseForAll, Kind::Faults, 0, &["interregnum", "in_time", "monotone"]),
         (StartOnce, Kind::Faults, 0, &["hang"]),
         (SameOffice, Kind::Faults, 0, &["interregnum", "in_time", "hang"]),
+        (
+            NumberGoesOn,
+            Kind::Faults,
+            0,
+            &["interregnum", "in_time", "hang", "once"],
+        ),
+        (DecodeGap, Kind::Faults, 0, &["monotone"]),
+        (LanesFirst, Kind::Faults, 0, &["monotone"]),
         (HeldFromApply, Kind::Faults, 0, &["declared"]),
         (BusyVerdict, Kind::Faults, 0, &["once"]),
     ] {

@@ -187,7 +187,7 @@ impl<'a> Reign<'a> {
     /// One look: packs what may go and proposes it. Returns when to look next.
     fn look(&mut self) -> Option<Instant> {
         let Self { shared, .. } = *self;
-        let wall_ms = (shared.wall)();
+        let wall = (shared.wall)();
         let mono = shared.mono();
         let mut ready = Vec::new();
         let next = {
@@ -195,7 +195,10 @@ impl<'a> Reign<'a> {
             let mut office = shared.office.lock();
             let office = office.as_mut()?;
             office.narrow(shared.intake());
-            while let Some(packed) = office.next_entry(mono, wall_ms, &state.shard) {
+            while let Some(packed) = office.next_entry(mono, wall, &state.shard) {
+                if let Some(ms) = packed.late_ms {
+                    self.metrics.beat_late(ms);
+                }
                 let traces = traces(office, &packed);
                 ready.push((packed.entry, traces));
             }
@@ -203,16 +206,17 @@ impl<'a> Reign<'a> {
             self.metrics.look(load.waiting, load.flying, state.shard.clamped());
             self.metrics
                 .clock(office.clock().held_total_ms(), office.clock().is_strained());
-            office.next_look(mono, wall_ms, &state.shard)
+            office.next_look(mono, wall.ms, &state.shard)
         };
         for (entry, traces) in ready {
             self.propose(entry, traces);
         }
-        next.map(|at| shared.origin + Duration::from_millis(at))
+        next.map(|at| Instant::now() + Duration::from_millis(at.saturating_sub(mono)))
     }
 
     fn propose(&mut self, entry: Entry, traces: Traces) {
         self.metrics.proposed(entry.commands.len());
+        self.metrics.holds(entry.holds.len());
         let (n, sent) = (entry.n, Instant::now());
         let payload = Payload::Entry {
             entry: Arc::new(entry),

@@ -32,7 +32,7 @@ impl Dice {
 }
 
 /// A shard with its auctions scheduled, by an office before all others. `together`: they all end at once.
-pub(super) fn born(count: usize, seed: u64, together: bool) -> (Shard, Vec<AuctionId>) {
+pub(in crate::clock::office) fn born(count: usize, seed: u64, together: bool) -> (Shard, Vec<AuctionId>) {
     let mut dice = Dice(seed ^ 0xA0C7);
     let limits = Limits {
         refusals_max: 3,

@@ -4,6 +4,7 @@ use super::{
     Action, Applied, Entry, EventKind, Fate, Goes, LATENCY, LEARN, Landed, Node, Office, Outage, Packed, Past, Plant,
     Queued, Reason, Reply, What, World,
 };
+use auction::Wall;
 use std::sync::Arc;
 
 impl World {
@@ -37,7 +38,7 @@ impl World {
             return;
         };
         let mut packed = Vec::new();
-        while let Some(next) = office.next_entry(mono, t, shard) {
+        while let Some(next) = office.next_entry(mono, Wall { ms: t, error_ms: 0 }, shard) {
             packed.push(next);
         }
         for auction in office.started.keys() {
@@ -99,9 +100,12 @@ impl World {
                 Landed::NotLogged => office.settle(mono, fate.0, Fate::NotLogged(&Reply::NotJudged), &mut out),
                 Landed::Unknown => office.settle(mono, fate.0, Fate::Unknown, &mut out),
             };
-            if goes == Goes::Over && self.plant == Some(Plant::SameOffice) {
+            let same = self.plant == Some(Plant::SameOffice);
+            if goes == Goes::Over && (same || self.plant == Some(Plant::NumberGoesOn)) {
                 office.lose(&Reply::Unknown, &mut out);
-                office.n = fate.0 - 1;
+                if same {
+                    office.n = fate.0 - 1;
+                }
                 goes = Goes::On;
                 break;
             }
