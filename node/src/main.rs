@@ -31,6 +31,10 @@ mod wiring;
 
 use std::process::ExitCode;
 
+/// A bid makes some dozens of small allocations, freed on other threads than they were made on (docs/decisions/0024).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match cli::run() {
         Ok(code) => code,

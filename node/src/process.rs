@@ -302,6 +302,9 @@ fn host_options(config: &Config, joined: Option<placement::ReplicaId>, dial: Dia
     options.clock.grace_ms = config.clock_grace_ms;
     options.clock.beat_ms = config.clock_beat_ms;
     options.lanes.lane_ms = config.lanes_lane_ms;
+    options.lanes.window = config.lanes_window as usize;
+    options.lanes.entry_max = config.lanes_entry_max as usize;
+    options.lanes.pipeline = config.lanes_pipeline as usize;
     options
 }
 
@@ -327,6 +330,9 @@ fn edge_options(config: &Config) -> Result<router::Options> {
         demo: config.demo_enabled,
         admin: config.demo_enabled || config.admin_http,
         token_secret,
+        bids_per_s: config.limits_bids_per_s,
+        frames_per_s: config.limits_frames_per_s,
+        line_ms: config.limits_line_ms,
         ..router::Options::default()
     })
 }

@@ -34,7 +34,7 @@ use crate::{
     wal,
     world::World,
 };
-use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Position, Reply};
+use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Position, Reply, Verdict};
 use futures_util::{future::join_all, stream::BoxStream};
 use openraft::{ServerState, async_runtime::watch::WatchReceiver};
 use parking_lot::{Mutex, RwLock};
@@ -188,6 +188,14 @@ impl Host {
         }
     }
 
+    /// What this node's replica knows of a command's verdict without asking anyone, whoever leads: see `Shard::settled`.
+    #[must_use]
+    pub fn settled(&self, shard: ShardId, command: &Command) -> Option<Verdict> {
+        let seat = self.inner.seat(shard)?;
+        let state = seat.group.replica.state.read();
+        state.shard.settled(command)
+    }
+
     /// One auction.
     ///
     /// # Errors
@@ -286,6 +294,7 @@ impl Host {
                 now: reading.now,
                 top: reading.top,
                 timers: reading.timers,
+                drains: reading.drains,
             })
         });
         readings.collect()

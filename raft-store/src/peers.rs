@@ -387,6 +387,8 @@ async fn talk(
             next = next => {
                 let Some((room, call)) = next else { return ended("the stream ended") };
                 let mut requests = vec![waiting.take(call)];
+                // Other groups that are about to speak go with it: one frame, one write.
+                tokio::task::yield_now().await;
                 while requests.len() < FRAME_CALLS && let Ok(call) = calls.try_recv() {
                     requests.push(waiting.take(call));
                 }

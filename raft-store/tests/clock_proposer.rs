@@ -75,6 +75,32 @@ async fn a_bid_is_judged_and_the_auction_closes_by_itself() {
     assert_eq!(log.state().read().shard.clamped(), 0);
 }
 
+/// An entry costs three nodes far more than a bid in it does: what comes while one is under way is one entry, too.
+#[tokio::test(start_paused = true)]
+async fn what_comes_while_an_entry_is_under_way_goes_together_with_the_next() {
+    let (log, proposer) = live().await;
+    let lamp = id("lamp");
+    let before = log.proposals.load(Ordering::Relaxed);
+    let bids = (0..20_u64).map(|n| {
+        let (who, key) = (if n % 2 == 0 { "ann" } else { "bob" }, format!("b{n}"));
+        let command = bid(&lamp, who, &key, 150 + n);
+        let proposer = &proposer;
+        async move {
+            tokio::time::sleep(Duration::from_millis(n.min(1))).await;
+            proposer.submit(command).await
+        }
+    });
+    for reply in join_all(bids).await {
+        assert!(
+            matches!(&reply, Reply::Verdict(verdict) if verdict.outcome.is_ok()),
+            "{reply:?}"
+        );
+    }
+    let entries = log.proposals.load(Ordering::Relaxed) - before;
+    // A beat may be among them.
+    assert!((2..=3).contains(&entries), "{entries} entries for 20 bids");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_shard_without_timers_and_work_proposes_nothing() {
     let (log, proposer) = live().await;
@@ -136,6 +162,31 @@ async fn a_rejected_proposal_ends_the_office_and_the_next_turn_goes_on() {
         // The clock stood from the failure to the end of the grace.
         assert!(proposer.held_total_ms() >= 150);
     }
+}
+
+/// Each office that ends where it began has counted from the same moment as the one before: the moment at which `top` was
+/// heard of. A storm that cost one office after the other was told as three times its own length.
+#[tokio::test(start_paused = true)]
+async fn time_is_held_once_however_many_offices_it_takes() {
+    const OUTAGE: Duration = Duration::from_secs(10);
+    let (log, proposer) = live().await;
+    let lamp = id("lamp");
+    *log.heard.lock() = std::time::Instant::now().checked_sub(OUTAGE);
+    for (turn, amount) in (1..=4).zip(150..) {
+        // In the grace nothing but a command makes an entry: this one ends the office before the clock has moved.
+        *log.fault.lock() = Some(Fault::Reject);
+        let reply = proposer.submit(bid(&lamp, "ann", "b", amount)).await;
+        assert!(!matches!(reply, Reply::Verdict(_)), "{reply:?}");
+        let in_office = async {
+            while proposer.reading().is_none_or(|reading| reading.office.turn < turn) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(1), in_office).await.unwrap();
+    }
+    let held = proposer.held_total_ms();
+    let outage = OUTAGE.as_millis() as u64;
+    assert!((outage..outage + 2_000).contains(&held), "{held} ms of one outage");
 }
 
 #[tokio::test(start_paused = true)]

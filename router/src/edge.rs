@@ -2,20 +2,20 @@
 
 use crate::{
     auth::{Tokens, User},
+    gate::{Gates, Place},
     http,
     limits::Buckets,
     metrics,
     options::Options,
     ports::{Admin, ChatLine, Chats, ClusterMapSource, PortError, Shards, Streams},
-    problem::{EdgeCode, Problem},
+    problem::Problem,
     room::{RoomStats, Rooms},
     route::{GiveUp, Routes},
     serve,
 };
-use auction::{AuctionId, AuctionView, Command, Id, Reason, Verdict};
+use auction::{Action, AuctionId, AuctionView, Command, Id, Reason, Verdict};
 use parking_lot::Mutex;
 use std::{
-    collections::HashMap,
     net::IpAddr,
     sync::{
         Arc,
@@ -94,7 +94,8 @@ pub(crate) struct State {
     /// One gatherer at a time; the others wait for its list.
     pub(crate) listed: tokio::sync::Mutex<Option<Listed>>,
     limits: Limits,
-    inflight: Mutex<HashMap<AuctionId, usize>>,
+    /// What leaves for each shard.
+    gates: Gates,
     started: Instant,
 }
 
@@ -173,9 +174,37 @@ impl State {
         verdict
     }
 
+    /// A bid's verdict, if this node knows it without asking anyone: most of a crowd's bids are too low when they arrive.
+    pub(crate) fn settled(&self, command: &Command) -> Option<Verdict> {
+        let begun = Instant::now();
+        let shard = self.routes.shard_of(&command.auction);
+        let verdict = self.ports.shards.settled(shard, command)?;
+        let outcome = verdict.outcome.map_or_else(|reason| reason.code(), |()| "accepted");
+        metrics::bid(outcome, begun.elapsed());
+        metrics::settled();
+        Some(verdict)
+    }
+
+    /// A place among the bids under way to a shard; see `gate`.
+    async fn pass(&self, auction: &AuctionId) -> Result<Place, Problem> {
+        let shard = self.routes.shard_of(auction);
+        let credit = match self.ports.shards.drains(shard) {
+            Some(drains) => (drains as usize / self.routes.map().nodes.len().max(1)).min(self.options.shard_bids_max),
+            None => self.options.shard_bids_max,
+        };
+        let passed = self.gates.enter(shard, auction, credit).await;
+        passed.map_err(|busy| {
+            metrics::turned_away();
+            busy.into()
+        })
+    }
+
     /// A command, until there is a verdict.
     pub(crate) async fn submit(self: &Arc<Self>, command: Command) -> Result<Verdict, Problem> {
-        let _one = Inflight::begin(self.clone(), &command.auction)?;
+        let _place = match command.action {
+            Action::Bid { .. } | Action::MaxBid { .. } => Some(self.pass(&command.auction).await?),
+            _ => None,
+        };
         let room = self.rooms.get(&command.auction);
         let verdict = self.routes.submit(command).await?;
         if let Some(room) = room {
@@ -218,44 +247,6 @@ fn limited(kind: &'static str, taken: Result<(), u64>) -> Result<(), Problem> {
     })
 }
 
-/// One command on its way; bounded per auction, so that a hot auction fills its own share and is told so.
-struct Inflight {
-    state: Arc<State>,
-    auction: AuctionId,
-}
-
-impl Inflight {
-    fn begin(state: Arc<State>, auction: &AuctionId) -> Result<Inflight, Problem> {
-        {
-            let mut inflight = state.inflight.lock();
-            let n = inflight.entry(auction.clone()).or_insert(0);
-            if *n >= state.options.commands_inflight_max {
-                return Err(Problem {
-                    retry_after_s: Some(1),
-                    ..Problem::edge(EdgeCode::Unavailable)
-                });
-            }
-            *n += 1;
-        }
-        Ok(Inflight {
-            state,
-            auction: auction.clone(),
-        })
-    }
-}
-
-impl Drop for Inflight {
-    fn drop(&mut self) {
-        let mut inflight = self.state.inflight.lock();
-        if let Some(n) = inflight.get_mut(&self.auction) {
-            *n -= 1;
-            if *n == 0 {
-                inflight.remove(&self.auction);
-            }
-        }
-    }
-}
-
 /// One node's edge. Cheap to clone.
 #[derive(Clone)]
 pub struct Edge {
@@ -281,7 +272,7 @@ impl Edge {
             draining: watch::channel(false).0,
             sockets: AtomicUsize::new(0),
             listed: tokio::sync::Mutex::new(None),
-            inflight: Mutex::default(),
+            gates: Gates::default(),
             started: Instant::now(),
             options,
             ports,

@@ -18,6 +18,7 @@
 pub mod auth;
 pub mod chat;
 mod edge;
+mod gate;
 mod http;
 mod limits;
 pub mod metrics;

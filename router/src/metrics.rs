@@ -14,6 +14,9 @@ const SLOW: &str = "rushroom_edge_viewer_snapshots_total";
 const CHAT_SKIPPED: &str = "rushroom_edge_chat_skipped_total";
 const BIDS: &str = "rushroom_edge_bids_total";
 const BID_TIME: &str = "rushroom_edge_bid_seconds";
+const SETTLED: &str = "rushroom_edge_bids_settled_total";
+const TURNED_AWAY: &str = "rushroom_edge_bids_turned_away_total";
+const GAVE_WAY: &str = "rushroom_edge_gave_way_total";
 const ASKS: &str = "rushroom_edge_asks_total";
 const PROBLEMS: &str = "rushroom_edge_problems_total";
 const LIMITED: &str = "rushroom_edge_limited_total";
@@ -49,6 +52,21 @@ pub fn describe() {
         BIDS,
         Unit::Count,
         "bids by outcome: accepted, a refusal's code, timeout, unavailable"
+    );
+    describe_counter!(
+        SETTLED,
+        Unit::Count,
+        "bids answered from this node's own replica, without asking the leader: too low or too late for good, or sent again"
+    );
+    describe_counter!(
+        TURNED_AWAY,
+        Unit::Count,
+        "bids answered busy at the edge: their shard has as many under way and waiting as it drains"
+    );
+    describe_counter!(
+        GAVE_WAY,
+        Unit::Count,
+        "pauses of sockets that said many things at once while much else was ready on this node"
     );
     describe_histogram!(BID_TIME, Unit::Seconds, "from a bid at the edge to its verdict");
     describe_counter!(
@@ -113,6 +131,18 @@ pub(crate) fn chat_skipped(n: u64) {
 pub(crate) fn bid(outcome: &'static str, took: Duration) {
     counter!(BIDS, "outcome" => outcome).increment(1);
     histogram!(BID_TIME).record(took.as_secs_f64());
+}
+
+pub(crate) fn settled() {
+    counter!(SETTLED).increment(1);
+}
+
+pub(crate) fn turned_away() {
+    counter!(TURNED_AWAY).increment(1);
+}
+
+pub(crate) fn gave_way() {
+    counter!(GAVE_WAY).increment(1);
 }
 
 pub(crate) fn asked(answer: &'static str) {

@@ -64,8 +64,8 @@ pub struct Options {
     pub deadline_ms: u64,
     /// How long one node may take to answer before another is asked, ms.
     pub ask_ms: u64,
-    /// Commands of one auction that wait for a verdict at this edge; more are `unavailable`.
-    pub commands_inflight_max: usize,
+    /// Bids to one shard under way from this edge, whatever its leader grants; as many wait behind them, more are `busy`.
+    pub shard_bids_max: usize,
 
     /// HTTP: connections at this edge that are no WebSockets (yet); more are closed at once.
     pub connections_max: usize,
@@ -90,6 +90,8 @@ pub struct Options {
     pub joins_max: usize,
     /// WebSocket: bids of one socket that wait for a verdict; more are refused `rate`.
     pub socket_bids_max: usize,
+    /// While what is ready on this node takes longer than this, sockets that say many things at once pause. 0: never.
+    pub line_ms: u64,
     /// WebSocket: chat lines of one socket that wait for their place; more are refused `rate`.
     pub socket_chats_max: usize,
     /// WebSocket: bytes of verdicts that wait for a viewer; above it the socket is closed 4408.
@@ -152,7 +154,7 @@ impl Default for Options {
             guest_sellers: true,
             deadline_ms: 5_000,
             ask_ms: 1_000,
-            commands_inflight_max: 4_096,
+            shard_bids_max: 1_024,
             connections_max: 4_000,
             head_ms: 10_000,
             body_max: 32 * 1024,
@@ -164,6 +166,7 @@ impl Default for Options {
             frame_max: 4 * 1024,
             joins_max: 32,
             socket_bids_max: 64,
+            line_ms: 2,
             socket_chats_max: 8,
             verdict_bytes_max: 256 * 1024,
             viewer_lag_max: 256,

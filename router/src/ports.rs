@@ -2,7 +2,7 @@
 //! over gRPC. Nothing here retries: `route` does, because it knows which answers are final.
 
 use async_trait::async_trait;
-use auction::{AuctionId, AuctionView, Command, FeedItem, Position, Reply, Stamp};
+use auction::{AuctionId, AuctionView, Command, FeedItem, Position, Reply, Stamp, Verdict};
 use futures_util::stream::BoxStream;
 use placement::{ClusterMap, NodeId, ShardId};
 use std::sync::Arc;
@@ -56,6 +56,18 @@ pub enum Freshness {
 pub trait Shards: Send + Sync + 'static {
     /// Sends a command to `node`, which may lead `shard`. Errors in transport are `Reply::Unknown`.
     async fn submit(&self, node: NodeId, shard: ShardId, epoch: u64, command: Command) -> Reply;
+
+    /// A command's verdict, if a replica on this node knows it whatever its leader has under way: it was judged, or it is a
+    /// bid that is too low or too late for good. Must not wait. By default nothing is known here.
+    fn settled(&self, _shard: ShardId, _command: &Command) -> Option<Verdict> {
+        None
+    }
+
+    /// Commands that a shard's leader drains within a moment (`lanes.lane_ms`), as it said last: all edges together let out
+    /// no more at a time. `None`: it said nothing.
+    fn drains(&self, _shard: ShardId) -> Option<u32> {
+        None
+    }
 
     /// One auction, as `node`'s replica of `shard` has it.
     async fn read(

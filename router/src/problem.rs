@@ -3,7 +3,7 @@
 //! A code is a reason of the one table (`auction::Reason`: verdicts use the same) or one of the few that only an edge can
 //! know. Nothing internal (addresses, error chains, tokens) is ever put into a problem.
 
-use crate::{route::GiveUp, wire::VerdictBody};
+use crate::{gate::Busy, route::GiveUp, wire::VerdictBody};
 use auction::{Reason, Verdict};
 use axum::{
     body::Body,
@@ -25,6 +25,7 @@ pub(crate) enum EdgeCode {
     Timeout,
     Unavailable,
     DiskFull,
+    Busy,
     NoSuchPath,
     Method,
 }
@@ -68,6 +69,12 @@ impl EdgeCode {
                 "disk_full",
                 "There is no room for this right now. Please try again later.",
                 "저장 공간이 부족합니다. 잠시 후 다시 시도해 주세요.",
+            ),
+            EdgeCode::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "Too many bids at this moment. Yours was not judged: send it again shortly.",
+                "지금 입찰이 몰리고 있습니다. 아직 처리되지 않았으니 잠시 후 다시 보내 주세요.",
             ),
             EdgeCode::NoSuchPath => (
                 StatusCode::NOT_FOUND,
@@ -117,6 +124,9 @@ pub(crate) struct Problem {
     /// The refusal, if a shard judged it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) verdict: Option<Box<VerdictBody>>,
+    /// When to send it again with the same id, ms: `busy` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retry_after_ms: Option<u32>,
     #[serde(skip)]
     pub(crate) retry_after_s: Option<u32>,
 }
@@ -132,6 +142,7 @@ impl Problem {
             code,
             ko,
             verdict: None,
+            retry_after_ms: None,
             retry_after_s: None,
         }
     }
@@ -152,6 +163,7 @@ impl Problem {
             code: reason.code(),
             ko: reason.korean(),
             verdict: None,
+            retry_after_ms: None,
             retry_after_s: None,
         }
     }
@@ -184,6 +196,16 @@ impl Problem {
             _ if out_of_range => Problem::reason(Reason::Invalid).because(error.to_string()),
             serde_json::error::Category::Data => Problem::reason(Reason::Invalid).because(error.to_string()),
             _ => Problem::edge(EdgeCode::BadRequest).because(error.to_string()),
+        }
+    }
+}
+
+impl From<Busy> for Problem {
+    fn from(busy: Busy) -> Problem {
+        Problem {
+            retry_after_ms: Some(busy.retry_after_ms),
+            retry_after_s: Some(busy.retry_after_ms.div_ceil(1000)),
+            ..Problem::edge(EdgeCode::Busy)
         }
     }
 }

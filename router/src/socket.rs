@@ -27,12 +27,13 @@ use crate::{
     room::{Seat, Start, encode},
     wire::{Say, UserBody},
 };
-use auction::AuctionId;
+use auction::{AuctionId, Command, Id};
 use axum::{
     extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade},
     response::{IntoResponse, Response},
 };
-use inbox::{Inbox, Item};
+use futures_util::{FutureExt as _, SinkExt as _};
+use inbox::{Inbox, Item, OnItsWay};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -67,6 +68,14 @@ impl Close {
     }
 }
 
+/// Messages that are heard before anything is written: what came in one read is answered in one write. No more than that:
+/// a neighbour's socket stands in line behind as many of the crowd's as are ready, each with a turn of this length.
+const TURN: usize = 8;
+/// Longest pause of a client that says many things at once, each time.
+const PAUSE_MAX: Duration = Duration::from_millis(40);
+/// Small frames are gathered into writes of about this size. It stays with the socket once it was used.
+const WRITE_TOGETHER: usize = 2048;
+
 /// How a session goes on.
 enum Flow {
     On,
@@ -85,12 +94,12 @@ pub(crate) fn upgrade(state: Arc<State>, upgrade: WebSocketUpgrade) -> Response 
         }
         .into_response();
     }
-    // The defaults cost 134 KiB an idle viewer; these, under 3 (measured). Frames over our own bound get a coded
+    // The defaults cost 134 KiB an idle viewer; these, under 5 (the write buffer is made when first needed). Frames over our own bound get a coded
     // refusal up to a few times it; beyond that the library hangs up.
     let limit = state.options.frame_max * 4;
     upgrade
         .read_buffer_size(1024)
-        .write_buffer_size(0)
+        .write_buffer_size(WRITE_TOGETHER)
         .max_message_size(limit)
         .max_frame_size(limit)
         .on_upgrade(move |socket| Box::pin(serve(state, socket)))
@@ -126,6 +135,22 @@ async fn serve(state: Arc<State>, mut socket: WebSocket) {
     }
 }
 
+/// How long a client that said so many things at once pauses while all that is ready takes `line`, of which `free` is nobody's
+/// fault (zero: it never pauses).
+fn pause(line: Duration, free: Duration, said: usize) -> Option<Duration> {
+    let beyond = line.checked_sub(free).filter(|_| !free.is_zero())?;
+    let said = u32::try_from(said).unwrap_or(u32::MAX);
+    Some(beyond.saturating_mul(said).min(PAUSE_MAX))
+}
+
+/// Writes a turn's frames, small ones together.
+async fn write(socket: &mut WebSocket, out: Vec<Message>) -> Result<(), axum::Error> {
+    for message in out {
+        socket.feed(message).await?;
+    }
+    socket.flush().await
+}
+
 /// A seat and which join made it.
 struct Seated {
     auction: AuctionId,
@@ -144,6 +169,8 @@ struct Session {
     joins: u64,
     /// To the task that says this session's chat lines, once there was one.
     speaker: Option<mpsc::Sender<(AuctionId, ChatLine)>>,
+    /// To the task that carries this session's bids, once there was one.
+    bidder: Option<mpsc::Sender<(Id, Command, OnItsWay)>>,
     strikes: u32,
     /// How fast this client may speak, whatever it says.
     pace: Buckets<()>,
@@ -151,6 +178,8 @@ struct Session {
     heard: Instant,
     pinged: bool,
     leave_at: Option<Instant>,
+    /// Messages heard since anything was written.
+    turn: usize,
 }
 
 impl Session {
@@ -165,12 +194,14 @@ impl Session {
             seats: Vec::new(),
             joins: 0,
             speaker: None,
+            bidder: None,
             strikes: 0,
             pace,
             begun: Instant::now(),
             heard: Instant::now(),
             pinged: false,
             leave_at: None,
+            turn: 0,
         }
     }
 
@@ -189,26 +220,72 @@ impl Session {
     }
 
     async fn run(&mut self, socket: &mut WebSocket) -> Option<Close> {
-        let mut draining = self.state.draining.subscribe();
+        let mut told = self.state.draining.subscribe();
+        // Made once: a session wakes twice for each bid.
+        let mut draining = std::pin::pin!(told.wait_for(|d| *d));
+        let mut look = std::pin::pin!(time::sleep_until(self.next_look().into()));
         loop {
             let flow = tokio::select! {
-                message = socket.recv() => self.message(message),
+                message = socket.recv() => self.messages(message, socket),
                 () = self.inbox.wake.notified() => Flow::On,
-                () = time::sleep_until(self.next_look().into()) => self.look(),
-                Ok(_) = draining.wait_for(|d| *d), if self.leave_at.is_none() => {
+                () = &mut look => {
+                    let flow = self.look();
+                    // Whoever spoke meanwhile is looked at later.
+                    look.as_mut().reset(self.next_look().into());
+                    flow
+                }
+                _ = &mut draining, if self.leave_at.is_none() => {
                     // Spread, so that a drain is no stampede on the other edges.
                     let spread = rand::random_range(0..=self.state.options.drain_ms);
                     self.leave_at = Some(Instant::now() + Duration::from_millis(spread));
                     Flow::On
                 }
             };
+            let next = self.next_look();
+            if next < look.deadline().into_std() {
+                look.as_mut().reset(next.into());
+            }
             let pumped = self.pump(socket).await;
+            let turn = std::mem::take(&mut self.turn);
+            if turn > 1 {
+                self.give_way(turn).await;
+            }
             match (flow, pumped) {
                 (Flow::Close(close), Flow::On) | (_, Flow::Close(close)) => return Some(close),
                 (Flow::Gone, _) | (_, Flow::Gone) => return None,
                 (Flow::On, Flow::On) => {}
             }
         }
+    }
+
+    /// A client that says many things at once lets others go first: the work of this node's shards, and whoever says one thing.
+    /// It pauses for as long as all that is ready here takes, beyond `line_ms`, once for each thing that it said: TCP tells
+    /// it to slow down, and no answer of anyone else stands in line behind it.
+    async fn give_way(&self, said: usize) {
+        let began = Instant::now();
+        tokio::task::yield_now().await;
+        let free = Duration::from_millis(self.state.options.line_ms);
+        if let Some(pause) = pause(began.elapsed(), free, said) {
+            metrics::gave_way();
+            time::sleep(pause).await;
+        }
+    }
+
+    /// A message, and those that came with it: what they are answered at once leaves in one write.
+    fn messages(&mut self, first: Option<Result<Message, axum::Error>>, socket: &mut WebSocket) -> Flow {
+        let mut flow = self.message(first);
+        self.turn = 1;
+        for _ in 1..TURN {
+            if !matches!(flow, Flow::On) {
+                break;
+            }
+            let Some(next) = socket.recv().now_or_never() else {
+                break;
+            };
+            flow = self.message(next);
+            self.turn += 1;
+        }
+        flow
     }
 
     fn message(&mut self, message: Option<Result<Message, axum::Error>>) -> Flow {
@@ -293,9 +370,9 @@ impl Session {
         }
         out.extend(frames.into_iter().map(Message::Text));
         metrics::sent(out.len() as u64);
-        let patience = Duration::from_millis(self.state.options.send_ms);
-        for message in out {
-            match time::timeout(patience, socket.send(message)).await {
+        if !out.is_empty() {
+            let patience = Duration::from_millis(self.state.options.send_ms);
+            match time::timeout(patience, write(socket, out)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Flow::Gone,
                 Err(_) => return Flow::Close(Close::Slow),
@@ -363,6 +440,21 @@ mod tests {
     /// The bytes that an idle viewer's task holds.
     fn size<F: Future>(_: impl FnOnce(Arc<State>, WebSocket) -> F) -> usize {
         size_of::<F>()
+    }
+
+    #[test]
+    fn who_says_many_things_pauses_for_the_line_beyond_what_is_free() {
+        let ms = Duration::from_millis;
+        for (line, free, said, expect) in [
+            (0, 2, 8, None),
+            (1, 2, 8, None),
+            (3, 2, 2, Some(2)),
+            (4, 2, 8, Some(16)),
+            (500, 2, 8, Some(40)),
+            (500, 0, 8, None),
+        ] {
+            assert_eq!(pause(ms(line), ms(free), said), expect.map(ms), "{line} {free} {said}");
+        }
     }
 
     #[test]

@@ -114,8 +114,14 @@ keys! {
     clock_step_ms: u64 = "clock.step_ms", "50", "ms", "How far the clock may advance between two looks.";
     clock_grace_ms: u64 = "clock.grace_ms", "150", "ms", "How long a new office's clock stands while senders send again.";
     clock_beat_ms: u64 = "clock.beat_ms", "100", "ms", "Longest time without an entry while a timer pends.";
+    lanes_window: u64 = "lanes.window", "256", "commands", "Commands of a shard in flight: more wait in its lanes.";
+    lanes_entry_max: u64 = "lanes.entry_max", "128", "commands", "Commands in one entry of a shard's log.";
+    lanes_pipeline: u64 = "lanes.pipeline", "1", "entries", "Entries of a shard in flight before smaller ones wait to be filled. More only where nodes are far apart.";
     lanes_lane_ms: u64 = "lanes.lane_ms", "40", "ms", "Work that the lanes of a shard may hold, in time to drain it.";
     admin_http: bool = "admin.http", "false", "", "Opens /api/v1/admin/* to operators' tokens.";
+    limits_bids_per_s: u32 = "limits.bids_per_s", "100", "bids/s", "Bids of one person; a burst is four times as many.";
+    limits_frames_per_s: u32 = "limits.frames_per_s", "250", "frames/s", "Frames of one WebSocket, whatever they say; a burst is four times as many. Above it the socket is closed 4429.";
+    limits_line_ms: u64 = "limits.line_ms", "2", "ms", "While what is ready on a node takes longer than this, sockets that say many things at once pause (40 ms at most, each time). 0: never.";
     demo_enabled: bool = "demo.enabled", "false", "", "Opens the cluster page and its `stop this node` to everyone. Loopback only.";
     telemetry_log: String = "telemetry.log", "info,openraft=error,rtc=error,rtc_ice=error,rtc_dtls=error,webrtc=error", "", "What is logged; the libraries below us speak of every retry.";
     telemetry_format: LogFormat = "telemetry.format", "text", "", "How log lines are written, to stderr.";

@@ -50,6 +50,16 @@ const RULES: &[Rule] = &[
         what: "must be 1 or more and below clock.hold_ms, or the clock holds between two beats",
     },
     Rule {
+        keys: &["lanes.window", "lanes.entry_max", "lanes.pipeline"],
+        holds: |c| c.lanes_window > 0 && c.lanes_entry_max > 0 && c.lanes_pipeline > 0,
+        what: "must be 1 or more, each, or nothing is ever logged",
+    },
+    Rule {
+        keys: &["limits.bids_per_s", "limits.frames_per_s"],
+        holds: |c| c.limits_bids_per_s > 0 && c.limits_frames_per_s > 0,
+        what: "must be 1 or more, each, or nobody can bid",
+    },
+    Rule {
         keys: &["telemetry.sample_ppm"],
         holds: |c| c.telemetry_sample_ppm <= 1_000_000,
         what: "at most 1000000",

@@ -38,6 +38,8 @@ struct Followed {
     last: u64,
     /// The newest reading stood where the one before stood.
     still: bool,
+    /// What the leader said that it drains.
+    drains: u32,
 }
 
 impl Followed {
@@ -115,16 +117,24 @@ impl Clocks {
         self.started.elapsed().as_micros() as u64
     }
 
-    /// `node` read its clocks at some moment between `sent` and `received` (our time).
+    /// `node` read its clocks at some moment between `sent` and `received` (our time). No readings: all its shards rest.
     pub(crate) fn heard(&self, node: NodeId, readings: &[Reading], sent: u64, received: u64) {
         let mut news = false;
         let mut followed = self.followed.lock();
+        if readings.is_empty() {
+            // What a storm long ago left it to grant isn't what it can do: it grants nothing in particular.
+            let of_node = followed.values_mut().filter(|f| f.node == node);
+            of_node.for_each(|f| f.drains = 0);
+        }
         for reading in readings {
             let (now, err) = (reading.now.0 * 1_000, (received - sent) / 2);
             match followed.get_mut(&reading.shard) {
                 // An older office's reading comes from a leader that doesn't know yet that it is none.
                 Some(old) if old.office > reading.office => {}
-                Some(old) if old.office == reading.office => news |= old.sample(now, sent, received),
+                Some(old) if old.office == reading.office => {
+                    news |= old.sample(now, sent, received);
+                    old.drains = reading.drains;
+                }
                 _ => {
                     let fresh = Followed {
                         node,
@@ -135,6 +145,7 @@ impl Clocks {
                         heard: received,
                         last: now,
                         still: false,
+                        drains: reading.drains,
                     };
                     followed.insert(reading.shard, fresh);
                     news = true;
@@ -150,6 +161,12 @@ impl Clocks {
     /// A shard's clock at our time `t`.
     pub(crate) fn read(&self, shard: ShardId, t: u64) -> Option<ClockEstimate> {
         self.followed.lock().get(&shard).map(|f| f.read(t, self.hold))
+    }
+
+    /// How many commands a shard's leader said that it drains in `lanes.lane_ms`.
+    pub(crate) fn drains(&self, shard: ShardId) -> Option<u32> {
+        let followed = self.followed.lock();
+        followed.get(&shard).map(|f| f.drains).filter(|drains| *drains > 0)
     }
 
     /// Who led a shard when its clock was last heard, and in which term; `None` if that is longer ago than `hold`.
@@ -185,6 +202,7 @@ mod tests {
             now: Stamp(now),
             top: Stamp(now),
             timers: true,
+            drains: 400,
         }
     }
 
@@ -234,6 +252,18 @@ mod tests {
             (3, Some(201)),
         );
         check_news(&[(0, 10, 1_000)], 211, (1, None));
+    }
+
+    #[test]
+    fn what_a_storm_left_is_forgotten_when_the_node_rests() {
+        let clocks = Clocks::new(Duration::from_millis(200));
+        clocks.heard(NodeId(1), &[reading(3, 500)], 0, 2_000);
+        clocks.heard(NodeId(2), &[], 2_000, 4_000);
+        assert_eq!(clocks.drains(ShardId(1)), Some(400), "another node's rest says nothing");
+        clocks.heard(NodeId(1), &[], 4_000, 6_000);
+        assert_eq!(clocks.drains(ShardId(1)), None);
+        clocks.heard(NodeId(1), &[reading(3, 900)], 6_000, 8_000);
+        assert_eq!(clocks.drains(ShardId(1)), Some(400));
     }
 
     #[test]

@@ -114,6 +114,7 @@ pub(super) fn reading_to(reading: &Reading) -> pb::Reading {
         now: reading.now.0,
         top: reading.top.0,
         timers: reading.timers,
+        drains: reading.drains,
     }
 }
 
@@ -128,6 +129,7 @@ pub(super) fn reading_from(frame: &pb::Reading) -> Reading {
         now: Stamp(frame.now),
         top: Stamp(frame.top),
         timers: frame.timers,
+        drains: frame.drains,
     }
 }
 

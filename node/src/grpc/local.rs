@@ -2,7 +2,7 @@
 //! the wire is tested without a cluster.
 
 use async_trait::async_trait;
-use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Office, Position, Reply, Stamp};
+use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Office, Position, Reply, Stamp, Verdict};
 use futures_util::stream::BoxStream;
 use placement::ShardId;
 use proto::cluster::v1::StatusReply;
@@ -23,6 +23,8 @@ pub(crate) struct Reading {
     pub(crate) top: Stamp,
     /// A timer pends.
     pub(crate) timers: bool,
+    /// Commands that the shard drains in `lanes.lane_ms`.
+    pub(crate) drains: u32,
 }
 
 /// The shards that this node holds.
@@ -30,6 +32,8 @@ pub(crate) struct Reading {
 pub(crate) trait Local: Send + Sync + 'static {
     /// A command to this node's replica.
     async fn submit(&self, shard: ShardId, epoch: u64, command: Command) -> Reply;
+    /// A command's verdict, if this node's replica knows it whoever leads.
+    fn settled(&self, shard: ShardId, command: &Command) -> Option<Verdict>;
     /// One auction.
     async fn read(&self, shard: ShardId, auction: &AuctionId, fresh: Freshness) -> Result<AuctionView, PortError>;
     /// All auctions.

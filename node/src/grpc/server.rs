@@ -183,6 +183,8 @@ async fn commands(
             }
             Some(reply) = under_way.next() => {
                 replies.push(reply);
+                // Entries that are landing now answer with this one: one frame, one write.
+                tokio::task::yield_now().await;
                 while replies.len() < BATCH_MAX {
                     match futures_util::FutureExt::now_or_never(under_way.next()) {
                         Some(Some(reply)) => replies.push(reply),

@@ -66,6 +66,10 @@ fn verdict(outcome: Result<(), Reason>) -> Verdict {
 
 #[async_trait]
 impl Local for Scripted {
+    fn settled(&self, _: ShardId, _: &Command) -> Option<Verdict> {
+        None
+    }
+
     async fn submit(&self, _shard: ShardId, epoch: u64, command: Command) -> Reply {
         match command.auction.as_str() {
             "ok" => Reply::Verdict(verdict(Ok(()))),
@@ -112,6 +116,7 @@ impl Local for Scripted {
             now: Stamp(7_000 + self.began.elapsed().as_millis() as u64),
             top: Stamp(6_990),
             timers: true,
+            drains: 400,
         }]
     }
     fn at_rest(&self) -> Option<watch::Receiver<u64>> {

@@ -195,3 +195,26 @@ impl AsyncWrite for Conn {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use futures_util::StreamExt as _;
+
+    /// The server's own `tcp_nodelay` counts only for listeners that it binds itself; ours are bound before.
+    #[tokio::test]
+    async fn answers_to_other_nodes_are_sent_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut incoming = Incoming::of(listener, None);
+        let _client = TcpStream::connect(address).await.unwrap();
+        let Io::Plain(stream) = incoming.next().await.unwrap().unwrap().io else {
+            panic!("no TLS was asked for")
+        };
+        assert!(
+            stream.nodelay().unwrap(),
+            "small answers wait for the peer's acknowledgement"
+        );
+    }
+}

@@ -4,7 +4,7 @@ use crate::grpc::Local;
 use crate::grpc::Reading;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Position, Reply};
+use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Position, Reply, Verdict};
 use futures_util::stream::BoxStream;
 use placement::{NodeId, ShardId};
 use raft_store::{Fresh, Host, ReadError};
@@ -34,6 +34,10 @@ fn port_error(error: ReadError) -> PortError {
 impl Local for HostShards {
     async fn submit(&self, shard: ShardId, epoch: u64, command: Command) -> Reply {
         self.0.submit(shard, epoch, command).await
+    }
+
+    fn settled(&self, shard: ShardId, command: &Command) -> Option<Verdict> {
+        self.0.settled(shard, command)
     }
 
     async fn read(&self, shard: ShardId, auction: &AuctionId, fresh: Freshness) -> Result<AuctionView, PortError> {
@@ -75,6 +79,7 @@ impl Local for HostShards {
             now: r.now,
             top: r.top,
             timers: r.timers,
+            drains: r.drains,
         });
         ours.collect()
     }

@@ -3,7 +3,7 @@
 use super::Roles;
 use crate::grpc::{Clocks, Local, Peers};
 use async_trait::async_trait;
-use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Position, Reply};
+use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Position, Reply, Verdict};
 use futures_util::stream::BoxStream;
 use placement::{NodeId, ShardId};
 use router::ports::{ClockEstimate, Freshness, PortError, Shards};
@@ -35,6 +35,14 @@ impl Shards for ShardPort {
             Ok(peer) => peer.submit(shard, epoch, &command).await,
             Err(_) => Reply::Unknown,
         }
+    }
+
+    fn settled(&self, shard: ShardId, command: &Command) -> Option<Verdict> {
+        self.local.settled(shard, command)
+    }
+
+    fn drains(&self, shard: ShardId) -> Option<u32> {
+        self.clocks.drains(shard)
     }
 
     async fn read(

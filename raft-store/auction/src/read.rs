@@ -5,7 +5,7 @@
 
 use crate::{
     AuctionId, AuctionView, BodyHash, Command, Event, Id, Known, Office, Reason, Shard, Stamp, Verdict,
-    auction::Auction, once::Key, shard::tell,
+    auction::Auction, fold::body_hash, once::Key, shard::tell,
 };
 use alloc::sync::Arc;
 
@@ -91,6 +91,27 @@ impl Shard {
         let alive = || auction.once.alive(&command.actor.id, self.top, self.limits.refusals_ms);
         let full = || (command.id.is_some() && alive() >= self.limits.refusals_max).then_some(Reason::Rate);
         let reason = auction.absorbing(&command.actor, &command.action).or_else(full)?;
+        Some(auction.verdict(Err(reason), self.watermark(&command.auction)))
+    }
+
+    /// A command's verdict, as far as it can't become another one whatever the log holds beyond what is applied here. So any
+    /// replica may tell it, also one that is behind:
+    /// - its id was judged: that is its verdict;
+    /// - it wasn't, up to here, and the bid is too low, or the auction is closed, here already: wherever in the log it lies, or
+    ///   will lie, it is refused there (perhaps for another reason).
+    ///
+    /// (`rate` is none of these: the id may be on its way to be accepted.)
+    #[must_use]
+    pub fn settled(&self, command: &Command) -> Option<Verdict> {
+        let auction = self.get(&command.auction)?;
+        let known = command.id.as_ref().and_then(|id| {
+            let body = body_hash(&command.action);
+            self.known(&command.auction, &command.actor.id, id, body)
+        });
+        if let Some(known) = known {
+            return Some(known.verdict());
+        }
+        let reason = auction.absorbing(&command.actor, &command.action)?;
         Some(auction.verdict(Err(reason), self.watermark(&command.auction)))
     }
 

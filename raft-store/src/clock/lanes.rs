@@ -33,7 +33,8 @@ pub struct Options {
     pub window: usize,
     /// Commands in one entry.
     pub entry_max: usize,
-    /// Entries in flight before smaller ones wait to be filled: packs better under load, costs an idle shard nothing.
+    /// Entries in flight before smaller ones wait to be filled: packs better under load, costs an idle shard nothing. One is best
+    /// where processors are the limit (an entry costs three nodes more than ten bids in it do); more, where the way is long.
     pub pipeline: usize,
     /// Commands that wait in a shard, whatever drains: bounds memory where every command names another auction.
     pub depth_max: usize,
@@ -47,7 +48,7 @@ impl Default for Options {
             lane_ms: 40,
             window: 256,
             entry_max: 128,
-            pipeline: 4,
+            pipeline: 1,
             depth_max: 16_384,
             joiners_max: 32,
         }
@@ -115,13 +116,20 @@ impl Lanes {
         self.lanes.get(auction).map_or(Stamp(0), |lane| lane.newest)
     }
 
+    /// What the shard drains in `lane_ms` while a round trip takes `trip_ms`: as much may wait in all its lanes together, and
+    /// as much may be on its way here from all edges together.
+    #[must_use]
+    pub fn drains(&self, trip_ms: u64) -> usize {
+        let drains = self.options.window as u64 * self.options.lane_ms / trip_ms.max(1);
+        usize::try_from(drains)
+            .unwrap_or(usize::MAX)
+            .clamp(2, self.options.depth_max.max(2))
+    }
+
     /// Whether a lane has room for one more while a round trip takes `trip_ms`.
     #[must_use]
     pub fn room(&self, auction: &AuctionId, trip_ms: u64) -> bool {
-        let drains = self.options.window as u64 * self.options.lane_ms / trip_ms.max(1);
-        let drains = usize::try_from(drains)
-            .unwrap_or(usize::MAX)
-            .clamp(2, self.options.depth_max.max(2));
+        let drains = self.drains(trip_ms);
         let free = drains.saturating_sub(self.waiting).max(1);
         self.waiting < self.options.depth_max && self.depth(auction) < free
     }

@@ -103,6 +103,8 @@ pub struct Load {
     pub flying: usize,
     /// Round trip of a proposal, smoothed, ms.
     pub trip_ms: u64,
+    /// Commands that the shard drains in `lane_ms`, at that.
+    pub drains: usize,
 }
 
 /// One stretch of stamping by one leader. `W` is how a sender is answered.
@@ -185,6 +187,11 @@ impl<W> Office<W> {
         &self.clock
     }
 
+    /// Of what was lost when it was taken, so much was counted by the office before; see `Clock::counted_before`.
+    pub fn counted_before(&mut self, ms: u64) {
+        self.clock.counted_before(ms);
+    }
+
     /// How much it has to do.
     #[must_use]
     pub fn load(&self) -> Load {
@@ -192,6 +199,7 @@ impl<W> Office<W> {
             waiting: self.lanes.waiting(),
             flying: self.flying,
             trip_ms: self.trip_ms(),
+            drains: self.lanes.drains(self.trip_ms()),
         }
     }
 
@@ -349,12 +357,23 @@ impl<W> Office<W> {
         }
     }
 
-    /// Commands that may be proposed now. A few entries in flight are enough to keep the log busy; beyond them it is
-    /// better to let an entry fill than to send many small ones.
+    /// A few entries in flight are enough to keep the log busy; beyond them it is better to let an entry fill than to send
+    /// many small ones.
+    fn is_thin(&self) -> bool {
+        let Options { lanes, .. } = self.options;
+        self.flights.len() >= lanes.pipeline && self.lanes.waiting() < lanes.entry_max
+    }
+
+    /// Whether a look now would find something to propose. If not, the next one is when an entry comes back.
+    #[must_use]
+    pub fn wants_look(&self) -> bool {
+        !self.is_thin() && self.flying < self.options.lanes.window
+    }
+
+    /// Commands that may be proposed now.
     fn room_in_flight(&self, beat: bool) -> usize {
         let Options { lanes, .. } = self.options;
-        let thin = self.flights.len() >= lanes.pipeline && self.lanes.waiting() < lanes.entry_max;
-        if thin && !beat {
+        if self.is_thin() && !beat {
             0
         } else {
             lanes.entry_max.min(lanes.window.saturating_sub(self.flying))

@@ -68,6 +68,8 @@ pub struct Reading {
     pub top: Stamp,
     /// Whether any timer pends: if none does, nobody waits for this clock.
     pub timers: bool,
+    /// Commands that the shard drains in `lane_ms`: edges hold back what is more.
+    pub drains: u32,
 }
 
 /// A sender that waits.
@@ -92,6 +94,9 @@ struct Shared {
     held_before: AtomicU64,
     /// What the door takes in; see `Intake`.
     intake: AtomicU8,
+    /// Held in offices that ended where they began, and where that was: the next one taken there counts from the same
+    /// moment as they did, and only what is more is new. (Else an hour of elections is told as many hours.)
+    stretch: Mutex<(Stamp, u64)>,
     stop: CancellationToken,
 }
 
@@ -118,6 +123,7 @@ impl Proposer {
             still: Notify::new(),
             held_before: AtomicU64::new(0),
             intake: AtomicU8::new(Intake::All as u8),
+            stretch: Mutex::default(),
             stop: CancellationToken::new(),
         });
         let task = tokio::spawn(reign::run(shared.clone()));
@@ -148,6 +154,7 @@ impl ProposerHandle {
             now,
             top: state.shard.top(),
             timers: state.shard.has_timers(),
+            drains: u32::try_from(office.load().drains).unwrap_or(u32::MAX),
         })
     }
 
@@ -241,22 +248,25 @@ impl Shared {
         let (reply, waits) = oneshot::channel();
         #[cfg(feature = "sim")]
         let hoped = crate::sim::planted(crate::sim::Plant::AckBeforeCommit).then(|| self.hoped(&command));
-        let now = {
+        let (now, look) = {
             let state = self.log.state().read();
             let mut office = self.office.lock();
             match office.as_mut() {
-                None => Some(self.elsewhere()),
+                None => (Some(self.elsewhere()), false),
                 Some(office) => {
                     office.narrow(self.intake());
                     let answered = office.submit(self.mono(), &state.shard, command, Waiter { reply, span });
-                    answered.map(|r| r.1)
+                    (answered.map(|r| r.1), office.wants_look())
                 }
             }
         };
         if let Some(reply) = now {
             return reply;
         }
-        self.work.notify_one();
+        // Not for each of a crowd's bids, to find that it must wait.
+        if look {
+            self.work.notify_one();
+        }
         #[cfg(feature = "sim")]
         if let Some(hoped) = hoped {
             return hoped;

@@ -311,6 +311,13 @@ impl Clock {
         std::mem::take(&mut self.holds)
     }
 
+    /// Of what was lost when this office was taken, `ms` are in the total of an office before it: it ended without moving
+    /// `top`, so both count from the same moment. Changes totals only: what is declared is what the log doesn't know yet.
+    pub fn counted_before(&mut self, ms: u64) {
+        self.held_total = self.held_total.saturating_sub(ms);
+        self.strain.held = self.held_total;
+    }
+
     /// Milliseconds lost in this office so far, interregnum and grace included.
     #[must_use]
     pub fn held_total_ms(&self) -> u64 {

@@ -79,6 +79,8 @@ pub struct Reading {
     pub top: Stamp,
     /// Whether any timer is pending.
     pub timers: bool,
+    /// Commands that the shard drains in `lanes.lane_ms`: edges hold back what is more.
+    pub drains: u32,
 }
 
 /// What a replica is in its group.

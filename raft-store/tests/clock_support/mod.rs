@@ -56,6 +56,8 @@ pub(crate) struct FakeLog {
     pub(crate) wall: AtomicU64,
     /// What was declared of wall time.
     pub(crate) walls: Mutex<Vec<Wall>>,
+    /// When `top` was heard of; `None`: this moment.
+    pub(crate) heard: Mutex<Option<Instant>>,
 }
 
 impl FakeLog {
@@ -70,6 +72,7 @@ impl FakeLog {
             proposals: AtomicU64::new(0),
             wall: AtomicU64::new(1_000_000),
             walls: Mutex::default(),
+            heard: Mutex::new(None),
         });
         let weak = Arc::downgrade(&log);
         tokio::spawn(async move {
@@ -168,7 +171,7 @@ impl Log for FakeLog {
     }
 
     fn heard_top(&self) -> Instant {
-        Instant::now()
+        self.heard.lock().unwrap_or_else(Instant::now)
     }
 }
 

@@ -253,6 +253,8 @@ pub struct Problem {
     pub detail: String,
     /// The verdict behind it, if a shard judged.
     pub verdict: Option<Verdict>,
+    /// When to send it again with the same id, ms, if the edge says so (`busy`).
+    pub retry_after_ms: Option<u64>,
 }
 
 impl Problem {
@@ -544,6 +546,38 @@ pub enum ServerFrame {
     Other,
 }
 
+impl ServerFrame {
+    /// Reads a frame. Verdicts are read straight: by its tag, a frame is first taken apart into values and then put together
+    /// again, and most of what a busy bidder hears are verdicts.
+    ///
+    /// # Errors
+    /// When it isn't a frame of the protocol.
+    pub fn parse(text: &str) -> Result<ServerFrame, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Straight {
+            a: String,
+            id: String,
+            verdict: Option<Verdict>,
+            problem: Option<Problem>,
+        }
+        if text.starts_with(r#"{"t":"verdict","#) {
+            let Straight {
+                a,
+                id,
+                verdict,
+                problem,
+            } = serde_json::from_str(text)?;
+            return Ok(ServerFrame::Verdict {
+                a,
+                id,
+                verdict,
+                problem,
+            });
+        }
+        serde_json::from_str(text)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -589,6 +623,21 @@ mod tests {
             panic!("{frame:?}")
         };
         assert_eq!((event.seq, event.ty.as_str(), event.amount), (4, "bid", None));
+    }
+
+    #[test]
+    fn a_verdict_is_the_same_read_straight_and_by_its_tag() {
+        for text in [
+            r#"{"t":"verdict","a":"x","id":"k","verdict":{"ok":true,"seq":3,"price":7}}"#,
+            r#"{"t":"verdict","a":"x","id":"k","problem":{"code":"busy","retry_after_ms":80}}"#,
+            r#"{"t":"verdict","a":"x","id":"k","new":[1]}"#,
+        ] {
+            let tagged: ServerFrame = serde_json::from_str(text).unwrap();
+            assert!(matches!(tagged, ServerFrame::Verdict { .. }), "{text}");
+            assert_eq!(ServerFrame::parse(text).unwrap(), tagged, "{text}");
+        }
+        assert!(ServerFrame::parse(r#"{"t":"verdict","a":1}"#).is_err());
+        assert_eq!(ServerFrame::parse(r#"{"t":"weather"}"#).unwrap(), ServerFrame::Other);
     }
 
     #[test]

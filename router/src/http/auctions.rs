@@ -384,7 +384,10 @@ pub(crate) async fn bid(
         id,
         action: Action::Bid { amount },
     };
-    let verdict = state.bid(command, parent(&headers)).await?;
+    let verdict = match state.settled(&command) {
+        Some(verdict) => verdict,
+        None => state.bid(command, parent(&headers)).await?,
+    };
     if verdict.outcome.is_err() {
         Err(Problem::from(&verdict))
     } else {

@@ -67,11 +67,21 @@ impl Inbox {
         self.put(Item::Frame(frame));
     }
 
+    /// A frame from the session's own task, which looks here before it sleeps: nobody needs to be woken.
+    pub(super) fn push_own(&self, frame: Utf8Bytes) {
+        self.keep(Item::Frame(frame));
+    }
+
     pub(super) fn ping(&self) {
         self.put(Item::Ping);
     }
 
     pub(super) fn put(&self, item: Item) {
+        self.keep(item);
+        self.wake.notify_one();
+    }
+
+    fn keep(&self, item: Item) {
         let mut waiting = self.waiting.lock();
         // Frames are what can pile up; joins and snapshots are one per seat.
         if let Item::Frame(frame) = &item {
@@ -80,8 +90,6 @@ impl Inbox {
         if waiting.bytes <= self.bytes_max {
             waiting.items.push_back(item);
         }
-        drop(waiting);
-        self.wake.notify_one();
     }
 
     /// Whether a verdict found no room: the session must end.

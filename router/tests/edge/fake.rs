@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use auction::{
     Action, Actor, AuctionId, AuctionView, Command, Entry, Event, FeedItem, Id, Office, Position, Reply, Rights, Shard,
-    Stamp, Stamped, shard::Applied, shard::Limits,
+    Stamp, Stamped, Verdict, shard::Applied, shard::Limits,
 };
 use futures_util::{StreamExt, stream, stream::BoxStream};
 use parking_lot::Mutex;
@@ -41,6 +41,10 @@ struct Inner {
     held: bool,
     chat_epoch: u64,
     stopped: Vec<u64>,
+    /// This edge's node has a replica that can be asked without a wait.
+    replica_here: bool,
+    /// What the leader says that it drains.
+    drains: Option<u32>,
 }
 
 /// The cluster.
@@ -50,6 +54,7 @@ pub(crate) struct Fake {
     map: watch::Sender<Arc<ClusterMap>>,
     clock_news: watch::Sender<u64>,
     hall: Hall,
+    slow: Arc<tokio::sync::Mutex<()>>,
 }
 
 fn id(text: &str) -> Id {
@@ -104,12 +109,15 @@ impl Fake {
             held: false,
             chat_epoch: 1,
             stopped: Vec::new(),
+            replica_here: false,
+            drains: None,
         };
         Fake {
             inner: Arc::new(Mutex::new(inner)),
             map: watch::channel(Arc::new(map)).0,
             clock_news: watch::Sender::new(0),
             hall: Hall::new(DeskLimits::default()),
+            slow: Arc::default(),
         }
     }
 
@@ -133,6 +141,24 @@ impl Fake {
 
     pub(crate) fn lead(&self, node: u64) {
         self.inner.lock().leader = node;
+    }
+
+    pub(crate) fn replica_here(&self) {
+        self.inner.lock().replica_here = true;
+    }
+
+    pub(crate) fn drains(&self, commands: u32) {
+        self.inner.lock().drains = Some(commands);
+    }
+
+    /// Nothing is answered until the guard is dropped.
+    pub(crate) async fn stall(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        self.slow.clone().lock_owned().await
+    }
+
+    /// Commands that were asked of shards so far.
+    pub(crate) fn asked_count(&self) -> usize {
+        self.inner.lock().asked.len()
     }
 
     /// The node knows no map yet (true), or has it (false).
@@ -287,7 +313,18 @@ impl Inner {
 
 #[async_trait]
 impl Shards for Fake {
+    fn settled(&self, _: ShardId, command: &Command) -> Option<Verdict> {
+        let inner = self.inner.lock();
+        inner.replica_here.then(|| inner.shard.settled(command))?
+    }
+
+    fn drains(&self, _: ShardId) -> Option<u32> {
+        self.inner.lock().drains
+    }
+
     async fn submit(&self, node: NodeId, _: ShardId, _: u64, command: Command) -> Reply {
+        // Whoever wants to see what waits behind this holds it here.
+        let _slow = self.slow.clone().lock_owned().await;
         let mut inner = self.inner.lock();
         inner.asked.push((node.0, command.id.clone()));
         if inner.down.contains(&node.0) {

@@ -2,7 +2,8 @@
 //!
 //! `table` (rules, row by row) · `lifecycle` (every cell of the phase table, who may, every field's bounds) · `once` ·
 //! `watermark` (behind, holds, offices) · `naive` (against a model in `u128`) · `repack` (other entries, same history;
-//! with the mistakes that must be caught) · `rules` (versions) · `proof` (golden chain) · `export` (verified, and tampered with) · `reasons` (the one table of codes).
+//! with the mistakes that must be caught) · `rules` (versions) ·
+//! `settled` (what a replica that is behind may say) · `proof` (golden chain) · `export` (verified, and tampered with) · `reasons` (the one table of codes).
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod export;
@@ -13,6 +14,7 @@ mod proof;
 mod reasons;
 mod repack;
 mod rules;
+mod settled;
 mod table;
 mod watermark;
 

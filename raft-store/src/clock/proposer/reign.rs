@@ -121,7 +121,11 @@ async fn open(
     if state.shard.office() != id || state.shard.next_n() != 1 {
         return Err(End::Failed);
     }
-    let office = Office::take(shared.options, id, shared.mono(), &state.shard, heard_ago);
+    let mut office = Office::take(shared.options, id, shared.mono(), &state.shard, heard_ago);
+    let (stood, counted) = *shared.stretch.lock();
+    if stood == state.shard.top() {
+        office.counted_before(counted);
+    }
     tracing::info!(
         shard = shared.shard.0,
         term = id.term,
@@ -176,7 +180,8 @@ impl<'a> Reign<'a> {
                         break End::Failed;
                     }
                 }
-                () = self.shared.work.notified() => {}
+                // Those who are at the door now go with the first: one entry, not many.
+                () = self.shared.work.notified() => tokio::task::yield_now().await,
                 () = sleep_until(next) => {}
             }
         };
@@ -312,12 +317,19 @@ impl<'a> Reign<'a> {
         } else {
             not_leader(now)
         };
+        let top = self.shared.log.state().read().shard.top();
         let office = self.shared.office.lock().take();
         if let Some(mut office) = office {
             office.lose(&unproposed, &mut self.out);
-            self.shared
-                .held_before
-                .fetch_add(office.clock().held_total_ms(), Ordering::Relaxed);
+            let held = office.clock().held_total_ms();
+            self.shared.held_before.fetch_add(held, Ordering::Relaxed);
+            let mut stretch = self.shared.stretch.lock();
+            *stretch = match *stretch {
+                _ if top != office.clock().base() => (top, 0),
+                (stood, counted) if stood == top => (top, counted + held),
+                _ => (top, held),
+            };
+            drop(stretch);
             let id = office.id();
             tracing::info!(
                 shard = self.shared.shard.0,

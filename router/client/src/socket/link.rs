@@ -1,7 +1,7 @@
 //! One connection: a WebSocket to one node, its frames as types. No memory beyond the connection.
 
 use crate::wire::{ClientFrame, ServerFrame};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
@@ -31,7 +31,7 @@ impl Link {
         let url = format!("{}/ws", base.trim_end_matches('/').replacen("http", "ws", 1));
         let config = WebSocketConfig::default()
             .read_buffer_size(4 << 10)
-            .write_buffer_size(0)
+            .write_buffer_size(4 << 10)
             .max_message_size(Some(MESSAGE_MAX))
             .max_frame_size(Some(MESSAGE_MAX));
         let connecting = tokio_tungstenite::connect_async_with_config(url, Some(config), true);
@@ -47,16 +47,31 @@ impl Link {
 
     /// Sends a frame; false: the connection is dead.
     pub(super) async fn send(&mut self, frame: &ClientFrame<'_>) -> bool {
+        self.feed(frame).await && self.flush().await
+    }
+
+    /// Puts a frame behind those that leave with the next `flush`; false: the connection is dead.
+    pub(super) async fn feed(&mut self, frame: &ClientFrame<'_>) -> bool {
         let Ok(text) = serde_json::to_string(frame) else {
             return true;
         };
-        self.0.send(Message::text(text)).await.is_ok()
+        self.0.feed(Message::text(text)).await.is_ok()
+    }
+
+    /// Sends what was fed, in one write if it is small; false: the connection is dead.
+    pub(super) async fn flush(&mut self) -> bool {
+        self.0.flush().await.is_ok()
+    }
+
+    /// What has come already, if anything has.
+    pub(super) fn ready(&mut self) -> Option<Arrival> {
+        self.next().now_or_never()
     }
 
     /// The next thing that comes. Cancel-safe.
     pub(super) async fn next(&mut self) -> Arrival {
         match self.0.next().await {
-            Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
+            Some(Ok(Message::Text(text))) => match ServerFrame::parse(&text) {
                 Ok(frame) => Arrival::Frame(Box::new(frame)),
                 Err(error) => {
                     tracing::warn!(%error, "a frame was not understood");

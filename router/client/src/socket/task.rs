@@ -21,6 +21,13 @@ use tokio::sync::{mpsc, oneshot};
 /// Lines of chat that wait to come back; the oldest is forgotten beyond it (chat is not money).
 const LINES_MAX: usize = 32;
 
+/// Frames and asks that are taken before anything else is looked at.
+const TURN: usize = 64;
+/// A bid that is put off waits twice as long each time, up to so many times.
+const PUT_OFF_MAX: u32 = 5;
+/// The longest that a bid is put off, however often it was.
+const PUT_OFF_MS_MAX: u64 = 4_000;
+
 /// A bid without a verdict.
 struct Waiting {
     amount: u64,
@@ -29,6 +36,8 @@ struct Waiting {
     send_at: Instant,
     /// Give up when this comes.
     until: Instant,
+    /// Times that it was put off.
+    put_off: u32,
 }
 
 /// A followed auction.
@@ -59,6 +68,8 @@ pub(super) struct Task {
     dice: Dice,
     rooms: BTreeMap<String, Room>,
     bids: BTreeMap<(String, String), Waiting>,
+    /// No bid is due before this: only then are they looked through. (It may be early: then the look finds nothing.)
+    due: Instant,
     /// (auction, id, text) of lines that didn't come back yet.
     lines: Vec<(String, String, String)>,
     pings: u64,
@@ -85,6 +96,7 @@ impl Task {
             dice,
             rooms,
             bids,
+            due: born,
             lines: Vec::new(),
             pings: 0,
             pinged: None,
@@ -160,7 +172,11 @@ impl Task {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return true,
                 ask = self.inbox.recv() => match ask {
-                    Some(ask) => { self.note(ask); }
+                    Some(ask) => {
+                        if let Some(Ask::Bid { a, id, amount, answer }) = self.note(ask) {
+                            self.keep(a, id, amount, answer, Instant::now());
+                        }
+                    }
                     None => return false,
                 },
             }
@@ -177,6 +193,8 @@ impl Task {
         }
         let mut ping_at = Instant::now();
         let mut heard = Instant::now();
+        // Made once, and set anew only where it would be late: most wakes are for a frame or an ask.
+        let mut alarm = std::pin::pin!(tokio::time::sleep_until(ping_at.into()));
         loop {
             let now = Instant::now();
             if now.saturating_duration_since(heard) > self.options.silence_max {
@@ -190,37 +208,70 @@ impl Task {
                     return Left::Lost(None);
                 }
             }
-            if !self.send_due(&mut link).await {
-                return Left::Lost(None);
+            if self.due <= now {
+                self.expire();
+                if !self.send_due(&mut link).await {
+                    return Left::Lost(None);
+                }
             }
-            let wake = self
-                .bids
-                .values()
-                .map(|w| w.send_at.min(w.until))
-                .min()
-                .map_or(ping_at, |due| due.min(ping_at));
-            tokio::select! {
-                arrival = link.next() => match arrival {
-                    Arrival::Frame(frame) => {
-                        heard = Instant::now();
-                        if !self.hear(*frame, heard, &mut link).await {
-                            return Left::Lost(None);
-                        }
-                    }
-                    Arrival::Nothing => heard = Instant::now(),
-                    Arrival::End(code) => return Left::Lost(code),
-                },
-                ask = self.inbox.recv() => match ask {
-                    None => return Left::Done,
-                    Some(Ask::Reconnect) => return Left::Asked,
-                    Some(ask) => if !self.act(ask, &mut link).await {
-                        return Left::Lost(None);
-                    },
-                },
-                () = tokio::time::sleep_until(wake.into()) => {}
+            let wake = self.due.min(ping_at).into();
+            if wake < alarm.deadline() || alarm.is_elapsed() {
+                alarm.as_mut().reset(wake);
             }
-            self.expire();
+            let left = tokio::select! {
+                arrival = link.next() => {
+                    heard = Instant::now();
+                    self.arrived(arrival, heard, &mut link).await
+                }
+                ask = self.inbox.recv() => self.asked(ask, &mut link).await,
+                () = &mut alarm => None,
+            };
+            if let Some(left) = left {
+                return left;
+            }
         }
+    }
+
+    /// Takes what arrived, and what came with it.
+    async fn arrived(&mut self, first: Arrival, at: Instant, link: &mut Link) -> Option<Left> {
+        let mut arrival = first;
+        for turn in 1..=TURN {
+            match arrival {
+                Arrival::Frame(frame) => {
+                    if !self.hear(*frame, at, link).await {
+                        return Some(Left::Lost(None));
+                    }
+                }
+                Arrival::Nothing => {}
+                Arrival::End(code) => return Some(Left::Lost(code)),
+            }
+            if turn == TURN {
+                break;
+            }
+            arrival = link.ready()?;
+        }
+        None
+    }
+
+    /// Takes an ask, and those that wait behind it: their bids leave together.
+    async fn asked(&mut self, first: Option<Ask>, link: &mut Link) -> Option<Left> {
+        let Some(mut ask) = first else { return Some(Left::Done) };
+        for turn in 1..=TURN {
+            if matches!(ask, Ask::Reconnect) {
+                return Some(Left::Asked);
+            }
+            if !self.act(ask, link).await {
+                return Some(Left::Lost(None));
+            }
+            if turn == TURN {
+                break;
+            }
+            match self.inbox.try_recv() {
+                Ok(next) => ask = next,
+                Err(_) => break,
+            }
+        }
+        (!link.flush().await).then_some(Left::Lost(None))
     }
 
     /// Signs in, joins every room from where we were, says what was not heard; bids follow as they are due: now.
@@ -242,6 +293,7 @@ impl Task {
         }
         let now = Instant::now();
         self.bids.values_mut().for_each(|waiting| waiting.send_at = now);
+        self.due = now;
         true
     }
 
@@ -260,25 +312,22 @@ impl Task {
         .await
     }
 
-    /// Sends the bids that are due.
+    /// Sends the bids that are due, together, and finds when the next one will be.
     async fn send_due(&mut self, link: &mut Link) -> bool {
         let now = Instant::now();
+        let mut due = now + self.options.resend_after;
         for ((a, id), waiting) in &mut self.bids {
             if waiting.send_at <= now {
                 waiting.send_at = now + self.options.resend_after;
-                if !link
-                    .send(&ClientFrame::Bid {
-                        a,
-                        id,
-                        amount: waiting.amount,
-                    })
-                    .await
-                {
+                let amount = waiting.amount;
+                if !link.feed(&ClientFrame::Bid { a, id, amount }).await {
                     return false;
                 }
             }
+            due = due.min(waiting.send_at).min(waiting.until);
         }
-        true
+        self.due = due;
+        link.flush().await
     }
 
     /// Answers bids whose time is over, and forgets those that nobody waits for.
@@ -301,9 +350,14 @@ impl Task {
         }
     }
 
-    /// Takes an ask while connected: notes it, and sends what can't wait for the next round.
+    /// Takes an ask while connected: notes it, and feeds or sends what can't wait for the next round.
     async fn act(&mut self, ask: Ask, link: &mut Link) -> bool {
         match self.note(ask) {
+            Some(Ask::Bid { a, id, amount, answer }) => {
+                let sent = link.feed(&ClientFrame::Bid { a: &a, id: &id, amount }).await;
+                self.keep(a, id, amount, answer, Instant::now() + self.options.resend_after);
+                sent
+            }
             Some(Ask::Join { a, from }) => self.send_join(&a, from, link).await,
             Some(Ask::Leave { a }) => link.send(&ClientFrame::Leave { a: &a }).await,
             Some(Ask::Chat { a, id, text }) => {
@@ -318,23 +372,41 @@ impl Task {
         }
     }
 
+    /// A bid that waits for its verdict, and is sent (again) at `send_at`.
+    fn keep(
+        &mut self,
+        a: String,
+        id: String,
+        amount: u64,
+        answer: oneshot::Sender<Result<Verdict, BidError>>,
+        send_at: Instant,
+    ) {
+        let until = Instant::now() + self.options.bid_patience;
+        let put_off = 0;
+        self.due = self.due.min(send_at).min(until);
+        let waiting = Waiting {
+            amount,
+            answer,
+            send_at,
+            until,
+            put_off,
+        };
+        self.bids.insert((a, id), waiting);
+    }
+
     /// Takes an ask into memory; gives back what should be sent at once.
     fn note(&mut self, ask: Ask) -> Option<Ask> {
         match ask {
             Ask::Bid { a, id, amount, answer } => {
                 if self.bids.len() >= self.options.bids_max {
+                    // Some of them may have nobody who waits any more.
+                    self.expire();
+                }
+                if self.bids.len() >= self.options.bids_max {
                     let _ = answer.send(Err(BidError::Full));
                     return None;
                 }
-                let now = Instant::now();
-                let waiting = Waiting {
-                    amount,
-                    answer,
-                    send_at: now,
-                    until: now + self.options.bid_patience,
-                };
-                self.bids.insert((a, id), waiting);
-                None
+                Some(Ask::Bid { a, id, amount, answer })
             }
             Ask::Join { a, from } => {
                 self.rooms.insert(
@@ -467,18 +539,28 @@ impl Task {
         let key = (a, id);
         match (verdict, problem) {
             (Some(verdict), _) => self.answer(&key, Ok(verdict)),
-            (None, Some(problem)) if problem.is_open() => {
-                let pause = Duration::from_millis(self.dice.between(20, 120));
-                if let Some(waiting) = self.bids.get_mut(&key) {
-                    waiting.send_at = Instant::now() + pause;
-                }
-            }
+            (None, Some(problem)) if problem.is_open() => self.put_off(&key, problem.retry_after_ms),
             (None, Some(mut problem)) => match problem.verdict.take() {
                 Some(verdict) => self.answer(&key, Ok(verdict)),
                 None => self.answer(&key, Err(BidError::Refused(Box::new(problem)))),
             },
             (None, None) => {}
         }
+    }
+
+    /// Sends a bid again later: when the edge said, or after a moment; each time twice as long as it had to wait before, and
+    /// never all at once.
+    fn put_off(&mut self, key: &(String, String), asked_ms: Option<u64>) {
+        let Some(waiting) = self.bids.get_mut(key) else { return };
+        let least = asked_ms.unwrap_or(40).clamp(1, PUT_OFF_MS_MAX);
+        // What the edge says knows how large the crowd is; how often *this* bid came in vain, only we know.
+        let top = (least << waiting.put_off.min(PUT_OFF_MAX)).clamp(least, PUT_OFF_MS_MAX);
+        waiting.put_off += 1;
+        let pause = self
+            .dice
+            .between(least, (least + top).min(PUT_OFF_MS_MAX).max(least + 1));
+        waiting.send_at = Instant::now() + Duration::from_millis(pause);
+        self.due = self.due.min(waiting.send_at);
     }
 
     async fn problem(&mut self, problem: Problem, a: Option<String>, id: Option<String>) {

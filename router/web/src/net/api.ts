@@ -14,7 +14,7 @@ export class Refused extends Error {
 }
 
 /** Answers that leave the outcome open; safe to repeat under the same key. */
-const REPEATABLE = new Set(['timeout', 'unavailable']);
+const REPEATABLE = new Set(['timeout', 'unavailable', 'busy']);
 const TRIES = 4;
 const CALL_MS = 8_000;
 
