@@ -4,7 +4,8 @@
 //! - `bids`: durable bids over three real processes and real sockets. Closed loop: each client bids again when its
 //!   verdict came, so the latencies are those at the load that the clients reach, not at one that was set.
 //!   Every bid leads its auction, none is refused: what is counted is work on disk.
-//! - `failover`: SIGKILL of the leader, until the first bid *called after the kill* is accepted.
+//! - `failover`: SIGKILL of a node, until the first bid *called after the kill* is accepted in each shard that it led.
+//! - `flat`: what a bid costs among few live auctions, and among many.
 //! - `idle`: what shards cost that nobody uses.
 //! - `peers`: `bids` beside etcd and a Redis job queue, by turns.
 //! - `storm`: thousands of bidders on one auction, most of them hopeless: are closes in time, do others wait?
@@ -15,6 +16,7 @@ mod bids;
 mod child;
 mod core;
 mod failover;
+mod flat;
 mod idle;
 mod join;
 mod peers;
@@ -25,6 +27,7 @@ mod wal;
 pub(crate) use bids::{BidsOptions, bids};
 pub(crate) use core::core;
 pub(crate) use failover::failover;
+pub(crate) use flat::{FlatOptions, flat};
 pub(crate) use idle::{IdleOptions, idle};
 pub(crate) use join::{JoinOptions, join};
 pub(crate) use peers::{PeersOptions, peers};
@@ -38,6 +41,9 @@ use client::{
     wire::{NewAuction, Verdict},
 };
 use std::{path::Path, time::Duration};
+
+/// People that are set up at a time.
+const SETUP: usize = 32;
 
 /// A fresh cluster in a folder of its own, ready.
 async fn fresh(shards: u32) -> Result<(tempfile::TempDir, Cluster, Api)> {
@@ -55,7 +61,8 @@ async fn fresh_in(within: Option<&Path>, shards: u32) -> Result<(tempfile::TempD
         tls: std::env::var_os("CHAOS_TLS").is_some(),
         seed: 1,
         front: None,
-        more: String::new(),
+        // A load of few people must not meet the pace that a crowd of them has.
+        more: "\n[limits]\nbids_per_s = 100000\nframes_per_s = 250000\n".into(),
     };
     let mut cluster = Cluster::start(&binary, &options)?;
     let api = cluster.api(Duration::from_secs(6), 1)?;
@@ -77,6 +84,12 @@ async fn open(api: &Api, id: &str, seconds: u64) -> Result<u32> {
     };
     api.create(&new).await?;
     Ok(api.start(id).await?.shard)
+}
+
+/// Ids that fall into a shard: computed, not tried.
+fn ids_in(shard: u32, shards: u32) -> impl Iterator<Item = String> {
+    let all = (0u64..).map(|n| format!("q-{n}"));
+    all.filter(move |id| placement::shard_of(id, shards).0 == shard)
 }
 
 /// Two people with an auction to themselves, who overbid each other by turns: every bid leads, so every bid is durable
@@ -122,5 +135,19 @@ impl Pair {
         // After an unknown outcome it may be this one who leads: the other's bid is right in either case.
         self.turn = 1 - self.turn;
         (id, verdict)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_fall_into_their_shard() {
+        for shard in 1..=16 {
+            for id in ids_in(shard, 16).take(3) {
+                assert_eq!(placement::shard_of(&id, 16).0, shard, "{id}");
+            }
+        }
     }
 }

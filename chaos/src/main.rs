@@ -24,6 +24,10 @@ mod sim;
 use clap::{Parser, Subcommand};
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
+/// The load shares its machine with what it loads: what it doesn't use, the nodes have. They use the same.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(name = "chaos", about = "Breaks a real cluster on purpose and checks the promises.")]
 struct Args {
@@ -100,6 +104,8 @@ enum Bench {
         #[arg(long, default_value_t = 16)]
         shards: u32,
     },
+    /// What a bid costs the nodes among few live auctions, and among many.
+    Flat(bench::FlatOptions),
     /// What shards cost that nobody uses: CPU of three nodes, memory of each.
     Idle(bench::IdleOptions),
     /// Ours beside etcd and a Redis job queue: interleaved rounds, medians, ratios. Start it with `make bench-peers`.
@@ -143,6 +149,7 @@ fn bench(what: &Bench, out: &mut String) -> anyhow::Result<check::Status> {
         Bench::Core { commands, seed } => bench::core(*commands, *seed),
         Bench::Bids(options) => wait(bench::bids(options)),
         Bench::Join(options) => wait(bench::join(options)),
+        Bench::Flat(options) => wait(bench::flat(options)),
         Bench::Idle(options) => wait(bench::idle(options)),
         Bench::Peers(options) => wait(bench::peers(options)),
         Bench::Wal(options) => wait(bench::wal(options)),

@@ -21,7 +21,6 @@ mod roll;
 mod video;
 mod watch;
 
-pub(crate) use nemesis::leader;
 pub(crate) use plan::Plan;
 pub(crate) use recorder::Recorder;
 

@@ -4,7 +4,7 @@
 //! flight, spread over all shards and edges. Harness and cluster share the machine, and its cores: so the figures come
 //! with the CPU that the nodes used per accepted bid, with the clients' own, and with what others used meanwhile.
 
-use super::{Pair, fresh_in, open, usage::Usage};
+use super::{Pair, SETUP, fresh_in, open, usage::Usage};
 use anyhow::{Result, ensure};
 use client::{Api, Role};
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -33,8 +33,6 @@ pub(crate) struct BidsOptions {
 }
 
 const WARM: Duration = Duration::from_secs(2);
-/// Pairs that are set up at a time.
-const SETUP: usize = 32;
 
 /// What one client counted.
 struct Counts {

@@ -13,7 +13,8 @@
 //! entry (an answer, an event) is noted: the longest time without one is at least as long as the longest between two
 //! entries, beats among them.
 //!
-//! Where the load shares its cores with the servers, it is the machine that is measured, too: so the CPU of both is told.
+//! Where the load shares its cores with the servers, it is the machine that is measured, too: so the CPU of both is told, and
+//! `--load-nice` lets the load give way. That changes what is offered, not what is promised: then lateness is the cluster's.
 
 pub(super) mod load;
 mod mapping;
@@ -53,6 +54,9 @@ pub(crate) struct StormOptions {
     /// Bidders who follow the auction too; the others get verdicts only.
     #[arg(long, default_value_t = 300)]
     watching: u64,
+    /// How much the load processes give way to the cluster and to those who measure, as if they were on other machines.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=19))]
+    load_nice: u64,
     /// Measured time of each phase.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
@@ -131,7 +135,8 @@ async fn start(options: &StormOptions, api: &Api) -> Result<Vec<Talker>> {
             warm_ms: WARM.as_millis() as u64,
             measure_ms: options.seconds * 1_000,
         };
-        let mut command = tied(&me);
+        let mut command = tied("nice");
+        command.args(["-n", &options.load_nice.to_string()]).arg(&me);
         command.args(["bench", "storm-load"]).stdin(Stdio::piped());
         let mut load = Talker::start(command)?;
         load.say(&serde_json::to_string(&share)?).await?;
@@ -162,7 +167,7 @@ fn crowd_figures(options: &StormOptions, counted: &[Counted], held_ms: u64) -> R
         "answer_p50_ms": ms(0.5), "answer_p99_ms": ms(0.99), "answer_max_ms": ms(1.0),
         "events_seen_per_s": per_s(counted.iter().map(|one| one.events).sum()),
         "held_ms": held_ms, "bidders": options.bidders, "processes": options.processes,
-        "in_flight": options.in_flight, "hopeless_percent": options.hopeless_percent, "think_ms": options.think_ms,
+        "in_flight": options.in_flight, "hopeless_percent": options.hopeless_percent, "think_ms": options.think_ms, "load_nice": options.load_nice,
         "watching": options.watching, "seconds": options.seconds, "shards": options.shards,
     });
     for (code, times) in outcomes {
@@ -238,6 +243,7 @@ mod tests {
         let options = StormOptions {
             bidders: 2,
             processes: 2,
+            load_nice: 0,
             in_flight: 1,
             hopeless_percent: 95,
             think_ms: 0,

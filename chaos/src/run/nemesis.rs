@@ -116,7 +116,7 @@ async fn break_and_mend(fault: &Fault, targets: &[u64], cluster: &mut Cluster, a
 }
 
 /// Who leads a shard: asked until some node knows.
-pub(crate) async fn leader(api: &Api, shard: u32) -> Result<u64> {
+async fn leader(api: &Api, shard: u32) -> Result<u64> {
     let until = Instant::now() + Duration::from_secs(10);
     while Instant::now() < until {
         for node in 0..api.nodes().len() {

@@ -5,7 +5,7 @@
 //! holds the close against the deadline that the opening named.
 
 use super::mapping::Mapping;
-use crate::bench::{Pair, open};
+use crate::bench::{Pair, ids_in, open};
 use anyhow::{Context as _, Result, ensure};
 use client::{
     Api, Dice, Notice, Notices, Role, Socket, SocketOptions,
@@ -82,7 +82,7 @@ pub(super) struct Shard {
 impl Shard {
     /// Opens neighbours and closers in shard `id` for two phases of this length.
     pub(super) async fn open(api: &Api, id: u32, shards: u32, phase: Duration) -> Result<Shard> {
-        let mut ids = ids(id, shards);
+        let mut ids = ids_in(id, shards);
         let mut pairs = Vec::new();
         for n in 0..NEIGHBOURS {
             let auction = ids.next().context("an id")?;
@@ -198,12 +198,6 @@ impl Shard {
     }
 }
 
-/// Ids that fall into a shard: computed, not tried.
-fn ids(shard: u32, shards: u32) -> impl Iterator<Item = String> {
-    let all = (0u64..).map(|n| format!("q-{n}"));
-    all.filter(move |id| placement::shard_of(id, shards).0 == shard)
-}
-
 fn closers_of(phase: Duration) -> usize {
     (phase.as_millis() / CLOSE_EVERY.as_millis()).max(1) as usize
 }
@@ -312,15 +306,6 @@ fn gaps(mut signs: Vec<Instant>, from: Instant, until: Instant) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_fall_into_their_shard() {
-        for shard in 1..=16 {
-            for id in ids(shard, 16).take(3) {
-                assert_eq!(placement::shard_of(&id, 16).0, shard, "{id}");
-            }
-        }
-    }
 
     #[test]
     fn silence_at_the_edges_of_a_phase_is_a_gap_too() {

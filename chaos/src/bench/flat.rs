@@ -1,0 +1,202 @@
+//! What a bid costs among few auctions and among many: it should be the same.
+//!
+//! A client is a pair of people with one bid under way, as in `bids`; but each bid goes to another of the pair's auctions, so
+//! that all live auctions are bid on in turn, whatever their number. The number grows in one cluster, step by step, while
+//! the clients stay the same: what changes between steps is only how many auctions there are. The cost is the nodes'
+//! CPU per accepted bid; the ratio is the dearest step's to the cheapest's.
+//!
+//! The smallest step is one auction for each client: a single auction with one bid under way costs more a bid, since nothing
+//! shares its way through log and disk, and would flatter the larger steps.
+
+use super::{
+    BidsOptions, SETUP, fresh_in, open,
+    usage::{Usage, round1},
+};
+use anyhow::{Result, ensure};
+use client::{Api, Dice, Role, Socket, SocketOptions};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// How many, how long.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct FlatOptions {
+    /// Live auctions at each step, rising.
+    #[arg(long, value_delimiter = ',', default_values_t = [256usize, 1_000, 10_000])]
+    auctions: Vec<usize>,
+    #[command(flatten)]
+    bids: BidsOptions,
+}
+
+const WARM: Duration = Duration::from_secs(1);
+/// Auctions of one seller: more at once would be told to slow down.
+const SOLD: usize = 50;
+
+/// One of a pair's auctions.
+struct Lot {
+    auction: String,
+    amount: u64,
+    turn: usize,
+}
+
+/// Two people who overbid each other, in one of their auctions after the other.
+struct Hopper {
+    sockets: [Socket; 2],
+    lots: Vec<Lot>,
+    at: usize,
+    dice: Dice,
+}
+
+/// Runs it; the figures as JSON.
+pub(crate) async fn flat(options: &FlatOptions) -> Result<Value> {
+    let BidsOptions {
+        clients,
+        seconds,
+        shards,
+        ref dir,
+    } = options.bids;
+    let rising = options.auctions.windows(2).all(|pair| pair[0] < pair[1]);
+    ensure!(
+        rising && options.auctions.first().is_some_and(|first| *first >= clients),
+        "steps must rise, from at least one auction for each of the {clients} clients"
+    );
+    let (dir, cluster, api) = fresh_in(dir.as_deref(), shards).await?;
+    let mut hoppers = hoppers(&api, clients).await?;
+    let mut figures = json!({ "bench": "flat", "clients": clients, "seconds": seconds, "shards": shards });
+    let (mut live, mut costs, mut others) = (0, Vec::new(), 0f64);
+    for step in &options.auctions {
+        tracing::info!(auctions = step, "opening");
+        open_until(&api, live, *step, seconds * options.auctions.len() as u64).await?;
+        for n in live..*step {
+            hoppers[n % clients].lots.push(Lot {
+                auction: id(n),
+                amount: 99,
+                turn: 0,
+            });
+        }
+        live = *step;
+        let mut tasks = JoinSet::new();
+        let from = Instant::now() + WARM;
+        let until = from + Duration::from_secs(seconds);
+        for hopper in hoppers.drain(..) {
+            tasks.spawn(hop(hopper, from, until));
+        }
+        let (nodes, me) = (cluster.pids(), [std::process::id()]);
+        let groups: [&[u32]; 2] = [&nodes, &me];
+        tokio::time::sleep_until(from.into()).await;
+        let before = Usage::now(&groups)?;
+        tokio::time::sleep_until(until.into()).await;
+        let spent = before.since(&groups)?;
+        let mut accepted = 0;
+        while let Some(done) = tasks.join_next().await {
+            let (hopper, count) = done??;
+            hoppers.push(hopper);
+            accepted += count;
+        }
+        let cost = spent.groups[0] * 1e6 / accepted.max(1) as f64;
+        figures[format!("cpu_us_per_bid_{step}")] = round1(cost).into();
+        figures[format!("bids_per_s_{step}")] = round1(accepted as f64 / seconds as f64).into();
+        costs.push(cost);
+        others = others.max(spent.others_percent());
+    }
+    let panics = cluster.panics();
+    ensure!(panics.is_empty(), "a node panicked: {panics:?}");
+    drop((cluster, dir));
+    figures["flat_ratio"] = ratio(&costs).into();
+    figures["others_percent"] = others.into();
+    Ok(figures)
+}
+
+/// The dearest to the cheapest, to two places.
+fn ratio(costs: &[f64]) -> Option<f64> {
+    let dearest = costs.iter().copied().reduce(f64::max)?;
+    let cheapest = costs.iter().copied().reduce(f64::min)?;
+    Some((dearest / cheapest * 100.0).round() / 100.0)
+}
+
+fn id(n: usize) -> String {
+    format!("flat-{n}")
+}
+
+async fn hoppers(api: &Api, clients: usize) -> Result<Vec<Hopper>> {
+    let one = |n: usize| async move {
+        let mut sockets = Vec::with_capacity(2);
+        for side in 0..2 {
+            let token = Some(api.guest(&format!("f{n}-{side}"), Role::Bidder).await?.token);
+            let (nodes, seed) = (api.nodes().to_vec(), (n * 2 + side) as u64);
+            let options = SocketOptions {
+                nodes,
+                first: n,
+                token,
+                seed,
+                ..SocketOptions::default()
+            };
+            sockets.push(Socket::open(options).0);
+        }
+        let sockets = sockets.try_into().map_err(|_| anyhow::anyhow!("two sockets"))?;
+        anyhow::Ok(Hopper {
+            sockets,
+            lots: Vec::new(),
+            at: 0,
+            dice: Dice::new(n as u64),
+        })
+    };
+    let all = futures_util::stream::iter(0..clients).map(one);
+    all.buffer_unordered(SETUP).try_collect().await
+}
+
+/// Opens auctions `from..to`, those of one seller one after another.
+async fn open_until(api: &Api, from: usize, to: usize, seconds: u64) -> Result<()> {
+    let lots: Vec<usize> = (from..to).collect();
+    let sellers = lots.chunks(SOLD).map(|lots| {
+        let lots = lots.to_vec();
+        async move {
+            let name = format!("s{}", lots.first().copied().unwrap_or_default());
+            let seller = api.with_token(&api.guest(&name, Role::Seller).await?.token);
+            for n in lots {
+                open(&seller, &id(n), seconds + 600).await?;
+            }
+            anyhow::Ok(())
+        }
+    });
+    let all = futures_util::stream::iter(sellers.collect::<Vec<_>>());
+    all.buffer_unordered(SETUP).try_collect().await
+}
+
+/// Bids until the time is over; how many were accepted within it.
+async fn hop(mut hopper: Hopper, from: Instant, until: Instant) -> Result<(Hopper, u64)> {
+    let mut accepted = 0;
+    loop {
+        let called = Instant::now();
+        if called >= until {
+            return Ok((hopper, accepted));
+        }
+        let Hopper {
+            sockets,
+            lots,
+            at,
+            dice,
+        } = &mut hopper;
+        *at = (*at + 1) % lots.len();
+        let lot = &mut lots[*at];
+        lot.amount += 1;
+        let verdict = sockets[lot.turn].bid(&lot.auction, lot.amount, &dice.id("f-")).await;
+        lot.turn = 1 - lot.turn;
+        let verdict = verdict.map_err(|error| anyhow::anyhow!("{}: {error}", lot.auction))?;
+        ensure!(verdict.ok, "{}: {:?}", lot.auction, verdict.code);
+        accepted += u64::from(called >= from && Instant::now() <= until);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ratio_is_of_the_dearest_to_the_cheapest() {
+        for (costs, expected) in [(&[][..], None), (&[50.0], Some(1.0)), (&[60.0, 50.0, 55.0], Some(1.2))] {
+            assert_eq!(ratio(costs), expected, "{costs:?}");
+        }
+    }
+}
