@@ -46,8 +46,9 @@ pub(crate) struct Limits {
 /// How often a node asks the others for their clocks. Well under `hold_ms`, or every pause of ours would look held.
 pub(crate) const PING: Duration = Duration::from_millis(50);
 
-/// A node on which everything rests holds an answer back for so many pings at most.
-pub(crate) const REST_PINGS: u32 = 6;
+/// A node on which everything rests holds an answer back for so long at most, and never for more than half of what the
+/// asker waits for it (`Limits::deadline`).
+pub(crate) const REST: Duration = Duration::from_secs(1);
 
 /// The metadata key by which a replica that doesn't lead says who may.
 const LEADER: &str = "rushroom-leader";

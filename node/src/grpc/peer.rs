@@ -1,7 +1,7 @@
 //! Other nodes, as this one reaches them: one lazily connected channel each, found by id through the cluster map.
 
 use super::link::Link;
-use super::{Clocks, LEADER, Limits, PING, frames};
+use super::{Clocks, LEADER, Limits, PING, REST, frames};
 use crate::metrics;
 use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Position, Reply};
 use futures_util::stream::{BoxStream, StreamExt as _};
@@ -39,7 +39,8 @@ pub(crate) struct Peer {
     channel: Channel,
     link: Link,
     limits: Limits,
-    heard: Arc<AtomicU64>,
+    /// Until when it counts as alive by what was heard of it, in µs of our monotonic clock.
+    alive_until: Arc<AtomicU64>,
 }
 
 impl Peer {
@@ -62,7 +63,7 @@ impl Peer {
             channel,
             link,
             limits,
-            heard: Arc::default(),
+            alive_until: Arc::default(),
         })
     }
 
@@ -284,7 +285,10 @@ impl Peer {
             if pong.n == n {
                 let readings: Vec<_> = pong.readings.iter().map(frames::reading_from).collect();
                 clocks.heard(self.node, &readings, sent, received);
-                self.heard.store(received, Ordering::Relaxed);
+                // One at rest is heard of that much more seldom.
+                let next = if readings.is_empty() { REST } else { PING };
+                let patience = (CONNECT + PING + next).as_micros() as u64;
+                self.alive_until.store(received + patience, Ordering::Relaxed);
                 if !readings.is_empty() {
                     metrics::round_trip(received - sent);
                 }
@@ -387,13 +391,12 @@ impl Peers {
     /// Whether a node answered a ping lately.
     pub(crate) fn alive(&self, node: NodeId) -> bool {
         let now = self.clocks.mono();
-        let patience = (CONNECT + PING * 2).as_micros() as u64;
-        let heard = self
+        let until = self
             .peers
             .read()
             .get(&node)
-            .map(|(peer, _)| peer.heard.load(Ordering::Relaxed));
-        node == self.me || heard.is_some_and(|at| at > 0 && now.saturating_sub(at) <= patience)
+            .map(|(peer, _)| peer.alive_until.load(Ordering::Relaxed));
+        node == self.me || until.is_some_and(|until| now <= until)
     }
 }
 
@@ -402,6 +405,9 @@ async fn keep_pinging(peer: Peer, clocks: Arc<Clocks>) {
         if let Err(error) = peer.ping(&clocks).await {
             tracing::debug!(node = peer.node.0, %error, "no clock readings from a node");
         }
+        // A broken connection may be mended at once; if not, it isn't alive, however long it might have been silent.
+        let soon = clocks.mono() + CONNECT.as_micros() as u64;
+        peer.alive_until.fetch_min(soon, Ordering::Relaxed);
         tokio::time::sleep(PING).await;
     }
 }

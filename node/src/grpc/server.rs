@@ -4,7 +4,7 @@
 //! bound allows and says `Busy` beyond it. It never stops reading: a command that waits in a socket has no stamp yet.
 
 use super::local::{Chatroom, Local, Operated};
-use super::{LEADER, Limits, PING, REST_PINGS, frames, trace};
+use super::{LEADER, Limits, REST, frames, trace};
 use async_trait::async_trait;
 use auction::{AuctionId, Command, Id, Position, Reply};
 use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt as _};
@@ -136,6 +136,7 @@ impl Shards for ShardsService {
 
     async fn readings(&self, request: Request<Streaming<pb::Ping>>) -> Result<Response<Self::ReadingsStream>, Status> {
         let local = self.local.clone();
+        let rest = REST.min(self.limits.deadline / 2);
         let pongs = request.into_inner().then(move |ping| {
             let local = local.clone();
             async move {
@@ -144,7 +145,7 @@ impl Shards for ShardsService {
                     None => local.readings().iter().map(frames::reading_to).collect(),
                     // Held back until there may be something to read; a reading now would be one of long after the question.
                     Some(mut woken) => {
-                        let _ = tokio::time::timeout(PING * REST_PINGS, woken.changed()).await;
+                        let _ = tokio::time::timeout(rest, woken.changed()).await;
                         Vec::new()
                     }
                 };

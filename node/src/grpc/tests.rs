@@ -336,3 +336,17 @@ async fn a_node_at_rest_is_heard_again_when_it_wakes() {
         until(false).await;
     }
 }
+
+/// However long a node at rest may be silent: once its connection is broken and stays so, it doesn't count as alive.
+#[tokio::test]
+async fn a_node_at_rest_that_dies_is_not_alive() {
+    let mut pair = pair(64).await;
+    pair.node.rests.store(true, Ordering::SeqCst);
+    while !pair.peers.alive(OTHER) {
+        tokio::task::yield_now().await;
+    }
+    pair.die();
+    while pair.peers.alive(OTHER) {
+        tokio::task::yield_now().await;
+    }
+}

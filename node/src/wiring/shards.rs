@@ -116,8 +116,7 @@ pub(crate) async fn follow_own_clocks(me: NodeId, local: Arc<dyn Local>, clocks:
         match local.at_rest() {
             // Looked at now and then, so that an end of the host is seen.
             Some(mut woken) => {
-                let again = crate::grpc::PING * crate::grpc::REST_PINGS;
-                let _ = tokio::time::timeout(again, woken.changed()).await;
+                let _ = tokio::time::timeout(crate::grpc::REST, woken.changed()).await;
             }
             None => tokio::time::sleep(crate::grpc::PING).await,
         }
