@@ -26,6 +26,8 @@ pub(crate) struct IdleOptions {
 
 /// Between two looks while the cluster settles.
 const LOOK: Duration = Duration::from_secs(1);
+/// The measured time is told in stretches of so many seconds.
+const STRETCH: u64 = 5;
 /// A cluster that isn't settled after this never will be.
 const FAILED: Duration = Duration::from_secs(180);
 
@@ -42,7 +44,7 @@ pub(crate) async fn idle(options: &IdleOptions) -> Result<serde_json::Value> {
     let nodes = cluster.pids();
     let groups: [&[u32]; 1] = [&nodes];
     let before = Usage::now(&groups)?;
-    tokio::time::sleep(Duration::from_secs(options.seconds)).await;
+    let course = course(&groups, options.seconds).await?;
     let spent = before.since(&groups)?;
     let rss: Vec<f64> = nodes.iter().map(|pid| usage::rss_mib(*pid)).collect::<Result<_>>()?;
     let after = look(&api).await?;
@@ -55,10 +57,24 @@ pub(crate) async fn idle(options: &IdleOptions) -> Result<serde_json::Value> {
     drop((cluster, dir));
     Ok(serde_json::json!({
         "bench": "idle", "cpu_percent_of_core": (spent.groups[0] / spent.seconds * 1e4).round() / 100.0,
-        "rss_mib_max": rss.iter().copied().fold(0.0, f64::max), "rss_mib_1": rss[0], "rss_mib_2": rss[1], "rss_mib_3": rss[2],
+        "course_percent": course, "rss_mib_max": rss.iter().copied().fold(0.0, f64::max), "rss_mib_1": rss[0], "rss_mib_2": rss[1], "rss_mib_3": rss[2],
         "shards": options.shards, "nodes": nodes.len(), "seconds": options.seconds,
         "settle_s": usage::round1(settle), "others_percent": spent.others_percent(),
     }))
+}
+
+/// CPU in each stretch of the measured time, in percent of a core: what is left of the start shows as a fall.
+async fn course(nodes: &[&[u32]; 1], seconds: u64) -> Result<Vec<f64>> {
+    let (mut left, mut course) = (seconds, Vec::new());
+    while left > 0 {
+        let stretch = left.min(STRETCH);
+        let before = Usage::now(nodes)?;
+        tokio::time::sleep(Duration::from_secs(stretch)).await;
+        let spent = before.since(nodes)?;
+        course.push((spent.groups[0] / spent.seconds * 1e4).round() / 100.0);
+        left -= stretch;
+    }
+    Ok(course)
 }
 
 /// Waits until two looks in a row find the same, whole cluster; gives it.
