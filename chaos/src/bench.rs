@@ -4,6 +4,7 @@
 //! - `bids`: durable bids over three real processes and real sockets. Closed loop: each client bids again when its
 //!   verdict came, so the latencies are those at the load that the clients reach, not at one that was set.
 //!   Every bid leads its auction, none is refused: what is counted is work on disk.
+//! - `drain`, `move`: what operators do in daylight, and what bidders feel of it.
 //! - `failover`: SIGKILL of a node, until the first bid *called after the kill* is accepted in each shard that it led.
 //! - `flat`: what a bid costs among few live auctions, and among many.
 //! - `idle`: what shards cost that nobody uses.
@@ -15,6 +16,7 @@
 mod bids;
 mod child;
 mod core;
+mod daylight;
 mod failover;
 mod flat;
 mod idle;
@@ -26,6 +28,7 @@ mod wal;
 
 pub(crate) use bids::{BidsOptions, bids};
 pub(crate) use core::core;
+pub(crate) use daylight::{DrainOptions, ShiftOptions, drain, shift};
 pub(crate) use failover::failover;
 pub(crate) use flat::{FlatOptions, flat};
 pub(crate) use idle::{IdleOptions, idle};

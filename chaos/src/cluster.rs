@@ -130,6 +130,29 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Starts one more node, in a zone of its own, which joins by the first.
+    pub(crate) fn join(&mut self, id: u64) -> Result<()> {
+        let mut dice = Dice::new(id ^ (u64::from(std::process::id()) << 32));
+        let ports = [tcp(&mut dice)?, tcp(&mut dice)?, udp(&mut dice)?, udp(&mut dice)?];
+        let first = self.nodes.first().context("there is no node to join by")?;
+        let home = first.settings.parent().and_then(Path::parent).context("no folder")?;
+        let home = home.join(format!("node{id}"));
+        std::fs::create_dir_all(&home)?;
+        let like = std::fs::read_to_string(&first.settings)?.parse()?;
+        let text = joining(like, id, &home, ports, &first.grpc)?;
+        let node = Node {
+            id,
+            http: format!("http://127.0.0.1:{}", ports[0]),
+            grpc: format!("127.0.0.1:{}", ports[1]),
+            settings: home.join("node.toml"),
+            log: home.join("node.log"),
+            child: None,
+        };
+        std::fs::write(&node.settings, text)?;
+        self.nodes.push(node);
+        self.spawn(id)
+    }
+
     /// From now on nodes are started with this build.
     pub(crate) fn use_binary(&mut self, binary: &Path) {
         self.binary = binary.into();
@@ -303,6 +326,36 @@ impl Drop for Cluster {
             let _ = child.wait();
         }
     }
+}
+
+/// Settings like a founder's, of a node that joins `by` another.
+fn joining(
+    mut like: toml::Table,
+    id: u64,
+    home: &Path,
+    [http, grpc, media, trunk]: [u16; 4],
+    by: &str,
+) -> Result<String> {
+    let string = |text: String| toml::Value::String(text);
+    let sections = [
+        ("node", "id", toml::Value::Integer(id.cast_signed())),
+        ("node", "zone", string(format!("z{id}"))),
+        ("node", "dir", string(home.join("data").display().to_string())),
+        ("http", "listen", string(format!("127.0.0.1:{http}"))),
+        ("grpc", "listen", string(format!("127.0.0.1:{grpc}"))),
+        ("media", "udp_port", toml::Value::Integer(media.into())),
+        ("media", "trunk_port", toml::Value::Integer(trunk.into())),
+        ("cluster", "join", string(by.to_owned())),
+    ];
+    for (section, key, value) in sections {
+        let table = like.get_mut(section).and_then(toml::Value::as_table_mut);
+        table.context("a section is missing")?.insert(key.into(), value);
+    }
+    if let Some(cluster) = like.get_mut("cluster").and_then(toml::Value::as_table_mut) {
+        cluster.remove("founders");
+        cluster.remove("shards");
+    }
+    Ok(like.to_string())
 }
 
 /// A TCP port that is free now, and that no outgoing connection will take.

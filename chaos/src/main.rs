@@ -95,6 +95,11 @@ enum Bench {
     /// became whole), `packets_lost` (not here, not even when asked for again), each also for `origin_` and `relay_`. WebRTC
     /// offers local addresses: run it in a network namespace (.ci/netns).
     Join(bench::JoinOptions),
+    /// Nodes drained one after the other, then restarted, under bids at a set rate: errors, latencies, each shard's longest
+    /// time without an accepted bid.
+    Drain(bench::DrainOptions),
+    /// Leaders' replicas moved to a node that has joined, under bids at a set rate: the same figures.
+    Move(bench::ShiftOptions),
     /// Time without an accepted bid after the leader is killed.
     Failover {
         /// Leaders to kill, one after another.
@@ -149,6 +154,8 @@ fn bench(what: &Bench, out: &mut String) -> anyhow::Result<check::Status> {
         Bench::Core { commands, seed } => bench::core(*commands, *seed),
         Bench::Bids(options) => wait(bench::bids(options)),
         Bench::Join(options) => wait(bench::join(options)),
+        Bench::Drain(options) => wait(bench::drain(options)),
+        Bench::Move(options) => wait(bench::shift(options)),
         Bench::Flat(options) => wait(bench::flat(options)),
         Bench::Idle(options) => wait(bench::idle(options)),
         Bench::Peers(options) => wait(bench::peers(options)),

@@ -1,0 +1,114 @@
+//! Nodes are drained one after the other under bids, as an operator does it; then each is restarted.
+//!
+//! ```text
+//!   base --> drain 1: leaderships leave, resume: they come home --> drain 2 … --> SIGTERM, start, ready: 1, 2, 3
+//! ```
+//!
+//! `leaderships_ms` is from the operator's request until some other node's page shows that the drained one leads nothing.
+
+use super::{Console, Crowd, Load, PATIENCE, Sum, base, led};
+use crate::bench::fresh;
+use anyhow::{Result, ensure};
+use client::Api;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+/// How hard, how often.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DrainOptions {
+    #[command(flatten)]
+    load: Load,
+    /// Each node is drained so many times.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    rounds: u64,
+    /// Undisturbed time before.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    base: u64,
+    /// No rolling restart after the drains.
+    #[arg(long)]
+    no_restarts: bool,
+}
+
+/// A bid that was under way while leaderships went is answered by then.
+const AFTER: Duration = Duration::from_millis(300);
+/// Between two disturbances.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Runs it; the figures as JSON.
+pub(crate) async fn drain(options: &DrainOptions) -> Result<Value> {
+    let load = &options.load;
+    let (dir, mut cluster, api) = fresh(load.shards).await?;
+    let crowd = Crowd::start(&api, load, options.base + options.rounds * 90 + 300).await?;
+    led(&api, 0, load.shards, everyone).await?;
+    let console = Console::at(&api)?;
+    let (undisturbed, mut figures) = base(&cluster, &crowd, options.base).await?;
+    let (mut drains, mut homes, mut restarts) = (Sum::default(), Sum::default(), Sum::default());
+    for _ in 0..options.rounds {
+        for node in 1..=3 {
+            one(&console, &api, &crowd, load, node, [&mut drains, &mut homes]).await?;
+        }
+    }
+    for node in (1..=3).filter(|_| !options.no_restarts) {
+        let from = Instant::now();
+        cluster.stop(node, PATIENCE).await?;
+        cluster.spawn(node)?;
+        cluster.ready(node, &api, PATIENCE).await?;
+        let took = from.elapsed();
+        tokio::time::sleep(QUIET).await;
+        restarts.take(crowd.felt(from, Instant::now())?, took)?;
+        led(&api, witness(node), load.shards, everyone).await?;
+    }
+    let (acked, lost) = crowd.end(&api).await?;
+    let panics = cluster.panics();
+    ensure!(panics.is_empty(), "a node panicked: {panics:?}");
+    drop((cluster, dir));
+    let told = json!({
+        "bench": "drain", "rate": load.rate, "pairs": load.pairs, "shards": load.shards,
+        "drains": drains.took.len(), "leaderships_ms": drains.took_ms(1.0), "leaderships_ms_p50": drains.took_ms(0.5),
+        "acked": acked, "acked_lost": lost,
+    });
+    super::put(&mut figures, "", told);
+    super::put(&mut figures, "", drains.figures());
+    super::put(&mut figures, "base_", super::felt_figures(&undisturbed));
+    super::put(&mut figures, "home_", homes.figures());
+    super::put(&mut figures, "restart_", restarts.figures());
+    Ok(figures)
+}
+
+fn everyone(leads: &BTreeMap<u64, usize>) -> bool {
+    leads.len() == 3
+}
+
+/// The place of a node that tells what became of another.
+fn witness(node: u64) -> usize {
+    (node % 3) as usize
+}
+
+/// One node gives its leaderships away, and gets them again.
+async fn one(
+    console: &Console,
+    api: &Api,
+    crowd: &Crowd,
+    load: &Load,
+    node: u64,
+    [drains, homes]: [&mut Sum; 2],
+) -> Result<()> {
+    let from = Instant::now();
+    console.change(json!({"kind": "drain", "node": node})).await?;
+    let done = led(api, witness(node), load.shards, |leads| !leads.contains_key(&node)).await?;
+    tokio::time::sleep(AFTER).await;
+    let felt = crowd.felt(from, done + AFTER)?;
+    tracing::info!(node, ms = (done - from).as_millis() as u64, stalls = ?felt.stalls, errors = ?felt.errors, "drained");
+    drains.take(felt, done - from)?;
+    tokio::time::sleep(QUIET).await;
+    let from = Instant::now();
+    console.change(json!({"kind": "resume", "node": node})).await?;
+    let done = led(api, witness(node), load.shards, everyone).await?;
+    tokio::time::sleep(QUIET).await;
+    let felt = crowd.felt(from, Instant::now())?;
+    tracing::info!(node, ms = (done - from).as_millis() as u64, stalls = ?felt.stalls, errors = ?felt.errors, "home again");
+    homes.take(felt, done - from)
+}
