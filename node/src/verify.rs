@@ -19,6 +19,8 @@ use auction::verify::{Broken, Head, Line, Reserved, Summary};
 pub(crate) struct Export {
     /// What the server says of the auction.
     pub(crate) head: Head,
+    /// Where the server says that the history was cut: the epoch that began, and the version that it went on from.
+    pub(crate) cuts: Vec<(u64, u64)>,
     /// Its events.
     pub(crate) events: Vec<Line>,
 }
@@ -67,20 +69,28 @@ pub(crate) fn told(export: &Export, summary: &Summary) -> String {
         summary.price,
         head.terms.currency.as_str(),
         hex::encode(summary.hash),
-        unknown(summary),
+        unknown(export, summary),
         checked(export, summary),
     )
 }
 
 /// What the file can't show, whoever looks at it.
-fn unknown(summary: &Summary) -> String {
-    let mut all = vec![
+fn unknown(export: &Export, summary: &Summary) -> String {
+    let mut all: Vec<String> = [
         "hidden maxima",
         "bids that were refused or kept back",
         "who stands behind an id",
-    ];
+    ]
+    .map(str::to_owned)
+    .to_vec();
     if summary.reserve == Reserved::Sealed {
-        all.insert(0, "the sealed reserve (and with it whether it is met)");
+        all.insert(0, "the sealed reserve (and with it whether it is met)".into());
+    }
+    // A server that restored a backup says so; one that keeps quiet about it can't be caught by this file alone.
+    for (epoch, after) in &export.cuts {
+        all.push(format!(
+            "what came after version {after} before the history was cut there (epoch {epoch})"
+        ));
     }
     all.join(", ")
 }

@@ -150,6 +150,12 @@ async fn leadership_goes_where_it_is_sent() {
         (0, format!("shard {id} is led by node {to}\n").as_str()),
         "{err}"
     );
+    // Away from there, to whoever can: it is in the audit, too.
+    let (code, _, err) = admin(&cluster, 2, &format!("shard transfer-leader {id}"));
+    assert_eq!(code, 0, "{err}");
+    let audit = json(&cluster, "status")["audit"].to_string();
+    let note = format!("shard {id}: leadership away from node {to}");
+    assert!(audit.contains(&note) && audit.contains("olga"), "{audit}");
     for (words, has) in [
         ("status", "8 shards: 9 of 9 led"),
         ("node list", "STANDING"),

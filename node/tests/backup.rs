@@ -76,8 +76,13 @@ impl Drop for S3 {
 
 /// `rushroom admin backup …`: exit code, and all that it said.
 fn backup(s3: &S3, node: &str, args: &[&str]) -> (i32, String) {
+    admin(s3, node, &[&["backup"], args].concat())
+}
+
+/// `rushroom admin …`: likewise.
+fn admin(s3: &S3, node: &str, args: &[&str]) -> (i32, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_rushroom"))
-        .args(["admin", "--node", node, "backup"])
+        .args(["admin", "--node", node])
         .args(args)
         .envs(s3.environment())
         .output()
@@ -107,19 +112,20 @@ async fn forge(s3: &S3, object: &str, change: impl FnOnce(&mut Vec<u8>)) {
     store.put(&path, bytes.into()).await.unwrap();
 }
 
-/// An auction with one bid, acknowledged.
-async fn one_bid(cluster: &Cluster) {
+/// An auction with one bid, acknowledged; its shard.
+async fn one_bid(cluster: &Cluster) -> u32 {
     let api = cluster.api(0);
     let (seller, bidders) = people(&api, 1).await;
     let selling = api.with_token(&seller.token);
     selling.create(&auction("kept", 600_000)).await.unwrap();
-    selling.start("kept").await.unwrap();
+    let shard = selling.start("kept").await.unwrap().shard;
     let verdict = api
         .with_token(&bidders[0].token)
         .bid("kept", 1_000, "b1")
         .await
         .unwrap();
     assert!(verdict.ok, "{verdict:?}");
+    shard
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -182,5 +188,119 @@ async fn a_living_cluster_is_kept_and_what_is_kept_is_proven() {
         said.contains("[backup_damaged]") && said.contains("fails its seal"),
         "{said}"
     );
+    cluster.assert_no_panic();
+}
+
+/// A bid of somebody who has never bid before.
+async fn bid(cluster: &Cluster, amount: u64, id: &str) {
+    let api = cluster.api(0);
+    let (_, bidders) = people(&api, 1).await;
+    let verdict = api.with_token(&bidders[0].token).bid("kept", amount, id).await.unwrap();
+    assert!(verdict.ok, "{verdict:?}");
+}
+
+fn status(s3: &S3, node: &str) -> serde_json::Value {
+    let (code, said) = admin(s3, node, &["--json", "status"]);
+    assert_eq!(code, 0, "{said}");
+    serde_json::from_str(&said).unwrap()
+}
+
+/// Waits until the shard has all its replicas, and looks for the audit entry.
+async fn three_again(s3: &S3, node: &str, shard: u32) {
+    let until = std::time::Instant::now() + common::PATIENCE;
+    loop {
+        let now = status(s3, node);
+        let shards = now["shards"].as_array().unwrap();
+        let ours = shards.iter().find(|one| one["id"] == shard).unwrap();
+        if ours["replicas"].as_array().unwrap().len() == 3 && ours["goal"].is_null() {
+            let audit = now["audit"].to_string();
+            assert!(audit.contains(&format!("shard {shard}: closed")), "{audit}");
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "no three replicas: {ours}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+fn the_cut_is_told(export: &str, home: &Path) {
+    for (id, there) in [
+        ("b1", true),
+        ("late", false),
+        ("later", false),
+        ("after", true),
+        ("again", true),
+    ] {
+        assert_eq!(export.contains(&format!("\"id\":\"{id}\"")), there, "{id}: {export}");
+    }
+    let file = home.join("kept.jsonl");
+    std::fs::write(&file, export).unwrap();
+    let verified = Command::new(env!("CARGO_BIN_EXE_rushroom"))
+        .arg("verify")
+        .arg(&file)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&verified.stdout);
+    let cut = "before the history was cut there";
+    assert!(verified.status.success() && said.contains(cut), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_lost_everywhere_is_restored_and_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    let s3 = S3::get(home.path());
+    let mut cluster = Cluster::start("").await;
+    let shard = one_bid(&cluster).await;
+    let id = shard.to_string();
+    let place = format!("run-{:016x}", rand::random::<u64>());
+    let url = format!("s3://{}/{place}", s3.exports["BUCKET"]);
+    let node = cluster.nodes[0].grpc.clone();
+    let (code, said) = backup(&s3, &node, &["--to", &url, "--all"]);
+    assert_eq!(code, 0, "{said}");
+    bid(&cluster, 1_100, "late").await;
+    // A restore of what is there takes a reason.
+    let restore = |shard: &str, more: &[&str]| {
+        let words = ["restore", "--from", url.as_str(), "--shard", shard];
+        admin(&s3, &node, &[&words, more].concat())
+    };
+    let (code, said) = restore(&id, &[]);
+    assert!(code == 1 && said.contains("[gives_up]"), "{said}");
+    bid(&cluster, 1_200, "later").await;
+
+    // Every disk is gone; a new cluster stands where the old one was.
+    cluster.kill(&[0, 1, 2]);
+    for node in &cluster.nodes {
+        std::fs::remove_dir_all(node.home.join("data")).unwrap();
+    }
+    cluster.start_all().await;
+    // What was changed in the store is refused before anything is closed.
+    let (other, meta) = ((shard % SHARDS + 1).to_string(), "0");
+    let (_, listed) = backup(&s3, &node, &["list", &url]);
+    let line = listed
+        .lines()
+        .find(|line| line.contains(&format!("shard-{:0>4}/", other)))
+        .unwrap();
+    let name = line.rsplit(' ').next().unwrap();
+    forge(&s3, &format!("{place}/{name}/part-00000"), |bytes| {
+        bytes.truncate(bytes.len() / 2);
+    })
+    .await;
+    let (code, said) = restore(&other, &[]);
+    assert!(code == 1 && said.contains("[backup_damaged]"), "{said}");
+    let (code, said) = restore(meta, &["--force", "x"]);
+    assert!(code == 1 && said.contains("[unknown_shard]"), "{said}");
+    assert_eq!(status(&s3, &node)["sealed"], serde_json::json!([]));
+    let (code, said) = restore(&id, &["--dry-run"]);
+    assert!(code == 0 && said.contains("nothing was done"), "{said}");
+
+    let (code, said) = restore(&id, &[]);
+    assert_eq!(code, 0, "{said}");
+    // It is as it was at the backup, and goes on: what came after is lost, and known to be.
+    let api = cluster.api(0);
+    let kept = api.auction("kept").await.unwrap();
+    assert_eq!((kept.phase.as_str(), kept.price), ("live", 1_000), "{kept:?}");
+    bid(&cluster, 1_500, "after").await;
+    three_again(&s3, &node, shard).await;
+    bid(&cluster, 1_600, "again").await;
+    the_cut_is_told(&api.export("kept", false).await.unwrap(), home.path());
     cluster.assert_no_panic();
 }

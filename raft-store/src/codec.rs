@@ -7,6 +7,7 @@
 //! Deliberately absent: openraft's types (`wire`), files (`wal`, `snapshot`), and any `derive(Serialize)` on the domain.
 
 mod command;
+mod cut;
 mod event;
 mod map;
 mod parts;

@@ -26,7 +26,10 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::sync::broadcast::{self, error::RecvError};
 
@@ -50,23 +53,17 @@ type Rooms = Mutex<HashMap<AuctionId, broadcast::Sender<News>>>;
 /// The feed of one replica of one shard.
 #[derive(Debug)]
 pub struct Feed {
-    epoch: u64,
+    epoch: AtomicU64,
     /// One broadcast per followed auction; made by its first follower, dropped with its last.
     rooms: Arc<Rooms>,
 }
 
-impl Default for Feed {
-    fn default() -> Self {
-        Self::new(1)
-    }
-}
-
 impl Feed {
-    /// A feed without followers. `epoch` changes only by a restore.
+    /// A feed without followers. `epoch` changes only when the shard is founded anew.
     #[must_use]
     pub fn new(epoch: u64) -> Self {
         Self {
-            epoch,
+            epoch: AtomicU64::new(epoch),
             rooms: Arc::default(),
         }
     }
@@ -74,7 +71,7 @@ impl Feed {
     /// The epoch of all positions in this feed.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.epoch.load(Ordering::Relaxed)
     }
 
     /// Auctions that someone follows.
@@ -107,9 +104,13 @@ impl Feed {
         }
     }
 
-    /// Tells all followers that the state was replaced by a snapshot: they read on from the event log. Called under the
-    /// state's write lock.
-    pub fn reset(&self) {
+    /// Tells all followers that the state was replaced by a snapshot: they read on from the event log, or start again if it
+    /// is of another epoch. Called under the state's write lock.
+    pub fn reset(&self, epoch: u64) {
+        if self.epoch.swap(epoch, Ordering::Relaxed) != epoch {
+            self.close();
+            return;
+        }
         for room in self.rooms.lock().values() {
             let _ = room.send(News::Reset);
         }
@@ -131,9 +132,10 @@ impl Feed {
         let state = log.state().read();
         let view = state.shard.view(auction)?;
         let news = self.join(auction);
-        let resume = from.filter(|from| from.epoch == self.epoch).map(|from| from.offset);
+        let epoch = self.epoch();
+        let resume = from.filter(|from| from.epoch == epoch).map(|from| from.offset);
         let mut follower = Follower {
-            epoch: self.epoch,
+            epoch,
             auction: auction.clone(),
             news,
             last: resume.unwrap_or(0),

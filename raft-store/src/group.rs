@@ -30,6 +30,7 @@ use crate::{
     options::RaftOptions,
     peers::Peers,
     port::{Leadership, Log, ProposeError},
+    refound,
     rest::Rest,
     server::Handle,
     snapshot::{SnapshotDir, SnapshotFile},
@@ -121,13 +122,7 @@ impl Group {
         found: Option<Found>,
     ) -> Result<Arc<Group>, String> {
         let file = SnapshotFile::new(&ground.snapshots, shard.0);
-        if found.as_ref().and_then(Found::born) != Some(id) {
-            // Whatever lies there was another replica's.
-            let file = file.clone();
-            blocking(move || file.remove())
-                .await
-                .map_err(|error| error.to_string())?;
-        }
+        prepare(ground, shard, id, found.as_ref()).await?;
         let log = LogStore::open(shard.0, id, ground.wal.clone(), found, &ground.raft).await?;
         let (limits, machine_log) = (ground.limits, log.clone());
         let machine = blocking(move || StateMachine::open(machine_log, file, limits)).await;
@@ -299,6 +294,30 @@ impl Log for Group {
     fn heard_top(&self) -> Instant {
         *self.replica.heard_top.lock()
     }
+}
+
+/// Makes the snapshot's file this replica's own, or none, and sees that it goes as far as the log has been thrown away.
+async fn prepare(ground: &Ground, shard: ShardId, id: u64, found: Option<&Found>) -> Result<(), String> {
+    let place = ground.clone();
+    let file = SnapshotFile::new(&ground.snapshots, shard.0);
+    // Whatever lies there was another replica's.
+    let foreign = found.and_then(Found::born) != Some(id);
+    let snapshot = blocking(move || {
+        if foreign {
+            file.remove()?;
+            return Ok(None);
+        }
+        refound::adopt_planted(&place, shard, id)?;
+        Ok(file.read()?.and_then(|(meta, _)| meta.last_log_id))
+    });
+    let snapshot = snapshot.await.map_err(|error| error.to_string())?;
+    if !foreign && found.and_then(Found::purged) > snapshot {
+        return Err(format!(
+            "[log_without_snapshot] shard {}: entries are gone from replica {id}'s log that its snapshot doesn't hold",
+            shard.0
+        ));
+    }
+    Ok(())
 }
 
 fn config(options: &RaftOptions) -> Result<Config, String> {

@@ -14,11 +14,13 @@
 mod care;
 mod face;
 mod open;
+mod refound;
 mod seats;
 mod steer;
 mod vitals;
 
 pub use face::{DIVERGED, Fresh, GroupStatus, OpenError, ReadError, Reading, Role};
+pub use refound::{Founded, RefoundError, Source};
 pub use steer::{Ask, NodeVersion, SteerError};
 
 use crate::{
@@ -78,6 +80,10 @@ struct Inner {
     /// What moves wait for, while this node leads shard 0.
     waits: watch::Sender<BTreeMap<ShardId, String>>,
     tasks: Mutex<JoinSet<()>>,
+    /// Those that hold on to shard 0's replica.
+    meta_tasks: Mutex<JoinSet<()>>,
+    /// Held while a shard is founded anew here: one at a time.
+    refounding: tokio::sync::Mutex<()>,
     /// Locked while the host lives, so that no other process opens the folder.
     _lock: Option<File>,
 }
@@ -169,7 +175,10 @@ impl Host {
         let map = self.inner.map.borrow().clone();
         let seats = self.inner.seats.read();
         let led = |shard| seats.get(&shard).is_some_and(|seat| seat.group.led().leader.is_some());
-        map.epoch > 0 && map.shards_on(self.node()).all(|(shard, _)| led(shard))
+        map.epoch > 0
+            && map
+                .shards_on(self.node())
+                .all(|(shard, _)| led(shard) || map.is_sealed(shard))
     }
 
     /// Gives a command to this node's replica of `shard`, which answers for itself only.
@@ -203,7 +212,12 @@ impl Host {
     pub async fn read(&self, shard: ShardId, auction: &AuctionId, fresh: Fresh) -> Result<AuctionView, ReadError> {
         let seat = self.inner.seat(shard).ok_or(ReadError::NotHere)?;
         let group = &seat.group;
-        let view = || group.replica.state.read().shard.view(auction);
+        let view = || {
+            let state = group.replica.state.read();
+            let mut view = state.shard.view(auction)?;
+            view.cuts = state.cuts_of(auction).collect();
+            Some(view)
+        };
         match fresh {
             #[cfg(feature = "sim")]
             Fresh::Linear if crate::sim::planted(crate::sim::Plant::StaleRead) => view().ok_or(ReadError::NotFound),
@@ -368,6 +382,8 @@ impl Host {
     pub async fn halt(&self) {
         // Seats are not opened any more, and no snapshot begins.
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock());
+        tasks.shutdown().await;
+        let mut tasks = std::mem::take(&mut *self.inner.meta_tasks.lock());
         tasks.shutdown().await;
         let seats = self.inner.seats();
         for seat in &seats {

@@ -37,6 +37,7 @@ pub mod options;
 mod peers;
 pub mod port;
 mod pulse;
+mod refound;
 mod rest;
 mod server;
 #[cfg(feature = "sim")]
@@ -52,12 +53,15 @@ mod world;
 
 pub use dial::{Dial, Speaker};
 pub use fitness::Unfit;
-pub use host::{Ask, DIVERGED, Fresh, GroupStatus, Host, NodeVersion, OpenError, ReadError, Reading, Role, SteerError};
+pub use host::{
+    Ask, DIVERGED, Founded, Fresh, GroupStatus, Host, NodeVersion, OpenError, ReadError, Reading, RefoundError, Role,
+    Source, SteerError,
+};
 pub use image::{ImageError, Proven, prove};
 pub use moves::MovesService;
 pub use options::{Options, RaftOptions};
 pub use port::{Leadership, Log, ProposeError};
 pub use server::RaftService;
-pub use state::State;
+pub use state::{Cut, State};
 pub use types::{MetaCommand, Payload, TraceContext};
 pub use world::World;

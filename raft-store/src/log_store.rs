@@ -41,7 +41,7 @@ use std::{
 };
 
 /// What recovery found of a group.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Found {
     born: Option<u64>,
     vote: Option<Vote>,
@@ -86,6 +86,23 @@ impl Found {
     /// replica has nothing to do with it.
     pub(crate) fn hurt(&self, replica: u64) -> Option<&str> {
         self.hurt.as_deref().filter(|_| self.born == Some(replica))
+    }
+
+    /// Its entries, in order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &LogEntry> {
+        self.entries.values()
+    }
+
+    /// Up to where entries are gone.
+    pub(crate) fn purged(&self) -> Option<LogId> {
+        self.purged
+    }
+
+    /// The highest term that it has heard of.
+    pub(crate) fn term(&self) -> u64 {
+        let vote = self.vote.map_or(0, |vote| vote.leader_id.term);
+        let last = self.entries.last_key_value().map(|(_, entry)| entry.log_id);
+        vote.max(last.or(self.purged).map_or(0, |id| id.leader_id.term))
     }
 
     /// The replica whose log this is; none if it was thrown away.
@@ -225,6 +242,44 @@ impl LogStore {
             memory,
             append_bytes_max: options.append_bytes_max,
         })
+    }
+
+    /// Begins the log of a replica that is founded here: born, having voted for itself, and with everything up to `last` in
+    /// a snapshot that is durable already. One write; done again it changes nothing.
+    pub(crate) async fn found_as(group: u32, wal: &Wal, replica: u64, vote: Vote, last: LogId) -> io::Result<Found> {
+        let record = |kind, payload| Record::new(group, kind, payload, Bytes::new());
+        wal.write(vec![
+            record(Kind::Born, disk::write_born(replica)),
+            record(Kind::Vote, disk::write_vote(&vote)),
+            record(Kind::Purge, disk::write_log_id(&last)),
+        ])
+        .await?;
+        Ok(Found {
+            born: Some(replica),
+            vote: Some(vote),
+            purged: Some(last),
+            ..Found::default()
+        })
+    }
+
+    /// Term and index of its newest entry.
+    pub(crate) fn tail(&self) -> (u64, u64) {
+        let last = self.memory.lock().last_log_id();
+        last.map_or((0, 0), |id| (id.leader_id.term, id.index))
+    }
+
+    /// What recovery would find of this log, of `replica`. Its group must have stopped.
+    pub(crate) fn leave(&self, replica: u64) -> Found {
+        let memory = self.memory.lock();
+        let entries = memory.entries.iter().map(|cached| &cached.entry);
+        Found {
+            born: Some(replica),
+            vote: memory.vote,
+            committed: memory.committed,
+            purged: memory.purged,
+            entries: entries.map(|entry| (entry.log_id.index, entry.clone())).collect(),
+            hurt: None,
+        }
     }
 
     /// Throws a group's log away: no replica is born there, until one is under a fresh id. Its log is closed.

@@ -39,6 +39,8 @@ pub(crate) struct Looked {
     /// The newest cluster version that the node's build knows.
     pub(crate) newest: u32,
     pub(crate) build: String,
+    /// Term and index of the newest log entry of each open replica.
+    pub(crate) tails: BTreeMap<ShardId, (u64, u64)>,
 }
 
 /// Why a map wasn't stored.
@@ -217,6 +219,8 @@ fn looked_to(looked: &Looked) -> pb::LookReply {
     let seats = looked.seats.iter().map(|(shard, replica)| pb::Seat {
         shard: shard.0,
         replica: replica.0,
+        term: looked.tails.get(shard).map_or(0, |tail| tail.0),
+        last: looked.tails.get(shard).map_or(0, |tail| tail.1),
     });
     pb::LookReply {
         version: looked.version,
@@ -253,6 +257,11 @@ fn looked_from(node: NodeId, proto: pb::LookReply) -> Result<Looked, BadWire> {
             .seats
             .iter()
             .map(|seat| (ShardId(seat.shard), ReplicaId(seat.replica)))
+            .collect(),
+        tails: proto
+            .seats
+            .iter()
+            .map(|seat| (ShardId(seat.shard), (seat.term, seat.last)))
             .collect(),
         led: led.collect(),
         newest: proto.newest.max(1),

@@ -26,7 +26,7 @@ pub(crate) mod pace;
 
 use crate::{
     codec::Wire,
-    state::State,
+    state::{Cut, FIRST_EPOCH, State},
     types::SnapshotMeta,
     wal::disk::{AnyDisk, AnyFile, Disk, DiskFile},
     wire,
@@ -55,6 +55,8 @@ pub(crate) struct Image {
     parts: Parts,
     map: Option<Arc<ClusterMap>>,
     applied: u64,
+    feed_epoch: u64,
+    cuts: Vec<Cut>,
 }
 
 impl Image {
@@ -67,6 +69,8 @@ impl Image {
             parts: state.shard.parts(),
             map: state.map.clone(),
             applied: state.applied,
+            feed_epoch: state.feed_epoch,
+            cuts: state.cuts.clone(),
         }
     }
 
@@ -78,6 +82,8 @@ impl Image {
             parts,
             map: state.map.clone(),
             applied: state.applied,
+            feed_epoch: state.feed_epoch,
+            cuts: state.cuts.clone(),
         }
     }
 
@@ -86,6 +92,13 @@ impl Image {
             shard: Some(self.parts.to_proto()),
             map: self.map.as_ref().map(|map| map.to_proto()),
             applied: self.applied,
+            // The first epoch isn't written, so that such a snapshot is what it was before there were others.
+            feed_epoch: if self.feed_epoch == FIRST_EPOCH {
+                0
+            } else {
+                self.feed_epoch
+            },
+            cuts: self.cuts.iter().map(Wire::to_proto).collect(),
         };
         proto.encode_to_vec()
     }
@@ -107,6 +120,13 @@ pub(crate) fn decode(body: Bytes, limits: Limits) -> io::Result<State> {
         shard,
         map: map.map(Arc::new),
         applied: proto.applied,
+        feed_epoch: proto.feed_epoch.max(FIRST_EPOCH),
+        cuts: proto
+            .cuts
+            .into_iter()
+            .map(Cut::from_proto)
+            .collect::<Result<_, _>>()
+            .map_err(|error| bad(error.to_string()))?,
     })
 }
 
@@ -215,6 +235,15 @@ impl SnapshotFile {
             disk: place.disk.clone(),
             dir: place.dir.clone(),
             path: place.dir.join(format!("shard-{group:04}.snap")),
+        }
+    }
+
+    /// Where a replica that is founded here is put before its log says that it is born.
+    pub(crate) fn planted(place: &SnapshotDir, group: u32, replica: u64) -> SnapshotFile {
+        SnapshotFile {
+            disk: place.disk.clone(),
+            dir: place.dir.clone(),
+            path: place.dir.join(format!("shard-{group:04}.plant-{replica}")),
         }
     }
 

@@ -6,9 +6,23 @@
 //! Deliberately absent: files and sockets (`state_machine`), followers of events (`feed`).
 
 use crate::types::{Answer, MetaCommand, Payload};
-use auction::Shard;
-use placement::ClusterMap;
-use std::sync::Arc;
+use auction::{AuctionId, Phase, Shard};
+use placement::{ClusterMap, Origin};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Most cuts that are remembered.
+const CUTS_MAX: usize = 64;
+
+/// Where a shard's history was cut: what came after these versions, if anything, is in no history.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// Of all feeds from then on: wall time, ms.
+    pub epoch: u64,
+    /// What the shard was founded from.
+    pub from: Origin,
+    /// Auctions that weren't over, and their versions then.
+    pub auctions: BTreeMap<AuctionId, u64>,
+}
 
 /// The replicated state of one group.
 #[derive(Debug)]
@@ -19,7 +33,14 @@ pub struct State {
     pub map: Option<Arc<ClusterMap>>,
     /// Index of the newest log entry in this state.
     pub applied: u64,
+    /// The epoch of its feeds: changes only when it is founded anew.
+    pub feed_epoch: u64,
+    /// Where its history was cut, oldest first.
+    pub cuts: Vec<Cut>,
 }
+
+/// The epoch of a shard that was never founded anew.
+pub const FIRST_EPOCH: u64 = 1;
 
 impl State {
     /// A state before its first entry.
@@ -29,7 +50,35 @@ impl State {
             shard: Shard::new(limits),
             map: None,
             applied: 0,
+            feed_epoch: FIRST_EPOCH,
+            cuts: Vec::new(),
         }
+    }
+
+    /// The shard goes on from here in another epoch: offsets of before mean nothing any more. `at_ms` is wall time, so that
+    /// two foundings from one backup can't be taken for each other.
+    pub fn cut(&mut self, from: Origin, at_ms: u64) {
+        self.feed_epoch = at_ms.max(self.feed_epoch + 1);
+        let going_on = self
+            .shard
+            .views()
+            .filter(|view| !matches!(view.phase, Phase::Closed(_)));
+        let cut = Cut {
+            epoch: self.feed_epoch,
+            from,
+            auctions: going_on.map(|view| (view.id.clone(), view.seq)).collect(),
+        };
+        if self.cuts.len() >= CUTS_MAX {
+            self.cuts.remove(0);
+        }
+        self.cuts.push(cut);
+    }
+
+    /// Where an auction's history was cut: epochs, and its version then.
+    pub fn cuts_of<'a>(&'a self, auction: &'a AuctionId) -> impl Iterator<Item = (u64, u64)> + 'a {
+        self.cuts
+            .iter()
+            .filter_map(move |cut| Some((cut.epoch, *cut.auctions.get(auction)?)))
     }
 
     /// Applies one payload.
@@ -74,6 +123,11 @@ impl State {
             for (i, byte) in xxhash_rust::xxh3::xxh3_128(&bytes).to_le_bytes().iter().enumerate() {
                 digest[i] ^= byte;
             }
+        }
+        // Nothing for a shard that was never founded anew: digests of builds that knew of no epochs are the same.
+        let epoch = self.feed_epoch ^ FIRST_EPOCH;
+        for (i, byte) in epoch.to_le_bytes().iter().enumerate() {
+            digest[16 + i] ^= byte;
         }
         digest
     }

@@ -51,7 +51,7 @@ pub(crate) struct Replica {
 impl Replica {
     fn new(state: State) -> Replica {
         Replica {
-            feed: Feed::default(),
+            feed: Feed::new(state.feed_epoch),
             applied: watch::channel(state.applied).0,
             map: watch::channel(state.map.clone()).0,
             heard_top: Mutex::new(Instant::now()),
@@ -229,7 +229,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         *present = state;
         *self.replica.heard_top.lock() = Instant::now();
         self.replica.map.send_replace(present.map.clone());
-        self.replica.feed.reset();
+        self.replica.feed.reset(present.feed_epoch);
         drop(present);
         self.replica.applied.send_replace(index);
         Ok(())

@@ -163,7 +163,7 @@ async fn an_installed_snapshot_leaves_no_gap() {
             command: bid(&id("lamp"), "ann", "b", 500),
         }];
         state.shard.apply(&entry);
-        replica.log.feed.reset();
+        replica.log.feed.reset(1);
     }
     replica.n += 1;
     assert_eq!(ready(&mut feed).await, "2");

@@ -55,12 +55,13 @@ impl User {
 }
 
 /// Roles as they are spelled in tokens. `SYSTEM` is missing on purpose.
-const ROLES: [(&str, Rights); 5] = [
+const ROLES: [(&str, Rights); 6] = [
     ("member", Rights::MEMBER),
     ("bidder", Rights::BIDDER),
     ("seller", Rights::SELLER),
     ("moderator", Rights::MODERATOR),
     ("operator", Rights::OPERATOR),
+    ("auditor", Rights::AUDITOR),
 ];
 
 /// Why a token was refused: for logs and tests, the caller only learns `auth`.

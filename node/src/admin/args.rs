@@ -108,6 +108,11 @@ pub(super) enum Command {
     Cluster(ClusterCommand),
     /// Shards to an object store, and what lies there: take (as without a word), list, verify.
     Backup(Backup),
+    /// A backup back into its shard: read and recomputed first, then the shard is closed everywhere and founded anew on one
+    /// node; the others follow by themselves.
+    Restore(Restore),
+    /// A shard whose majority is lost for good, from what one replica has. Without `--force` it shows what is left.
+    UnsafeRecover(Recover),
     /// Everything to where the arithmetic wants it.
     Rebalance(How),
     /// Nothing moves until `go`.
@@ -313,6 +318,44 @@ pub(super) struct Backup {
     /// All shards, the cluster map among them.
     #[arg(long)]
     pub(super) all: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Restore {
+    /// `s3://BUCKET/PREFIX` (keys and endpoint from AWS_* variables) or `file:///FOLDER`.
+    #[arg(long, value_name = "URL")]
+    pub(super) from: String,
+    /// The shard.
+    #[arg(long, value_name = "ID")]
+    pub(super) shard: u32,
+    /// This backup, as `backup list` names it; else the shard's newest.
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// On this node; else on one that has the shard and answers.
+    #[arg(long, value_name = "NODE")]
+    pub(super) on: Option<u64>,
+    /// Why what the shard has now may be given up; only an empty shard needs no reason. It is kept.
+    #[arg(long, value_name = "REASON")]
+    pub(super) force: Option<String>,
+    /// Show what would be done, do nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Recover {
+    /// The shard; 0 is the map, which comes first where it is lost, too.
+    #[arg(long, value_name = "ID")]
+    pub(super) shard: u32,
+    /// On this node, which has a replica; else on the one with the longest log.
+    #[arg(long, value_name = "NODE")]
+    pub(super) on: Option<u64>,
+    /// That the other replicas are gone for good, and why; it is kept. Without it nothing is done.
+    #[arg(long, value_name = "REASON")]
+    pub(super) force: Option<String>,
+    /// Show what is left, do nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 #[derive(Subcommand, Debug)]

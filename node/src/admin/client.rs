@@ -11,6 +11,10 @@ use tonic::transport::{Channel, Endpoint};
 const CONNECT: Duration = Duration::from_secs(3);
 /// An answer neither: a change waits for a leader of shard 0, for 10 s at most.
 const ANSWER: Duration = Duration::from_secs(20);
+/// A shard that is founded anew: its image travels, is recomputed, and written.
+const FOUNDING: Duration = Duration::from_secs(900);
+/// Bytes of an image in one message.
+const IMAGE_CHUNK: usize = 1 << 20;
 /// Longest answer.
 const MESSAGE_MAX: usize = 32 * 1024 * 1024;
 
@@ -30,12 +34,16 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) async fn connect(node: &str, papers: &Papers) -> Result<Client, NotReached> {
+        Client::connect_for(node, papers, ANSWER).await
+    }
+
+    async fn connect_for(node: &str, papers: &Papers, answer: Duration) -> Result<Client, NotReached> {
         let failed = |why: String| NotReached {
             node: node.to_owned(),
             why,
         };
         let endpoint = Endpoint::from_shared(format!("http://{node}")).map_err(|error| failed(error.to_string()))?;
-        let endpoint = endpoint.connect_timeout(CONNECT).timeout(ANSWER);
+        let endpoint = endpoint.connect_timeout(CONNECT).timeout(answer);
         let tls = papers.open().map_err(|fault| failed(fault.to_string()))?;
         let channel = tls::connect(tls.as_ref(), &endpoint).await;
         let channel = channel.map_err(|error| failed(chain(&error)))?;
@@ -111,6 +119,25 @@ impl Client {
             return Err(self.failed("an image that broke off"));
         }
         Ok((head, body))
+    }
+
+    /// Has a shard founded anew at a node: from an image, or from what the node's own replica has.
+    pub(super) async fn refound(
+        &self,
+        node: &str,
+        head: pb::RefoundHead,
+        image: Option<bytes::Bytes>,
+    ) -> Result<pb::RefoundReply, NotReached> {
+        let there = Client::connect_for(node, &self.papers, FOUNDING).await?;
+        let body = image.unwrap_or_default();
+        let pieces = (0..body.len()).step_by(IMAGE_CHUNK).map(move |from| {
+            let upto = (from + IMAGE_CHUNK).min(body.len());
+            pb::refound_chunk::Part::Data(body.slice(from..upto))
+        });
+        let parts = std::iter::once(pb::refound_chunk::Part::Head(head)).chain(pieces);
+        let chunks = parts.map(|part| pb::RefoundChunk { part: Some(part) });
+        let reply = there.admin().refound(futures_util::stream::iter(chunks)).await;
+        Ok(reply.map_err(|status| there.failed(status.message()))?.into_inner())
     }
 
     /// The node's own replicas.

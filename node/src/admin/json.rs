@@ -46,9 +46,20 @@ pub(crate) fn overview(overview: &Overview) -> Value {
     json!({
         "node": overview.node.0, "epoch": map.epoch, "version": map.steering.version, "paused": map.steering.paused,
         "nodes": nodes.collect::<Vec<_>>(), "shards": shards.collect::<Vec<_>>(), "moves": moves.collect::<Vec<_>>(),
+        "sealed": sealed(map),
         "waits": overview.waits.iter().map(|(s, why)| json!({"shard": s.0, "why": why})).collect::<Vec<_>>(),
         "overrides": overrides(&map.steering.overrides), "history": history(map), "audit": audit(map),
     })
+}
+
+/// Shards that nobody may open.
+fn sealed(map: &ClusterMap) -> Vec<Value> {
+    let one = |(shard, seal): (&ShardId, &placement::Seal)| {
+        json!({
+            "shard": shard.0, "node": seal.node.0, "from": seal.from.word(), "why": seal.why, "since_ms": seal.since_ms,
+        })
+    };
+    map.steering.sealed.iter().map(one).collect()
 }
 
 fn replicas(map: &ClusterMap, node: placement::NodeId) -> usize {

@@ -15,6 +15,7 @@ mod args;
 mod backup;
 mod client;
 pub(crate) mod json;
+mod refound;
 mod roll;
 mod run;
 mod service;

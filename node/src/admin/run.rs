@@ -5,7 +5,7 @@ use super::args::{
 };
 use super::client::{Client, NotReached};
 use super::wire::{Overview, change_to};
-use super::{backup, json, roll, tables};
+use super::{backup, json, refound, roll, tables};
 use crate::cli::{complain, say};
 use anyhow::Result;
 use placement::{Change, NodeId, Override, Rules, ShardId, Wish, explain};
@@ -66,6 +66,8 @@ async fn dispatch(args: &AdminArgs) -> Result<ExitCode> {
             command: OpsCommand::List,
         } => asking.show(|o| tables::ops(o, wall_ms())).await,
         Command::RollingRestart(how) => roll::roll(&asking.client, how).await,
+        Command::Restore(what) => refound::restore(&asking.client, what, args).await,
+        Command::UnsafeRecover(what) => refound::recover(&asking.client, what, args).await,
         Command::Backup(what) => backup::take(&asking.client, what, args.json).await,
         Command::Completion { .. } => Ok(ExitCode::SUCCESS),
     }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use placement::{NodeId, ShardId};
 use proto::cluster::v1::{self as pb, admin_server::Admin};
-use raft_store::{Ask, ImageError, ReadError, SteerError};
+use raft_store::{Ask, ImageError, ReadError, Source, SteerError};
 use std::{sync::Arc, time::Duration};
 use tonic::{Request, Response, Status};
 
@@ -21,6 +21,8 @@ const WATCH: Duration = Duration::from_millis(200);
 
 /// Bytes of an image in one message.
 const IMAGE_CHUNK: usize = 1 << 20;
+/// Largest image that is taken in.
+const IMAGE_MAX: u64 = 4 << 30;
 
 /// Serves operators.
 pub(crate) struct AdminService(pub(crate) Arc<AdminPort>);
@@ -93,6 +95,34 @@ fn asks(caller: Option<&Identity>, request: &pb::ChangeRequest) -> Result<String
         }
     }
     Ok(signed(caller, &request.who))
+}
+
+/// What a shard is to be founded from, whole.
+async fn founding(mut chunks: tonic::Streaming<pb::RefoundChunk>) -> Result<(pb::RefoundHead, Source), Status> {
+    let bad = |what: &str| Status::invalid_argument(format!("[invalid] {what}"));
+    let Some(pb::refound_chunk::Part::Head(head)) = chunks.message().await?.and_then(|chunk| chunk.part) else {
+        return Err(bad("the first message is no head"));
+    };
+    let Some(size) = head.size else {
+        return Ok((head, Source::Survivor));
+    };
+    if size > IMAGE_MAX {
+        return Err(bad("the image is beyond every image"));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = chunks.message().await? {
+        let Some(pb::refound_chunk::Part::Data(data)) = chunk.part else {
+            return Err(bad("an image with two heads"));
+        };
+        body.extend_from_slice(&data);
+        if body.len() as u64 > size {
+            return Err(bad("an image longer than it said"));
+        }
+    }
+    if body.len() as u64 != size {
+        return Err(bad("an image that broke off"));
+    }
+    Ok((head, Source::Image(body.into())))
 }
 
 #[async_trait]
@@ -176,6 +206,55 @@ impl Admin for AdminService {
         let parts = std::iter::once(head).chain(pieces);
         let chunks = parts.map(|part| Ok(pb::ImageChunk { part: Some(part) }));
         Ok(Response::new(stream::iter(chunks).boxed()))
+    }
+
+    async fn refound(
+        &self,
+        request: Request<tonic::Streaming<pb::RefoundChunk>>,
+    ) -> Result<Response<pb::RefoundReply>, Status> {
+        let caller = caller(&request);
+        let (head, source) = founding(request.into_inner()).await?;
+        let who = signed(caller.as_ref(), &head.who);
+        let host = self.0.host.clone();
+        // It goes on to its end though whoever asked has gone.
+        let founding = tokio::spawn(async move {
+            let shard = ShardId(head.shard);
+            let done = host.refound(shard, source, &who, head.force.as_deref()).await;
+            match &done {
+                Ok(new) => tracing::warn!(
+                    shard = shard.0,
+                    who,
+                    replica = new.replica.0,
+                    index = new.index,
+                    "founded anew"
+                ),
+                Err(error) => tracing::warn!(shard = shard.0, who, %error, "not founded anew"),
+            }
+            done
+        });
+        let done = founding.await.map_err(|error| Status::internal(error.to_string()))?;
+        metrics::admin_change(
+            if done.is_ok() {
+                "founded".into()
+            } else {
+                "refused".into()
+            },
+            true,
+        );
+        Ok(Response::new(match done {
+            Ok(new) => pb::RefoundReply {
+                refused: String::new(),
+                replica: new.replica.0,
+                index: new.index,
+                top: new.top,
+                auctions: new.auctions,
+                epoch: new.epoch,
+            },
+            Err(error) => pb::RefoundReply {
+                refused: error.to_string(),
+                ..pb::RefoundReply::default()
+            },
+        }))
     }
 
     async fn transfer(&self, request: Request<pb::TransferRequest>) -> Result<Response<pb::TransferReply>, Status> {

@@ -50,7 +50,7 @@ fn or_dash(node: Option<u64>) -> String {
 }
 
 /// A moment before `now_ms`.
-fn ago(then_ms: u64, now_ms: u64) -> String {
+pub(super) fn ago(then_ms: u64, now_ms: u64) -> String {
     match now_ms.saturating_sub(then_ms) / 1_000 {
         s @ 0..=119 => format!("{s} s ago"),
         s @ 120..=7_199 => format!("{} min ago", s / 60),
@@ -109,6 +109,16 @@ pub(super) fn status(o: &Overview) -> String {
         map.steering.moves.len(),
         map.steering.goal.len(),
     );
+    for (shard, seal) in &map.steering.sealed {
+        let (shard, node, from, why) = (shard.0, seal.node.0, seal.from.word(), &seal.why);
+        let _ = writeln!(
+            out,
+            "shard {shard} is closed [shard_sealed]: to be founded anew from {from} on node {node} ({why})"
+        );
+    }
+    if !map.steering.sealed.is_empty() {
+        out += "\n";
+    }
     out += &nodes(o);
     if !map.steering.moves.is_empty() || !o.waits.is_empty() {
         out += "\n";

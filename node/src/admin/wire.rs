@@ -53,7 +53,7 @@ pub(crate) fn overview_from(proto: pb::OverviewReply) -> Result<Overview, BadWir
     })
 }
 
-/// `Lose` is the mover's own and no operator's: it has no form here.
+/// `Lose` is the mover's own, `HandedOver` a transfer's note, `Seal` and `Found` a founding's (`Admin.Refound`): no form here.
 pub(crate) fn change_to(change: &Change, owner: &str) -> Option<(Pb, String)> {
     let pb = match change {
         Change::Join(node) => Pb::Join(node.to_proto()),
@@ -81,7 +81,7 @@ pub(crate) fn change_to(change: &Change, owner: &str) -> Option<(Pb, String)> {
         Change::Pause => Pb::Pause(pb::Nothing {}),
         Change::Go => Pb::Go(pb::Nothing {}),
         Change::Upgrade(to) => Pb::Upgrade(*to),
-        Change::Lose(_) => return None,
+        Change::Lose(_) | Change::HandedOver { .. } | Change::Seal { .. } | Change::Found(_) => return None,
     };
     Some((pb, owner.to_owned()))
 }

@@ -5,7 +5,7 @@
 //! | raft, moves, shards, chats, relay | yes | | |
 //! | `Admin`: looking | yes | yes | yes |
 //! | `Admin`: acting | joining only, itself (`admin::service`) | yes | |
-//! | `Admin.Image` (all of a shard, hidden maxima too) | | yes | |
+//! | `Admin.Image` (all of a shard, hidden maxima too), `Admin.Refound` | | yes | |
 //! | `Cluster.Status` | yes | yes | yes |
 //! | `Cluster.Stop` (demo) | yes | yes | |
 //!
@@ -59,6 +59,14 @@ const TABLE: &[(&str, May)] = &[
     ("/rushroom.cluster.v1.Admin/Change", ACT),
     (
         "/rushroom.cluster.v1.Admin/Image",
+        May {
+            nodes: false,
+            operators: true,
+            auditors: false,
+        },
+    ),
+    (
+        "/rushroom.cluster.v1.Admin/Refound",
         May {
             nodes: false,
             operators: true,
@@ -193,6 +201,7 @@ mod tests {
             ("/rushroom.cluster.v1.Admin/Change", true, true, false),
             ("/rushroom.cluster.v1.Admin/Transfer", false, true, false),
             ("/rushroom.cluster.v1.Admin/Image", false, true, false),
+            ("/rushroom.cluster.v1.Admin/Refound", false, true, false),
             ("/rushroom.cluster.v1.Admin/Unheard", false, false, false),
             ("/", false, false, false),
             ("", false, false, false),

@@ -20,6 +20,16 @@ struct First {
     #[serde(rename = "format")]
     _format: String,
     auction: Auction,
+    #[serde(default)]
+    cuts: Vec<CutText>,
+}
+
+/// Where the history was cut: the server's own word, which its events can't bear out.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CutText {
+    epoch: u64,
+    after: u64,
 }
 
 /// `format` alone, so that another one is told as that.
@@ -149,7 +159,15 @@ pub(crate) fn read(text: &str) -> Result<Export, Refused> {
     if format != FORMAT {
         return Err(file("format", format!("the format is {format:?}, not {FORMAT:?}")));
     }
-    let head = head(parse::<First>(first, 1)?.auction)?;
+    let First { auction, cuts, .. } = parse(first, 1)?;
+    let cuts: Vec<(u64, u64)> = cuts.iter().map(|cut| (cut.epoch, cut.after)).collect();
+    if let Some((_, after)) = cuts.iter().find(|cut| cut.1 > auction.seq) {
+        return Err(file(
+            "value",
+            format!("a cut after version {after}, which there is not"),
+        ));
+    }
+    let head = head(auction)?;
     let mut events = Vec::new();
     while let Some((line, number)) = lines.next() {
         if line.trim().is_empty() {
@@ -161,7 +179,7 @@ pub(crate) fn read(text: &str) -> Result<Export, Refused> {
         }
         events.push(event(parse(line, number)?));
     }
-    Ok(Export { head, events })
+    Ok(Export { head, cuts, events })
 }
 
 fn file(code: &str, what: String) -> Refused {

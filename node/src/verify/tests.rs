@@ -31,6 +31,21 @@ fn what_is_no_export_is_told() {
         ("unknown", draft.replace("\"guests\"", "\"shard\":1,\"guests\"")),
         ("unknown", draft.replace("{\"format\"", "{\"more\":1,\"format\"")),
         ("missing", draft.replace("\"bids\":0,", "")),
+        (
+            "value",
+            draft.replace("\"auction\"", "\"cuts\":[{\"epoch\":7,\"after\":1}],\"auction\""),
+        ),
+        (
+            "missing",
+            draft.replace("\"auction\"", "\"cuts\":[{\"epoch\":7}],\"auction\""),
+        ),
+        (
+            "unknown",
+            draft.replace(
+                "\"auction\"",
+                "\"cuts\":[{\"epoch\":7,\"after\":0,\"x\":1}],\"auction\"",
+            ),
+        ),
         ("twice", draft.replace("\"bids\":0", "\"bids\":0,\"bids\":0")),
         ("value", draft.replace("\"bids\":0", "\"bids\":-1")),
         ("value", draft.replace("\"bids\":0", "\"bids\":0.0")),

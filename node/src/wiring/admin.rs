@@ -108,23 +108,27 @@ impl AdminPort {
             return Err("the node that should lead doesn't answer".into());
         }
         self.host.may_hand_over(shard, leader, force.is_some()).await?;
-        if let (Some(to), true) = (to, shard != ShardId::META) {
+        // What is written down first can't be forgotten: a preference, or a note that somebody asked for this.
+        let change = if let (Some(to), true) = (to, shard != ShardId::META) {
             let wish = placement::Override {
                 shard,
                 wish: placement::Wish::PreferLeader(to),
                 owner: who.to_owned(),
                 until_ms: wall_ms() + placement::plan::MOVED_FOR_MS,
             };
-            let ask = Ask {
-                change: placement::Change::Override(wish),
-                who: who.to_owned(),
-                force,
-                version: None,
-                dry_run: false,
-                newest: raft_store::versions::NEWEST,
-            };
-            self.host.steer(ask).await.map_err(|error| error.to_string())?;
-        }
+            placement::Change::Override(wish)
+        } else {
+            placement::Change::HandedOver { shard, from: leader }
+        };
+        let ask = Ask {
+            change,
+            who: who.to_owned(),
+            force,
+            version: None,
+            dry_run: false,
+            newest: raft_store::versions::NEWEST,
+        };
+        self.host.steer(ask).await.map_err(|error| error.to_string())?;
         self.host.hand_over(shard, leader, to).await?;
         let patience = tokio::time::Instant::now() + LED_WAIT;
         while self.shards.leader(shard).is_none_or(|now| now == leader) {
@@ -155,6 +159,7 @@ impl AdminPort {
                 now: now.get(&s.shard).map(|n| n.0),
                 held_total_ms: s.held_total_ms,
                 auctions_live: live as u32,
+                last: s.last_log,
             });
         }
         let streams = self.media.stats().into_iter().map(|s| Stream {

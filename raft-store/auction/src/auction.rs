@@ -327,6 +327,7 @@ impl Auction {
             ct: self.ct(),
             hash: self.hash(),
             stream: self.stream.clone(),
+            cuts: Vec::new(),
         }
     }
 }

@@ -53,6 +53,8 @@ impl Rights {
     pub const OPERATOR: Rights = Rights(1 << 4);
     /// The cluster itself.
     pub const SYSTEM: Rights = Rights(1 << 5);
+    /// May look at the cluster as operators do, and change nothing.
+    pub const AUDITOR: Rights = Rights(1 << 6);
 
     /// Whether all of `other` is in `self`.
     #[must_use]

@@ -1,5 +1,7 @@
 //! An auction as it is shown: one version of it, whole.
 
+use alloc::vec::Vec;
+
 use crate::{AuctionId, Definition, Id, Money, Outcome, Stamp};
 
 /// Where in its life an auction is.
@@ -67,4 +69,7 @@ pub struct AuctionView {
     pub hash: [u8; 32],
     /// The seller's stream: (node, stream id).
     pub stream: Option<(u64, Id)>,
+    /// Where its history was cut, oldest first: the epoch that began, and the version after which it goes on. The core knows
+    /// of none: whoever keeps it fills them in.
+    pub cuts: Vec<(u64, u64)>,
 }

@@ -4,7 +4,7 @@
 //!
 //! Deliberately absent: what a change does (`plan`).
 
-use crate::{Node, NodeId, Override, ShardId};
+use crate::{Node, NodeId, Origin, Override, ShardId};
 use std::fmt;
 
 /// What somebody wants.
@@ -45,8 +45,26 @@ pub enum Change {
     Pause,
     /// Moves go on.
     Go,
+    /// A shard's leadership was handed to whoever could take it: a note for the audit, and nothing else.
+    HandedOver {
+        /// Which shard.
+        shard: ShardId,
+        /// From.
+        from: NodeId,
+    },
     /// All nodes may rely on all others to know this version. There is no way back.
     Upgrade(u32),
+    /// A shard is closed on every node, to be founded anew on one of them. What its replicas have stays on their disks.
+    Seal {
+        /// Which shard.
+        shard: ShardId,
+        /// Where.
+        node: NodeId,
+        /// From what.
+        from: Origin,
+    },
+    /// A sealed shard has been founded, and has that one replica: the node's own word, and no operator's.
+    Found(ShardId),
 }
 
 impl fmt::Display for Change {
@@ -79,7 +97,17 @@ impl fmt::Display for Change {
             Change::Cancel(None) => f.write_str("cancel all"),
             Change::Pause => f.write_str("pause"),
             Change::Go => f.write_str("go on"),
+            Change::HandedOver { shard, from } => write!(f, "shard {}: leadership away from node {}", shard.0, from.0),
             Change::Upgrade(to) => write!(f, "cluster version {to}"),
+            Change::Seal { shard, node, from } => {
+                let from = from.word();
+                write!(
+                    f,
+                    "shard {}: closed, to be founded anew from {from} on node {}",
+                    shard.0, node.0
+                )
+            }
+            Change::Found(shard) => write!(f, "shard {}: founded anew", shard.0),
         }
     }
 }
@@ -134,6 +162,12 @@ pub enum Refusal {
     },
     /// A node doesn't answer, so nobody knows which build it runs.
     Unheard(NodeId),
+    /// The shard's other replicas are given up for good.
+    GivesUp(ShardId),
+    /// The shard isn't being founded.
+    NotSealed(ShardId),
+    /// The shard is being founded anew: nothing else may be done with it.
+    Sealed(ShardId),
     /// The plan is of another version of the map.
     Stale {
         /// The version that it is of.
@@ -164,6 +198,9 @@ impl Refusal {
             Refusal::NotNewer { .. } => "not_newer",
             Refusal::TooOld { .. } => "version_newer",
             Refusal::Unheard(_) => "unheard",
+            Refusal::GivesUp(_) => "gives_up",
+            Refusal::NotSealed(_) => "not_sealed",
+            Refusal::Sealed(_) => "shard_sealed",
             Refusal::Stale { .. } => "stale",
         }
     }
@@ -171,7 +208,10 @@ impl Refusal {
     /// Whether a good reason may override it.
     #[must_use]
     pub fn may_be_forced(&self) -> bool {
-        matches!(self, Refusal::TooFew { .. } | Refusal::SameZone(..))
+        matches!(
+            self,
+            Refusal::TooFew { .. } | Refusal::SameZone(..) | Refusal::GivesUp(_)
+        )
     }
 }
 
@@ -213,6 +253,13 @@ impl fmt::Display for Refusal {
                 "node {} doesn't answer: bring it back, or decommission it, so that no old build comes back later",
                 node.0
             ),
+            Refusal::GivesUp(shard) => write!(
+                f,
+                "shard {}: whatever its present replicas have and the new one hasn't is lost for good",
+                shard.0
+            ),
+            Refusal::NotSealed(shard) => write!(f, "shard {} isn't being founded anew", shard.0),
+            Refusal::Sealed(shard) => write!(f, "shard {} is closed while it is founded anew", shard.0),
             Refusal::Stale { of, now } => write!(f, "the plan is of version {of}; the map is at {now}: read it again"),
         }
     }

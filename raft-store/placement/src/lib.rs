@@ -31,7 +31,7 @@ pub use overrides::{Override, Wish};
 pub use place::{Rules, place};
 pub use plan::{Plan, PlannedMove, plan};
 pub use rank::{rank, shard_of};
-pub use steering::{Ended, Move, Said, Standing, Steering, Step};
+pub use steering::{Ended, Move, Origin, Said, Seal, Standing, Steering, Step};
 
 /// A machine's id in the cluster: chosen by the operator, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -177,6 +177,12 @@ impl ClusterMap {
         self.placement
             .keys()
             .filter_map(move |&shard| Some((shard, self.seat_on(shard, node)?)))
+    }
+
+    /// Whether nobody may open a shard now.
+    #[must_use]
+    pub fn is_sealed(&self, shard: ShardId) -> bool {
+        self.steering.sealed.contains_key(&shard)
     }
 
     /// A replica id that was never used before.

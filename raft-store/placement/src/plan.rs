@@ -12,6 +12,8 @@
 //!
 //! Deliberately absent: liveness and auctions. Whether a step may be taken *now* is `mover`'s question.
 
+mod seal;
+
 use crate::{
     Change, ClusterMap, Node, NodeId, Override, Refusal, Rules, ShardId, Standing, Step, Wish,
     overrides::OVERRIDES_MAX, place::wanted, rank::rank,
@@ -75,6 +77,9 @@ pub fn plan(
         }
         _ => Err(refusal.0),
     })?;
+    if let (Change::Seal { shard, .. }, Some(reason)) = (change, force) {
+        seal::explain(&mut next, *shard, reason);
+    }
     if scope != Scope::Nothing {
         next.steering.reason = change.to_string();
         next.steering.forced = force.map(str::to_owned);
@@ -153,6 +158,7 @@ fn edit(next: &mut ClusterMap, change: &Change, rules: Rules, now_ms: u64) -> Re
             next.steering.paused = *change == Change::Pause;
             Scope::Nothing
         }
+        Change::HandedOver { .. } => Scope::Nothing,
         Change::Upgrade(to) => {
             let now = next.cluster_version();
             if *to <= now {
@@ -161,6 +167,8 @@ fn edit(next: &mut ClusterMap, change: &Change, rules: Rules, now_ms: u64) -> Re
             next.steering.cluster_version = *to;
             Scope::Nothing
         }
+        Change::Seal { shard, node, from } => return seal::seal(next, *shard, *node, *from, now_ms),
+        Change::Found(shard) => seal::found(next, *shard).map_err(hard)?,
     };
     Ok(scope)
 }
@@ -260,6 +268,9 @@ fn move_one(
     if next.steering.moves.contains_key(&shard) {
         return Err(hard(Refusal::UnderWay(shard)));
     }
+    if next.is_sealed(shard) {
+        return Err(hard(Refusal::Sealed(shard)));
+    }
     let zone = |node: NodeId| next.nodes.get(&node).map_or(String::new(), |known| known.zone.clone());
     let others: Vec<NodeId> = next
         .replicas_of(shard)
@@ -324,7 +335,9 @@ fn set_goals(next: &mut ClusterMap, rules: Rules, now_ms: u64, scope: Scope) -> 
         Scope::Set | Scope::Nothing => goals.clear(),
     }
     for (shard, nodes) in goals {
-        set_goal(next, shard, nodes);
+        if !next.is_sealed(shard) {
+            set_goal(next, shard, nodes);
+        }
     }
     void
 }

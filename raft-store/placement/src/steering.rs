@@ -123,6 +123,43 @@ pub struct Ended {
     pub ended_ms: u64,
 }
 
+/// A shard that nobody may open: it is being founded anew on one node, from a backup or from what one replica still has.
+///
+/// While it stands, what its old replicas have on their disks stays there; when it goes, the new replica is the only one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seal {
+    /// The node on which it is founded.
+    pub node: NodeId,
+    /// As this replica: an id that nobody ever had.
+    pub replica: ReplicaId,
+    /// From what.
+    pub from: Origin,
+    /// An operator's reason.
+    pub why: String,
+    /// Since when, wall time in ms: the epoch of all feeds of the shard from then on.
+    pub since_ms: u64,
+}
+
+/// Where a shard's state comes from when it is founded anew.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Origin {
+    /// A backup.
+    Backup,
+    /// A replica that is left over.
+    Survivor,
+}
+
+impl Origin {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Origin::Backup => "a backup",
+            Origin::Survivor => "a survivor",
+        }
+    }
+}
+
 /// What somebody asked for, and got: the audit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Said {
@@ -167,6 +204,8 @@ pub struct Steering {
     pub said: Vec<Said>,
     /// What all nodes may rely on all others to know; 0 stands for 1. Raised by operators, never lowered.
     pub cluster_version: u32,
+    /// Shards that nobody may open.
+    pub sealed: BTreeMap<ShardId, Seal>,
 }
 
 impl Steering {

@@ -5,7 +5,9 @@
 
 use super::{BadWire, Wire, known, need};
 use crate::versions;
-use placement::{Ended, Move, NodeId, Override, ReplicaId, Said, ShardId, Standing, Steering, Step, Wish};
+use placement::{
+    Ended, Move, NodeId, Origin, Override, ReplicaId, Said, Seal, ShardId, Standing, Steering, Step, Wish,
+};
 use proto::log::v1::{self as pb, r#override::Wish as PbWish};
 
 fn replica_to(end: (NodeId, ReplicaId)) -> pb::Replica {
@@ -142,6 +144,43 @@ fn said_from(proto: pb::Said) -> Said {
     }
 }
 
+pub(super) fn origin_to(origin: Origin) -> pb::Origin {
+    match origin {
+        Origin::Backup => pb::Origin::Backup,
+        Origin::Survivor => pb::Origin::Survivor,
+    }
+}
+
+pub(super) fn origin_from(number: i32) -> Result<Origin, BadWire> {
+    match pb::Origin::try_from(number) {
+        Ok(pb::Origin::Backup) => Ok(Origin::Backup),
+        Ok(pb::Origin::Survivor) => Ok(Origin::Survivor),
+        Ok(pb::Origin::Unspecified) | Err(_) => Err(BadWire::Invalid("origin")),
+    }
+}
+
+fn seal_to(shard: ShardId, seal: &Seal) -> pb::Seal {
+    pb::Seal {
+        shard: shard.0,
+        replica: Some(replica_to((seal.node, seal.replica))),
+        from: origin_to(seal.from).into(),
+        why: seal.why.clone(),
+        since_ms: seal.since_ms,
+    }
+}
+
+fn seal_from(proto: pb::Seal) -> Result<(ShardId, Seal), BadWire> {
+    let (node, replica) = replica_from(need(proto.replica, "seal.replica")?);
+    let seal = Seal {
+        node,
+        replica,
+        from: origin_from(proto.from)?,
+        why: proto.why,
+        since_ms: proto.since_ms,
+    };
+    Ok((ShardId(proto.shard), seal))
+}
+
 impl Wire for Steering {
     type Proto = pb::Steering;
 
@@ -176,6 +215,7 @@ impl Wire for Steering {
             paused: self.paused,
             said: self.said.iter().map(said_to).collect(),
             cluster_version: self.cluster_version,
+            sealed: self.sealed.iter().map(|(shard, seal)| seal_to(*shard, seal)).collect(),
         }
     }
 
@@ -212,6 +252,7 @@ impl Wire for Steering {
             paused: proto.paused,
             said: proto.said.into_iter().map(said_from).collect(),
             cluster_version: proto.cluster_version,
+            sealed: proto.sealed.into_iter().map(seal_from).collect::<Result<_, _>>()?,
         })
     }
 }

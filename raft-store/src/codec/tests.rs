@@ -172,10 +172,11 @@ prop_compose! {
         (leader, ends_at, ct) in (option::of(ids()), option::of(stamps()), stamps()),
         (reserve_met, left_ms, start_wall_ms, hash) in any::<(Option<bool>, Option<u64>, Option<u64>, [u8; 32])>(),
         stream in option::of((any::<u64>(), ids())),
+        cuts in prop::collection::vec(any::<(u64, u64)>(), 0..3),
     ) -> AuctionView {
         AuctionView {
             id, version, definition, phase, seq, price, least, leader, bids, reserve_met, ends_at, left_ms,
-            start_wall_ms, ct, hash, stream,
+            start_wall_ms, ct, hash, stream, cuts,
         }
     }
 }
@@ -239,6 +240,7 @@ prop_compose! {
             ended: ended.into_iter().map(|(s, what, ended_ms)| Ended { shard: ShardId(s), what, ended_ms }).collect(),
             overrides: overrides.into_iter().map(over).collect(),
             cluster_version: u32::from(paused),
+            sealed: std::collections::BTreeMap::new(),
             said: said.into_iter().map(|(at_ms, who, what, why)| Said { at_ms, who, what, why, version }).collect(),
         }
     }

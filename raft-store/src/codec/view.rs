@@ -25,6 +25,11 @@ impl Wire for AuctionView {
             ct: self.ct.0,
             hash: hash_bytes(&self.hash),
             stream: stream_to(self.stream.as_ref()),
+            cuts: self
+                .cuts
+                .iter()
+                .map(|&(epoch, seq)| pb::ViewCut { epoch, seq })
+                .collect(),
         }
     }
 
@@ -46,6 +51,7 @@ impl Wire for AuctionView {
             ct: Stamp(proto.ct),
             hash: hash(&proto.hash)?,
             stream: stream_from(proto.stream)?,
+            cuts: proto.cuts.iter().map(|cut| (cut.epoch, cut.seq)).collect(),
         })
     }
 }

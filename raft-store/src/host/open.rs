@@ -117,6 +117,8 @@ pub(super) async fn open(options: Options, world: World) -> Result<Host, OpenErr
         map: watch::channel(Arc::new(ClusterMap::default())).0,
         waits: watch::channel(BTreeMap::new()).0,
         tasks: Mutex::new(JoinSet::new()),
+        meta_tasks: Mutex::new(JoinSet::new()),
+        refounding: tokio::sync::Mutex::new(()),
         _lock: lock,
     });
     start(&inner).await?;
@@ -216,26 +218,11 @@ async fn start(inner: &Arc<Inner>) -> Result<(), OpenError> {
     let me = known.or(founded).or(options.joined.map(|replica| replica.0));
     let me = me.ok_or_else(|| OpenError::Options("this node is no founder, and has not joined".into()))?;
     let members = if founded.is_some() { members } else { BTreeMap::new() };
-    let meta = seat(inner, ShardId::META, me, members).await.map_err(OpenError::Raft)?;
-    let crew = Crew {
-        me: options.node,
-        here: Arc::new(Own(Arc::downgrade(inner))),
-        peers: inner.ground.peers.clone(),
-    };
+    open_meta(inner, me, members).await.map_err(OpenError::Raft)?;
     let weak = Arc::downgrade(inner);
     let groups = move || weak.upgrade().map_or_else(Vec::new, |inner| groups(&inner));
     let mut tasks = inner.tasks.lock();
     tasks.spawn(janitor::run(inner.ground.wal.clone(), options.raft.clone(), groups));
-    if founded.is_some() {
-        tasks.spawn(meta::bear(meta.clone(), options.founders.clone(), options.shards));
-    }
-    tasks.spawn(mover::run(
-        meta.clone(),
-        crew,
-        options.moves,
-        options.pace,
-        inner.waits.clone(),
-    ));
     let weak = Arc::downgrade(inner);
     tasks.spawn(pulse::run(inner.pulse.clone(), move |seen| {
         let inner = weak.upgrade()?;
@@ -247,11 +234,30 @@ async fn start(inner: &Arc<Inner>) -> Result<(), OpenError> {
         })
     }));
     tasks.spawn(care::run(Arc::downgrade(inner)));
-    tasks.spawn(follow_map(Arc::downgrade(inner), meta.replica.map.subscribe()));
     let weak = Arc::downgrade(inner);
     let groups = move || weak.upgrade().map_or_else(Vec::new, |inner| self::groups(&inner));
     let (maps, led) = (inner.map.subscribe(), inner.ground.led.subscribe());
     tasks.spawn(versions::raise_rules(groups, maps, led));
+    Ok(())
+}
+
+/// Opens shard 0's replica, and begins what holds on to it.
+pub(super) async fn open_meta(inner: &Arc<Inner>, me: u64, members: BTreeMap<u64, Home>) -> Result<(), String> {
+    let options = &inner.options;
+    let founder = !members.is_empty();
+    let meta = seat(inner, ShardId::META, me, members).await?;
+    let crew = Crew {
+        me: options.node,
+        here: Arc::new(Own(Arc::downgrade(inner))),
+        peers: inner.ground.peers.clone(),
+    };
+    let mut tasks = inner.meta_tasks.lock();
+    if founder {
+        tasks.spawn(meta::bear(meta.clone(), options.founders.clone(), options.shards));
+    }
+    let waits = inner.waits.clone();
+    tasks.spawn(mover::run(meta.clone(), crew, options.moves, options.pace, waits));
+    tasks.spawn(follow_map(Arc::downgrade(inner), meta.replica.map.subscribe()));
     Ok(())
 }
 

@@ -10,7 +10,7 @@
 
 use super::{Inner, Seat, open::seat};
 use crate::{
-    log_store::LogStore,
+    log_store::{Found, LogStore},
     moves::{Here, Looked, NotStored},
     port::Log,
     snapshot::SnapshotFile,
@@ -31,12 +31,19 @@ pub(super) async fn take_seats(inner: &Arc<Inner>, map: &ClusterMap) -> Result<(
     let open: Vec<Arc<Seat>> = inner.seats();
     for seat in open {
         let shard = seat.group.shard;
-        if shard != ShardId::META && map.seat_on(shard, me) != Some(ReplicaId(seat.group.id)) {
+        if map.is_sealed(shard) {
+            tracing::warn!(shard = shard.0, "[shard_sealed] closed until it is founded anew");
+            shut_seat(inner, &seat).await;
+        } else if shard != ShardId::META && map.seat_on(shard, me) != Some(ReplicaId(seat.group.id)) {
             leave_seat(inner, &seat).await?;
         }
     }
     for (shard, replica) in map.seats_on(me) {
-        if shard == ShardId::META || inner.seat(shard).is_some() {
+        if shard == ShardId::META || inner.seat(shard).is_some() || map.is_sealed(shard) {
+            continue;
+        }
+        if inner.born(shard) > Some(replica) {
+            // A map of before, read again after a restart: a newer one is on its way.
             continue;
         }
         let hurt = inner.hurt(shard, replica);
@@ -47,10 +54,19 @@ pub(super) async fn take_seats(inner: &Arc<Inner>, map: &ClusterMap) -> Result<(
         }
         seat(inner, shard, replica.0, inner.first_members(map, shard)).await?;
     }
+    for (shard, replica) in inner.gone(map) {
+        throw_away(inner, shard).await?;
+        inner.found.lock().remove(&shard.0);
+        tracing::info!(
+            shard = shard.0,
+            replica = replica.0,
+            "a replica went while it was closed"
+        );
+    }
     Ok(())
 }
 
-async fn leave_seat(inner: &Arc<Inner>, seat: &Seat) -> Result<(), String> {
+async fn stop_seat(inner: &Arc<Inner>, seat: &Seat) {
     let group = &seat.group;
     inner.seats.write().remove(&group.shard);
     inner.seats_version.fetch_add(1, Ordering::Release);
@@ -60,13 +76,29 @@ async fn leave_seat(inner: &Arc<Inner>, seat: &Seat) -> Result<(), String> {
     }
     group.shutdown().await;
     group.replica.feed.close();
-    LogStore::disown(group.shard.0, &inner.ground.wal)
+}
+
+/// Closes a replica that may be opened again: what it has stays on the disk.
+pub(super) async fn shut_seat(inner: &Arc<Inner>, seat: &Seat) {
+    stop_seat(inner, seat).await;
+    let group = &seat.group;
+    inner.found.lock().insert(group.shard.0, group.log.leave(group.id));
+}
+
+async fn throw_away(inner: &Arc<Inner>, shard: ShardId) -> Result<(), String> {
+    LogStore::disown(shard.0, &inner.ground.wal)
         .await
         .map_err(|error| format!("throwing a replica away: {error}"))?;
-    let file = SnapshotFile::new(&inner.ground.snapshots, group.shard.0);
+    let file = SnapshotFile::new(&inner.ground.snapshots, shard.0);
     blocking(move || file.remove())
         .await
-        .map_err(|error| format!("throwing a snapshot away: {error}"))?;
+        .map_err(|error| format!("throwing a snapshot away: {error}"))
+}
+
+async fn leave_seat(inner: &Arc<Inner>, seat: &Seat) -> Result<(), String> {
+    let group = &seat.group;
+    stop_seat(inner, seat).await;
+    throw_away(inner, group.shard).await?;
     tracing::info!(shard = group.shard.0, replica = group.id, "a replica has moved away");
     Ok(())
 }
@@ -119,6 +151,28 @@ impl Inner {
         found.get(&shard.0)?.hurt(replica.0).map(str::to_owned)
     }
 
+    /// The replica whose log lies here, closed.
+    fn born(&self, shard: ShardId) -> Option<ReplicaId> {
+        self.found.lock().get(&shard.0).and_then(Found::born).map(ReplicaId)
+    }
+
+    /// Replicas that lie here closed, and that the map doesn't give this node any more: it has given their ids, so it is no
+    /// map of before.
+    fn gone(&self, map: &ClusterMap) -> Vec<(ShardId, ReplicaId)> {
+        let found = self.found.lock();
+        let born = found
+            .iter()
+            .filter_map(|(shard, found)| Some((ShardId(*shard), ReplicaId(found.born()?))));
+        let me = self.options.node;
+        let gone = |(shard, replica): &(ShardId, ReplicaId)| {
+            *shard != ShardId::META
+                && !map.is_sealed(*shard)
+                && map.seat_on(*shard, me).is_none()
+                && replica.0 <= map.replica_ids
+        };
+        born.filter(gone).collect()
+    }
+
     fn looked(&self) -> Looked {
         let me = self.options.node;
         let seats = self.seats();
@@ -136,6 +190,10 @@ impl Inner {
             seats: seats
                 .iter()
                 .map(|seat| (seat.group.shard, ReplicaId(seat.group.id)))
+                .collect(),
+            tails: seats
+                .iter()
+                .map(|seat| (seat.group.shard, seat.group.log.tail()))
                 .collect(),
         }
     }

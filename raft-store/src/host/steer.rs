@@ -80,7 +80,7 @@ impl Host {
         MovesServer::new(MovesService { here })
     }
 
-    fn crew(&self) -> Crew {
+    pub(super) fn crew(&self) -> Crew {
         Crew {
             me: self.node(),
             here: Arc::new(Own(Arc::downgrade(&self.inner))),

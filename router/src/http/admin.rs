@@ -1,5 +1,5 @@
 //! An operator's API as HTTP and JSON, carried to the `Admin` port. Off unless the node's settings open it (a demo does);
-//! outside a demo only operators may ask, and each change is written down with who asked.
+//! outside a demo operators may ask, auditors may look, by the role in their token; each change is written down with who asked.
 //!
 //! Deliberately absent: deciding anything. What a change would do, and what it may not, is the port's answer.
 
@@ -48,6 +48,7 @@ enum Wanted {
     Rebalance,
     Pause,
     Go,
+    Upgrade { to: u32 },
 }
 
 /// A change, and how it is made.
@@ -98,18 +99,32 @@ impl Wanted {
             Wanted::Rebalance => Change::Rebalance,
             Wanted::Pause => Change::Pause,
             Wanted::Go => Change::Go,
+            Wanted::Upgrade { to } => Change::Upgrade(to),
         }
     }
 }
 
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wants {
+    Look,
+    Act,
+}
+
 /// Who asks, if they may.
-fn operator(state: &State, user: Option<&User>) -> Result<String, Problem> {
+fn operator(state: &State, user: Option<&User>, wants: Wants) -> Result<String, Problem> {
     if !state.options.admin {
         return Err(Problem::edge(EdgeCode::NoSuchPath));
     }
+    may(state.options.demo, user, wants)
+}
+
+/// Operators may do everything, auditors look; in a demo everybody is an operator.
+fn may(demo: bool, user: Option<&User>, wants: Wants) -> Result<String, Problem> {
     match user {
-        Some(user) if state.options.demo || user.rights.has(Rights::OPERATOR) => Ok(user.id.to_string()),
-        None if state.options.demo => Ok("demo".into()),
+        Some(user) if demo || user.rights.has(Rights::OPERATOR) => Ok(user.id.to_string()),
+        Some(user) if wants == Wants::Look && user.rights.has(Rights::AUDITOR) => Ok(user.id.to_string()),
+        None if demo => Ok("demo".into()),
         None => Err(Problem::unsigned("only operators may ask this")),
         Some(_) => Err(Problem::reason(Reason::Auth).because("only operators may ask this")),
     }
@@ -128,7 +143,7 @@ pub(crate) async fn overview(
     FromState(state): FromState<Arc<State>>,
     Caller(user): Caller,
 ) -> Result<axum::Json<Value>, Problem> {
-    operator(&state, user.as_ref())?;
+    operator(&state, user.as_ref(), Wants::Look)?;
     Ok(axum::Json(state.ports.admin.overview().await))
 }
 
@@ -136,7 +151,7 @@ pub(crate) async fn overview(
 #[utoipa::path(get, path = "/api/v1/admin/events",
     responses((status = 200, content_type = "text/event-stream", body = String), (status = 403, body = Problem)))]
 pub(crate) async fn events(FromState(state): FromState<Arc<State>>, Caller(user): Caller) -> Result<Response, Problem> {
-    operator(&state, user.as_ref())?;
+    operator(&state, user.as_ref(), Wants::Look)?;
     let admin = state.ports.admin.clone();
     let looks = stream::unfold(
         (admin, None),
@@ -162,7 +177,7 @@ pub(crate) async fn explain(
     Path(id): Path<String>,
     Caller(user): Caller,
 ) -> Result<axum::Json<Value>, Problem> {
-    operator(&state, user.as_ref())?;
+    operator(&state, user.as_ref(), Wants::Look)?;
     let told = state.ports.admin.explain(shard(&id)?).await;
     told.map(axum::Json)
         .ok_or_else(|| Problem::reason(Reason::NotFound).because("no such shard"))
@@ -176,7 +191,7 @@ pub(crate) async fn change(
     Caller(user): Caller,
     Json(ask): Json<Ask>,
 ) -> Result<Response, Problem> {
-    let who = operator(&state, user.as_ref())?;
+    let who = operator(&state, user.as_ref(), Wants::Act)?;
     let ask = AdminChange {
         change: ask.change.change(&who),
         who,
@@ -199,7 +214,7 @@ pub(crate) async fn transfer(
     Caller(user): Caller,
     Json(ask): Json<Transfer>,
 ) -> Result<Response, Problem> {
-    let who = operator(&state, user.as_ref())?;
+    let who = operator(&state, user.as_ref(), Wants::Act)?;
     let shard = shard(&id)?;
     let moved = state
         .ports
@@ -213,4 +228,46 @@ pub(crate) async fn transfer(
             (StatusCode::CONFLICT, axum::Json(refused)).into_response()
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{Ask, Rights, User, Wants, may};
+    use auction::Id;
+    use placement::Change;
+
+    fn user(rights: Rights) -> User {
+        User {
+            id: Id::parse("olga").unwrap(),
+            name: "Olga".into(),
+            rights,
+            expires_at_ms: u64::MAX,
+        }
+    }
+
+    #[test]
+    fn operators_act_auditors_look_and_others_do_neither() {
+        // rights | may look | may act
+        let table = [
+            (Rights::OPERATOR, true, true),
+            (Rights::AUDITOR, true, false),
+            (Rights::MEMBER.and(Rights::MODERATOR), false, false),
+            (Rights::default(), false, false),
+        ];
+        for (rights, look, act) in table {
+            let user = user(rights);
+            assert_eq!(may(false, Some(&user), Wants::Look).is_ok(), look, "{rights:?} looks");
+            assert_eq!(may(false, Some(&user), Wants::Act).is_ok(), act, "{rights:?} acts");
+            assert_eq!(may(true, Some(&user), Wants::Act).unwrap(), "olga", "a demo");
+        }
+        assert!(may(false, None, Wants::Look).is_err());
+        assert_eq!(may(true, None, Wants::Act).unwrap(), "demo");
+    }
+
+    #[test]
+    fn an_upgrade_can_be_asked_for() {
+        let ask: Ask = serde_json::from_str(r#"{"change":{"kind":"upgrade","to":2}}"#).unwrap();
+        assert_eq!(ask.change.change("olga"), Change::Upgrade(2));
+    }
 }

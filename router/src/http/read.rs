@@ -290,7 +290,7 @@ pub(crate) async fn export(
 }
 
 /// The first line of an export: the auction without what its events can't bear out (where it lies, what time it is, who
-/// takes the video in at the moment).
+/// takes the video in at the moment); and where its history was cut, if it was.
 fn head(state: &State, view: &AuctionView) -> serde_json::Value {
     let mut auction = serde_json::json!(body(state, view));
     if let Some(fields) = auction.as_object_mut() {
@@ -298,7 +298,14 @@ fn head(state: &State, view: &AuctionView) -> serde_json::Value {
             fields.remove(passing);
         }
     }
-    serde_json::json!({"format": "rushroom-export/2", "auction": auction})
+    let mut head = serde_json::json!({"format": "rushroom-export/2", "auction": auction});
+    if !view.cuts.is_empty() {
+        let cuts = view.cuts.iter();
+        head["cuts"] = cuts
+            .map(|(epoch, seq)| serde_json::json!({"epoch": epoch, "after": seq}))
+            .collect();
+    }
+    head
 }
 
 struct Export {

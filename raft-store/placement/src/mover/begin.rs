@@ -104,8 +104,11 @@ impl Run<'_> {
     /// A replica that its node has been given and can't open (damage in its log took something that it may have answered
     /// for) is replaced where it is, under a fresh id.
     pub(super) fn replace_hurt(&mut self, stored: &ClusterMap) {
-        let busy =
-            |shard: &ShardId| stored.steering.moves.contains_key(shard) || stored.steering.goal.contains_key(shard);
+        let busy = |shard: &ShardId| {
+            stored.steering.moves.contains_key(shard)
+                || stored.steering.goal.contains_key(shard)
+                || stored.is_sealed(*shard)
+        };
         let shards = stored
             .placement
             .iter()

@@ -1,0 +1,404 @@
+//! A shard founded anew on this node, because an operator says so: from a backup, or from what this node's replica has when
+//! the majority is lost for good.
+//!
+//! ```text
+//!   guards --> seal (the map: closed everywhere, fresh replica id, audited with the reason) --> every node that answers has closed it
+//!     --> refound::plant (this node's disk) --> found (the map: that replica is all it has) --> it leads; the mover brings the others
+//! ```
+//!
+//! Whoever dies in between leaves a sealed shard: nobody opens it, `[shard_sealed]` says so, and the same call goes on where it
+//! stopped. The seal comes first and everything that is thrown away last: until `found` nothing is lost that was there.
+//!
+//! **Shard 0** can't be sealed by a map that nobody can change: its founding is this node's alone, and the map that comes of it
+//! names the new replica, is one version on, and holds the audit entry. Other nodes that live would never hear of it, as they
+//! follow shard 0 by replicas of the old group: they must be stopped first, and come back under new ids.
+//!
+//! **What can't be known here.** A node that doesn't answer may be cut off, not lost: then two histories go on until it hears of
+//! the new map. That the others are gone for good is the operator's word, and the reason that is asked for.
+//!
+//! Deliberately absent: backups (`node::backup`), more replicas (the mover).
+
+use super::{Ask, Host, Inner, SteerError, open, seats};
+use crate::{
+    image,
+    log_store::Found,
+    mover::wall_ms,
+    moves::Looked,
+    refound::{self, is_planted},
+    state::State,
+    types::Home,
+    versions,
+};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use placement::{Change, ClusterMap, NodeId, Origin, Placement, ReplicaId, Said, Seal, ShardId};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How long other nodes may take to close a sealed shard, and this one to lead it.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// What a shard is founded from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A backup's image.
+    Image(Bytes),
+    /// What this node's replica has.
+    Survivor,
+}
+
+/// A shard that was founded anew.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Founded {
+    /// As this replica.
+    pub replica: ReplicaId,
+    /// It goes on after this log entry.
+    pub index: u64,
+    /// Its clock goes on from here.
+    pub top: u64,
+    /// Auctions in it.
+    pub auctions: u64,
+    /// The epoch of its feeds.
+    pub epoch: u64,
+}
+
+/// Why it wasn't.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RefoundError {
+    /// A majority of its replicas answers.
+    #[error("[quorum_there] {there} of {of} replicas of shard {} answer: nothing is lost that a majority has", shard.0)]
+    QuorumThere {
+        /// Of which shard.
+        shard: ShardId,
+        /// That answer.
+        there: usize,
+        /// All.
+        of: usize,
+    },
+    /// Nodes that would go on by the old map.
+    #[error(
+        "[others_answer] nodes {0:?} answer too, and would never hear of a map that is founded here: stop them; they come back under new ids"
+    )]
+    OthersAnswer(Vec<u64>),
+    /// Another survivor has more.
+    #[error("[shorter_log] node {} has the shard's log up to {theirs}, this one up to {ours}: recover it there", node.0)]
+    Shorter {
+        /// Which node.
+        node: NodeId,
+        /// Its newest entry.
+        theirs: u64,
+        /// Ours.
+        ours: u64,
+    },
+    /// The map's guard, or its leader.
+    #[error("{}{what}", steer_code(what))]
+    Steer {
+        /// What was said.
+        what: SteerError,
+    },
+    /// What it should be founded from doesn't hold.
+    #[error("[image_unsound] {0}")]
+    Unsound(String),
+    /// There is nothing to found it from.
+    #[error("[nothing_here] {0}")]
+    Nothing(String),
+    /// It takes a reason.
+    #[error("[gives_up] shard {} isn't known to be empty: say why it may be replaced", .0.0)]
+    NotEmpty(ShardId),
+    /// Another founding is under way on this node, or something doesn't happen in time.
+    #[error("[unavailable] {0}; the same call goes on where this one stopped")]
+    Unavailable(String),
+    /// The disk said no.
+    #[error("[disk] {0}")]
+    Disk(String),
+}
+
+fn steer_code(error: &SteerError) -> String {
+    match error {
+        SteerError::Refused(refusal) => format!("[{}] ", refusal.code()),
+        SteerError::Unavailable(_) => "[unavailable] ".into(),
+        SteerError::Unknown(_) => "[unknown] ".into(),
+    }
+}
+
+fn io(error: std::io::Error) -> RefoundError {
+    RefoundError::Disk(error.to_string())
+}
+
+impl Host {
+    /// Founds a shard anew here; see the module. `why`: the operator's reason; only a shard that is empty needs none.
+    ///
+    /// # Errors
+    /// See `RefoundError`. After an error the shard may be sealed: the same call goes on.
+    pub async fn refound(
+        &self,
+        shard: ShardId,
+        source: Source,
+        who: &str,
+        why: Option<&str>,
+    ) -> Result<Founded, RefoundError> {
+        let inner = &self.inner;
+        let Ok(_alone) = inner.refounding.try_lock() else {
+            return Err(RefoundError::Unavailable("another shard is being founded here".into()));
+        };
+        // Before anything is closed: a bad image must not cost a shard its replicas.
+        let image = match &source {
+            Source::Image(body) => Some(prove(body.clone()).await?),
+            Source::Survivor => None,
+        };
+        if shard == ShardId::META {
+            return match (image, why) {
+                (None, Some(why)) => self.refound_meta(who, why).await,
+                (None, None) => Err(RefoundError::NotEmpty(shard)),
+                (Some(_), _) => Err(RefoundError::Nothing(
+                    "shard 0 is the map of a cluster that was; a new cluster is born with its own".into(),
+                )),
+            };
+        }
+        let map = self.map().borrow().clone();
+        if !map.is_sealed(shard) {
+            self.guard(&map, shard, image.is_none(), why.is_some()).await?;
+        }
+        let origin = image.as_ref().map_or(Origin::Survivor, |_| Origin::Backup);
+        let seal = self.seal(shard, origin, who, why.unwrap_or("it is empty")).await?;
+        let before = inner.found.lock().remove(&shard.0);
+        let planted = match image {
+            Some(state) => plant(inner, shard, &seal, state, before.as_ref()).await,
+            None if is_planted(before.as_ref(), seal.replica) => Ok(before.clone().unwrap_or_default()),
+            None => survive(inner, shard, &seal, &map, before.clone()).await,
+        };
+        let after = match &planted {
+            Ok(found) => Some(found.clone()),
+            Err(_) => before,
+        };
+        if let Some(found) = after {
+            inner.found.lock().insert(shard.0, found);
+        }
+        planted?;
+        self.ask(Change::Found(shard), who, None).await?;
+        self.opened(shard, seal.replica).await
+    }
+
+    /// Nothing may be given up that a majority still has, or another survivor.
+    async fn guard(&self, map: &ClusterMap, shard: ShardId, survivor: bool, reason: bool) -> Result<(), RefoundError> {
+        let replicas = map.replicas_of(shard).to_vec();
+        let looks = self.looks(replicas.iter().map(|replica| replica.0)).await;
+        let open = |(node, replica): &&(NodeId, ReplicaId)| {
+            looks
+                .get(node)
+                .is_some_and(|looked| looked.seats.get(&shard) == Some(replica))
+        };
+        let there = replicas.iter().filter(open).count();
+        if !survivor {
+            let led = looks.values().any(|looked| looked.led.contains_key(&shard));
+            let empty = self.list(shard).await.is_ok_and(|auctions| auctions.is_empty());
+            return if reason || (led && empty) {
+                Ok(())
+            } else {
+                Err(RefoundError::NotEmpty(shard))
+            };
+        }
+        if !reason {
+            return Err(RefoundError::NotEmpty(shard));
+        }
+        if there * 2 > replicas.len() {
+            let of = replicas.len();
+            return Err(RefoundError::QuorumThere { shard, there, of });
+        }
+        let tail = |looked: &Looked| looked.tails.get(&shard).copied().unwrap_or_default();
+        let ours = looks.get(&self.node()).map(tail).unwrap_or_default();
+        match looks.iter().find(|(_, looked)| tail(looked) > ours) {
+            Some((node, looked)) => Err(RefoundError::Shorter {
+                node: *node,
+                theirs: tail(looked).1,
+                ours: ours.1,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    async fn looks(&self, nodes: impl Iterator<Item = NodeId>) -> BTreeMap<NodeId, Looked> {
+        let crew = self.crew();
+        let looks = nodes.map(|node| {
+            let crew = &crew;
+            async move { Some((node, crew.look(node).await?)) }
+        });
+        join_all(looks).await.into_iter().flatten().collect()
+    }
+
+    async fn ask(&self, change: Change, who: &str, force: Option<&str>) -> Result<u64, RefoundError> {
+        let ask = Ask {
+            change,
+            who: who.to_owned(),
+            force: force.map(str::to_owned),
+            version: None,
+            dry_run: false,
+            newest: versions::NEWEST,
+        };
+        let plan = self.steer(ask).await.map_err(|what| RefoundError::Steer { what })?;
+        Ok(plan.base + 1)
+    }
+
+    /// Has the shard closed everywhere, as far as anybody answers.
+    async fn seal(&self, shard: ShardId, from: Origin, who: &str, why: &str) -> Result<Seal, RefoundError> {
+        let node = self.node();
+        let version = self.ask(Change::Seal { shard, node, from }, who, Some(why)).await?;
+        let until = Instant::now() + PATIENCE;
+        let late = |who: String| RefoundError::Unavailable(format!("{who} hasn't closed shard {} yet", shard.0));
+        loop {
+            let map = self.map().borrow().clone();
+            let looks = self.looks(map.nodes.keys().copied()).await;
+            let open = looks
+                .iter()
+                .find(|(_, looked)| looked.version < version || looked.seats.contains_key(&shard));
+            let seal = map.steering.sealed.get(&shard).filter(|seal| seal.node == node);
+            match (open, seal) {
+                (None, Some(seal)) => return Ok(seal.clone()),
+                (Some((node, _)), _) if Instant::now() > until => return Err(late(format!("node {}", node.0))),
+                (None, None) if Instant::now() > until => return Err(late("this node".into())),
+                _ => tokio::time::sleep(AGAIN).await,
+            }
+        }
+    }
+
+    /// Waits until the new replica leads.
+    async fn opened(&self, shard: ShardId, replica: ReplicaId) -> Result<Founded, RefoundError> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let seat = self.inner.seat(shard).filter(|seat| seat.group.id == replica.0);
+            if let Some(seat) = seat
+                && seat.group.led().leading
+            {
+                let state = seat.group.replica.state.read();
+                return Ok(Founded {
+                    replica,
+                    index: state.applied,
+                    top: state.shard.top().0,
+                    auctions: state.shard.views().count() as u64,
+                    epoch: state.feed_epoch,
+                });
+            }
+            if Instant::now() > until {
+                return Err(RefoundError::Unavailable(format!("shard {} isn't led yet", shard.0)));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Founds the map itself from what this node has of it.
+    async fn refound_meta(&self, who: &str, why: &str) -> Result<Founded, RefoundError> {
+        let inner = &self.inner;
+        let map = self.map().borrow().clone();
+        self.guard(&map, ShardId::META, true, true).await?;
+        let others = self
+            .looks(map.nodes.keys().copied().filter(|node| *node != self.node()))
+            .await;
+        if !others.is_empty() {
+            return Err(RefoundError::OthersAnswer(others.keys().map(|node| node.0).collect()));
+        }
+        let seat = inner
+            .seat(ShardId::META)
+            .ok_or_else(|| RefoundError::Nothing("no replica of shard 0 is open here".into()))?;
+        let mut tasks = std::mem::take(&mut *inner.meta_tasks.lock());
+        tasks.shutdown().await;
+        seats::shut_seat(inner, &seat).await;
+        let before = inner.found.lock().get(&ShardId::META.0).cloned().unwrap_or_default();
+        let done = plant_map(inner, before.clone(), who, why).await;
+        let replica = match &done {
+            Ok((_, replica)) => *replica,
+            Err(_) => ReplicaId(seat.group.id),
+        };
+        let found = done.as_ref().map_or(before, |(found, _)| found.clone());
+        inner.found.lock().insert(ShardId::META.0, found);
+        // Opened again in either case: what was planted, or what was there.
+        open::open_meta(inner, replica.0, BTreeMap::<u64, Home>::new())
+            .await
+            .map_err(RefoundError::Disk)?;
+        done?;
+        self.opened(ShardId::META, replica).await
+    }
+}
+
+async fn prove(body: Bytes) -> Result<State, RefoundError> {
+    let read = tokio::task::spawn_blocking(move || {
+        image::prove(body.clone())?;
+        crate::snapshot::decode(body, auction::Limits::default())
+    });
+    let read = read.await.map_err(|error| RefoundError::Unsound(error.to_string()))?;
+    read.map_err(|error| RefoundError::Unsound(error.to_string()))
+}
+
+async fn plant(
+    inner: &Arc<Inner>,
+    shard: ShardId,
+    seal: &Seal,
+    mut state: State,
+    before: Option<&Found>,
+) -> Result<Found, RefoundError> {
+    state.cut(seal.from, seal.since_ms);
+    let home = (seal.node, seal.replica);
+    refound::plant(&inner.ground, shard, home, state, before)
+        .await
+        .map_err(io)
+}
+
+/// From what this node's own replica, closed by now, has.
+async fn survive(
+    inner: &Arc<Inner>,
+    shard: ShardId,
+    seal: &Seal,
+    map: &ClusterMap,
+    before: Option<Found>,
+) -> Result<Found, RefoundError> {
+    let nothing = || RefoundError::Nothing(format!("this node has no replica of shard {}", shard.0));
+    let ours = map.replica_on(shard, seal.node).ok_or_else(nothing)?;
+    let before = before
+        .filter(|found| found.born() == Some(ours.0))
+        .ok_or_else(nothing)?;
+    let (state, before) = refound::leftover(&inner.ground, shard, before).await.map_err(io)?;
+    plant(inner, shard, seal, state, Some(&before)).await
+}
+
+/// The map that names its own new replica, planted as that.
+async fn plant_map(
+    inner: &Arc<Inner>,
+    before: Found,
+    who: &str,
+    why: &str,
+) -> Result<(Found, ReplicaId), RefoundError> {
+    let me = inner.options.node;
+    let (mut state, before) = refound::leftover(&inner.ground, ShardId::META, before)
+        .await
+        .map_err(io)?;
+    let known = state.map.take();
+    let known = known.ok_or_else(|| RefoundError::Nothing("this node has no map".into()))?;
+    let mut map = (*known).clone();
+    let replica = map.next_replica();
+    let replicas = vec![(me, replica)];
+    map.placement.insert(ShardId::META, Placement { replicas });
+    map.epoch += 1;
+    map.steering.version += 1;
+    map.steering.watchers.remove(&me);
+    map.steering.goal.remove(&ShardId::META);
+    map.steering.moves.remove(&ShardId::META);
+    let said = Said {
+        at_ms: wall_ms(),
+        who: who.chars().take(200).collect(),
+        what: format!(
+            "shard 0: founded anew from what node {} had, up to entry {}",
+            me.0, state.applied
+        ),
+        why: Some(why.chars().take(200).collect()),
+        version: map.steering.version,
+    };
+    map.steering.say(said);
+    state.map = Some(Arc::new(map));
+    state.cut(Origin::Survivor, wall_ms());
+    let found = refound::plant(&inner.ground, ShardId::META, (me, replica), state, Some(&before)).await;
+    Ok((found.map_err(io)?, replica))
+}
