@@ -51,13 +51,36 @@ pub(super) fn check(book: &Book<'_>) -> Outcome {
     }
     // Newest version visible before each moment: a running maximum over the sorted sights.
     let tops: HashMap<&str, Vec<(Nanos, u64, Place)>> = sights.iter().map(|(a, seen)| (*a, tops(seen))).collect();
+    let firsts = firsts(book);
     for op in &book.ops {
         let (Some(auction), Some(tops)) = (book.auctions.get(op.inv.a.as_str()), tops.get(op.inv.a.as_str())) else {
             continue;
         };
-        answer(book, op, auction, tops, &mut out);
+        let first = identity(op).and_then(|id| firsts.get(&id).copied()).unwrap_or(op.inv.t);
+        answer(book, op, first, auction, tops, &mut out);
     }
     out
+}
+
+/// What makes two calls the same bid: auction, bidder, id.
+type Identity<'a> = (&'a str, &'a str, &'a str);
+
+fn identity<'a>(op: &Op<'a>) -> Option<Identity<'a>> {
+    let inv = op.inv;
+    let bid = inv.f == "bid";
+    bid.then(|| Some((inv.a.as_str(), inv.bidder.as_deref()?, inv.idem.as_deref()?)))?
+}
+
+/// When each bid was first called. Called again, its answer is its first verdict (G6), of a version at or after that moment.
+fn firsts<'a>(book: &Book<'a>) -> HashMap<Identity<'a>, Nanos> {
+    let mut firsts = HashMap::new();
+    for op in &book.ops {
+        if let Some(id) = identity(op) {
+            let first = firsts.entry(id).or_insert(op.inv.t);
+            *first = op.inv.t.min(*first);
+        }
+    }
+    firsts
 }
 
 /// An accepted bid whose version is another's in the log was lost or moved: that is C3's finding, not a sight.
@@ -104,7 +127,14 @@ fn foresight(book: &Book<'_>, a: &str, auction: &Auction<'_>, seen: &[Sight], ou
     }
 }
 
-fn answer(book: &Book<'_>, op: &Op<'_>, auction: &Auction<'_>, tops: &[(Nanos, u64, Place)], out: &mut Outcome) {
+fn answer(
+    book: &Book<'_>,
+    op: &Op<'_>,
+    first: Nanos,
+    auction: &Auction<'_>,
+    tops: &[(Nanos, u64, Place)],
+    out: &mut Outcome,
+) {
     let Some((ret, _)) = op.ret.filter(|(ret, _)| ret.st != "unk") else {
         return;
     };
@@ -144,7 +174,7 @@ fn answer(book: &Book<'_>, op: &Op<'_>, auction: &Auction<'_>, tops: &[(Nanos, u
     }
     let older_is_fine =
         matches!(code, "low" | "closed") || op.inv.arg.as_deref().is_some_and(|arg| arg.starts_with("at_least"));
-    if let Some((top, place)) = visible(tops, op.inv.t).filter(|(top, _)| seq < *top && !older_is_fine) {
+    if let Some((top, place)) = visible(tops, first).filter(|(top, _)| seq < *top && !older_is_fine) {
         let lines = op.lines().into_iter().chain([place]).collect();
         out.fail(
             format!("{a}: an answer from version {seq} after version {top} was visible"),
@@ -177,5 +207,72 @@ fn content(ret: &Ret, auction: &Auction<'_>, log: &Log) -> Result<(), String> {
         (Some("closed"), _) if !closed => Err(format!("refused as closed at version {seq}, which is open")),
         (_, Some(phase)) if (phase == "closed") != closed => Err(format!("phase {phase} told of version {seq}")),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Evt, History, Inv, Record};
+
+    /// Version 2 was seen at 10. A bid is called at each of `calls` (when, by which id), and the last of them is refused at
+    /// 30 as paused, at version 1.
+    fn failed(calls: &[(Nanos, &str)]) -> bool {
+        let a = || "x".to_owned();
+        let log = |seq, ty: &str| {
+            let ty = ty.into();
+            Record::Log(Log {
+                node: 1,
+                a: a(),
+                seq,
+                ty,
+                ..Log::default()
+            })
+        };
+        let mut records = vec![log(1, "pause"), log(2, "held")];
+        for (op, (t, idem)) in (1..).zip(calls) {
+            records.push(Record::Inv(Inv {
+                t: *t,
+                p: op,
+                op,
+                f: "bid".into(),
+                a: a(),
+                idem: Some((*idem).into()),
+                bidder: Some("ann".into()),
+                ..Inv::default()
+            }));
+        }
+        records.push(Record::Evt(Evt {
+            t: 10,
+            a: a(),
+            seq: 2,
+            ty: "held".into(),
+            ..Evt::default()
+        }));
+        let op = calls.len() as u64;
+        records.push(Record::Ret(Ret {
+            t: 30,
+            p: op,
+            op,
+            st: "fail".into(),
+            seq: Some(1),
+            code: Some("paused".into()),
+            ..Ret::default()
+        }));
+        let history = History::of(&records);
+        check(&Book::of(&history)).status() == super::super::Status::Fail
+    }
+
+    #[test]
+    fn a_refusal_that_is_asked_for_again_counts_from_the_first_time() {
+        for (what, calls, fails) in [
+            ("called after version 2 was seen", &[(20, "one")][..], true),
+            ("called before", &[(5, "one")], false),
+            ("called before, and again after", &[(5, "one"), (20, "one")], false),
+            ("another bid was called before", &[(5, "one"), (20, "two")], true),
+            ("twice, both after", &[(15, "one"), (20, "one")], true),
+        ] {
+            assert_eq!(failed(calls), fails, "{what}");
+        }
     }
 }
