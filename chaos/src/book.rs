@@ -32,6 +32,12 @@ impl<'h> Op<'h> {
         self.ok().is_none() && self.fail().is_none()
     }
 
+    /// What names it, if it is a bid; what it doesn't say is empty.
+    pub(crate) fn key(&self) -> BidKey<'h> {
+        let said = |word: &'h Option<String>| word.as_deref().unwrap_or("");
+        (&self.inv.a, said(&self.inv.bidder), said(&self.inv.idem))
+    }
+
     /// The lines that show it.
     pub(crate) fn lines(&self) -> Vec<Place> {
         std::iter::once(self.inv_at)
@@ -181,12 +187,7 @@ impl<'h> Book<'h> {
 
     fn index(&mut self) {
         for (i, op) in self.ops.iter().enumerate().filter(|(_, op)| op.inv.f == "bid") {
-            let key = (
-                op.inv.a.as_str(),
-                op.inv.bidder.as_deref().unwrap_or(""),
-                op.inv.idem.as_deref().unwrap_or(""),
-            );
-            self.bids.entry(key).or_default().push(i);
+            self.bids.entry(op.key()).or_default().push(i);
         }
         for auction in self.auctions.values_mut() {
             let longest = auction.logs.values().rev().max_by_key(|log| log.len());
@@ -234,8 +235,18 @@ impl<'h> Book<'h> {
 
     /// The first call and the first good answer of each bid that was accepted: (auction, seq) -> its attempts.
     pub(crate) fn attempts(&self, log: &'h Log) -> impl Iterator<Item = &Op<'h>> {
-        let key: BidKey<'h> = (&log.a, &log.bidder, &log.idem);
+        self.named((&log.a, &log.bidder, &log.idem))
+    }
+
+    fn named(&self, key: BidKey<'h>) -> impl Iterator<Item = &Op<'h>> {
         self.bids.get(&key).into_iter().flatten().map(|i| &self.ops[*i])
+    }
+
+    /// When an operation was first called: a bid that names its bidder and its id, at the first of its attempts.
+    pub(crate) fn first_call(&self, op: &Op<'h>) -> Nanos {
+        let named = op.inv.f == "bid" && op.inv.bidder.is_some() && op.inv.idem.is_some();
+        let again = named.then(|| self.named(op.key()).map(|op| op.inv.t).min());
+        again.flatten().unwrap_or(op.inv.t)
     }
 
     /// When the version of `log` can first have come about: the first call of what made it. `None`: a timer made it.

@@ -4,7 +4,7 @@
 //! flight, spread over all shards and edges. Harness and cluster share the machine, and its cores: so the figures come
 //! with the CPU that the nodes used per accepted bid, with the clients' own, and with what others used meanwhile.
 
-use super::{Pair, SETUP, fresh_in, open, usage::Usage};
+use super::{Pair, SETUP, fresh_in, open, usage};
 use anyhow::{Result, ensure};
 use client::{Api, Role};
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -58,10 +58,7 @@ pub(crate) async fn bids(options: &BidsOptions) -> Result<serde_json::Value> {
     }
     let (nodes, me) = (cluster.pids(), [std::process::id()]);
     let groups: [&[u32]; 2] = [&nodes, &me];
-    tokio::time::sleep_until(from.into()).await;
-    let before = Usage::now(&groups)?;
-    tokio::time::sleep_until(until.into()).await;
-    let spent = before.since(&groups)?;
+    let spent = usage::between(&groups, from, until).await?;
     let mut latency = Histogram::<u64>::new(3)?;
     let (mut refused, mut unknown) = (0, 0);
     while let Some(counts) = tasks.join_next().await {

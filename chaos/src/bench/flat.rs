@@ -10,7 +10,7 @@
 
 use super::{
     BidsOptions, SETUP, fresh_in, open,
-    usage::{Usage, round1},
+    usage::{self, round1},
 };
 use anyhow::{Result, ensure};
 use client::{Api, Dice, Role, Socket, SocketOptions};
@@ -84,10 +84,7 @@ pub(crate) async fn flat(options: &FlatOptions) -> Result<Value> {
         }
         let (nodes, me) = (cluster.pids(), [std::process::id()]);
         let groups: [&[u32]; 2] = [&nodes, &me];
-        tokio::time::sleep_until(from.into()).await;
-        let before = Usage::now(&groups)?;
-        tokio::time::sleep_until(until.into()).await;
-        let spent = before.since(&groups)?;
+        let spent = usage::between(&groups, from, until).await?;
         let mut accepted = 0;
         while let Some(done) = tasks.join_next().await {
             let (hopper, count) = done??;

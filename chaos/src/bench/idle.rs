@@ -68,9 +68,8 @@ async fn course(nodes: &[&[u32]; 1], seconds: u64) -> Result<Vec<f64>> {
     let (mut left, mut course) = (seconds, Vec::new());
     while left > 0 {
         let stretch = left.min(STRETCH);
-        let before = Usage::now(nodes)?;
-        tokio::time::sleep(Duration::from_secs(stretch)).await;
-        let spent = before.since(nodes)?;
+        let from = Instant::now();
+        let spent = usage::between(nodes, from, from + Duration::from_secs(stretch)).await?;
         course.push((spent.groups[0] / spent.seconds * 1e4).round() / 100.0);
         left -= stretch;
     }

@@ -56,6 +56,14 @@ impl Usage {
     }
 }
 
+/// What groups of processes use between two moments that are still to come.
+pub(crate) async fn between(groups: &[&[u32]], from: Instant, until: Instant) -> Result<Spent> {
+    tokio::time::sleep_until(from.into()).await;
+    let before = Usage::now(groups)?;
+    tokio::time::sleep_until(until.into()).await;
+    before.since(groups)
+}
+
 impl Spent {
     /// The rest's use, percent of the whole machine.
     pub(crate) fn others_percent(&self) -> f64 {

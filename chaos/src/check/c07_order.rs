@@ -51,36 +51,13 @@ pub(super) fn check(book: &Book<'_>) -> Outcome {
     }
     // Newest version visible before each moment: a running maximum over the sorted sights.
     let tops: HashMap<&str, Vec<(Nanos, u64, Place)>> = sights.iter().map(|(a, seen)| (*a, tops(seen))).collect();
-    let firsts = firsts(book);
     for op in &book.ops {
         let (Some(auction), Some(tops)) = (book.auctions.get(op.inv.a.as_str()), tops.get(op.inv.a.as_str())) else {
             continue;
         };
-        let first = identity(op).and_then(|id| firsts.get(&id).copied()).unwrap_or(op.inv.t);
-        answer(book, op, first, auction, tops, &mut out);
+        answer(book, op, auction, tops, &mut out);
     }
     out
-}
-
-/// What makes two calls the same bid: auction, bidder, id.
-type Identity<'a> = (&'a str, &'a str, &'a str);
-
-fn identity<'a>(op: &Op<'a>) -> Option<Identity<'a>> {
-    let inv = op.inv;
-    let bid = inv.f == "bid";
-    bid.then(|| Some((inv.a.as_str(), inv.bidder.as_deref()?, inv.idem.as_deref()?)))?
-}
-
-/// When each bid was first called. Called again, its answer is its first verdict (G6), of a version at or after that moment.
-fn firsts<'a>(book: &Book<'a>) -> HashMap<Identity<'a>, Nanos> {
-    let mut firsts = HashMap::new();
-    for op in &book.ops {
-        if let Some(id) = identity(op) {
-            let first = firsts.entry(id).or_insert(op.inv.t);
-            *first = op.inv.t.min(*first);
-        }
-    }
-    firsts
 }
 
 /// An accepted bid whose version is another's in the log was lost or moved: that is C3's finding, not a sight.
@@ -127,14 +104,7 @@ fn foresight(book: &Book<'_>, a: &str, auction: &Auction<'_>, seen: &[Sight], ou
     }
 }
 
-fn answer(
-    book: &Book<'_>,
-    op: &Op<'_>,
-    first: Nanos,
-    auction: &Auction<'_>,
-    tops: &[(Nanos, u64, Place)],
-    out: &mut Outcome,
-) {
+fn answer(book: &Book<'_>, op: &Op<'_>, auction: &Auction<'_>, tops: &[(Nanos, u64, Place)], out: &mut Outcome) {
     let Some((ret, _)) = op.ret.filter(|(ret, _)| ret.st != "unk") else {
         return;
     };
@@ -174,7 +144,8 @@ fn answer(
     }
     let older_is_fine =
         matches!(code, "low" | "closed") || op.inv.arg.as_deref().is_some_and(|arg| arg.starts_with("at_least"));
-    if let Some((top, place)) = visible(tops, first).filter(|(top, _)| seq < *top && !older_is_fine) {
+    // Called again, the answer is the first verdict (G6), of a version at or after the id's first call.
+    if let Some((top, place)) = visible(tops, book.first_call(op)).filter(|(top, _)| seq < *top && !older_is_fine) {
         let lines = op.lines().into_iter().chain([place]).collect();
         out.fail(
             format!("{a}: an answer from version {seq} after version {top} was visible"),
