@@ -148,11 +148,22 @@ fn one(seed: u64, plant: Option<&str>, options: &SimOptions, out: &mut String) -
 
 fn keep(dir: &Path, seed: u64, history: &[Record]) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir)?;
-    let mut writer = Writer::create(&dir.join(format!("seed-{seed}.jsonl")))?;
+    let mut writer = Writer::create(&dir.join(name(seed)))?;
     for record in history {
         writer.write(record)?;
     }
     Ok(writer.finish()?)
+}
+
+/// A seed that passed leaves nothing behind: thousands of them would fill the disk. What can't be removed only takes room.
+fn forget(options: &SimOptions, seed: u64) {
+    if let Some(dir) = &options.out {
+        let _ = std::fs::remove_file(dir.join(name(seed)));
+    }
+}
+
+fn name(seed: u64) -> String {
+    format!("seed-{seed}.jsonl")
 }
 
 /// The command that runs one seed again.
@@ -262,6 +273,7 @@ fn seed(seed: u64, options: &SimOptions, sum: &Mutex<Sum>) {
             };
             if line.passed && same {
                 sum.passed += 1;
+                forget(options, seed);
             } else {
                 let why = if same {
                     told

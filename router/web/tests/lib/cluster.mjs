@@ -54,6 +54,7 @@ export async function startCluster(name) {
   const child = spawn(binary(), ['demo', '--quiet', '--no-bots', '--dir', join(dir, 'data'), '--ports-file', ports], { stdio: ['ignore', 'pipe', 'pipe'] });
   child.stdout.pipe(log, { end: false });
   child.stderr.pipe(log, { end: false });
+  const words = lastWords(child);
   const read = () => {
     try {
       const { nodes } = JSON.parse(readFileSync(ports, 'utf8'));
@@ -62,15 +63,25 @@ export async function startCluster(name) {
       return undefined;
     }
   };
-  await until(dirname(ports), read, child).catch((error) => {
+  await until(dirname(ports), read, child).catch(async (error) => {
     child.kill('SIGKILL');
-    throw error;
+    throw new Error(`${error.message}\n${await words}`);
   });
   const restarted = (id, pid) => until(dirname(ports), () => {
     const now = read()?.find((node) => node.id === id)?.pid;
     return now === pid ? undefined : now;
   }, child);
   return { ...handle(() => read() ?? [], child, dir, name), restarted };
+}
+
+/** The end of what `child` says, once it has said all: an error that only a file tells is lost with the machine it ran on. */
+async function lastWords(child) {
+  let said = '';
+  const hear = (chunk) => (said = (said + chunk).slice(-4_000));
+  child.stdout.on('data', hear);
+  child.stderr.on('data', hear);
+  await new Promise((done) => child.once('close', done));
+  return said;
 }
 
 async function startMock(dir, log, name) {
