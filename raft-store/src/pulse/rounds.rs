@@ -20,7 +20,7 @@ use super::{
     view::Part,
     watch::{Do, Watch},
 };
-use crate::{clock::proposer::ProposerHandle, group::Group, host::Seat, metrics, wire};
+use crate::{clock::proposer::ProposerHandle, group::Group, host::Seat, metrics, types::Vote, wire};
 use openraft::{async_runtime::watch::WatchReceiver, raft::TransferLeaderRequest};
 use placement::{ClusterMap, ShardId};
 use proto::raft::v1 as pb;
@@ -48,6 +48,8 @@ struct Charge {
     marked: u64,
     /// When this node last tried to give the shard away because its clock stood.
     gave: Option<u64>,
+    /// The vote at which it was last seen to follow.
+    follows: Option<Vote>,
 }
 
 /// The task's own memory.
@@ -140,6 +142,7 @@ impl Rounds {
                     asked: None,
                     marked: 0,
                     gave: None,
+                    follows: None,
                 };
                 self.charges.insert(seat.group.shard, charge);
             }
@@ -195,7 +198,9 @@ impl Rounds {
                 }
                 Some(Do::Inherit) if stood < AT_ONCE => {
                     stood += 1;
-                    inherit(&group).await;
+                    if let Some(vote) = self.charges.get(&shard).and_then(|charge| charge.follows) {
+                        inherit(&group, vote).await;
+                    }
                 }
                 Some(Do::Speak) => {
                     metrics::heartbeat();
@@ -234,7 +239,10 @@ impl Rounds {
         let o = &pulse.options;
         match part {
             Part::None => None,
-            Part::Follows(follower) => charge.watch.follow(now, o, follower),
+            Part::Follows(follower, vote) => {
+                charge.follows = Some(vote);
+                charge.watch.follow(now, o, follower)
+            }
             Part::Leads(leader) => {
                 let newest = group
                     .replica
@@ -412,10 +420,10 @@ async fn stand(group: &Group, pre_vote: bool) {
     let _ = group.raft.trigger().elect(pre_vote).await;
 }
 
-/// Stands as if the leader had handed over: its process has ended, so nobody need wait until its lease has.
-async fn inherit(group: &Group) {
+/// Stands as if the leader had handed over: its process has ended, so nobody need wait until its lease has. `vote` is that
+/// of the look which judged: who has a newer leader meanwhile isn't that one's heir, and a vote read now would unseat it.
+async fn inherit(group: &Group, vote: Vote) {
     metrics::stood();
-    let vote = group.raft.server_metrics().borrow_watched().vote;
     let last = group.raft.data_metrics().borrow_watched().last_log;
     tracing::info!(shard = group.shard.0, "inherits from a leader that has ended");
     // An error means that the group has stopped, or that there is a newer leader.

@@ -18,8 +18,8 @@ use proto::raft::v1 as pb;
 pub(super) enum Part {
     /// It leads and can act.
     Leads(Leader),
-    /// It has a vote and follows, or stands.
-    Follows(Follower),
+    /// It has a vote and follows, or stands; at this vote.
+    Follows(Follower, Vote),
     /// Neither: no members yet, no vote, or not yet in command.
     None,
 }
@@ -67,12 +67,13 @@ fn follower(group: &Group, lives: &Lives, me: Me, now: u64, map: &ClusterMap) ->
     let able = |node: &NodeId| !is_lost(lives, now, *node) && !lives.leaves(*node);
     let voters = members.voter_ids().filter_map(node_of);
     let rank = voters.filter(before).filter(able).count();
-    Part::Follows(Follower {
+    let follower = Follower {
         heard: group.rest.heard(),
         leader: leader.map(|node| lives.known(now, node)),
         rank: rank as u64,
         dice: rand::random(),
-    })
+    };
+    Part::Follows(follower, server.vote)
 }
 
 fn leader(group: &Group, lives: &Lives, now: u64) -> Part {
