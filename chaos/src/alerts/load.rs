@@ -51,6 +51,27 @@ pub(super) async fn bids(api: &Api, name: &str, bidders: usize) -> Result<Load> 
     Ok(Load(tasks))
 }
 
+/// Drafts with long descriptions, by `sellers` at once: bytes for the log, whatever pace bidders are held to.
+pub(super) async fn drafts(api: &Api, name: &str, sellers: usize) -> Result<Load> {
+    let mut tasks = JoinSet::new();
+    for n in 0..sellers {
+        let session = api.guest(&format!("d{n}"), Role::Seller).await?;
+        let (api, name) = (api.with_token(&session.token), name.to_owned());
+        tasks.spawn(async move {
+            for k in 0_u64.. {
+                let draft = NewAuction {
+                    description: Some("a very long story ".repeat(200)),
+                    ..auction(&format!("{name}-draft-{n}-{k}"), 3_600_000)
+                };
+                // Refused by a node that is short of room, until another one leads there.
+                let _ = api.create(&draft).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+    }
+    Ok(Load(tasks))
+}
+
 /// Auctions of one second each, one after the other, by `sellers` at once.
 pub(super) async fn closes(api: &Api, name: &str, sellers: usize) -> Result<Load> {
     let mut tasks = JoinSet::new();

@@ -327,10 +327,14 @@ async fn fills(stage: &mut Stage, disk: &SmallDisk) -> Result<()> {
     disk.leave(20 << 20)?;
     stage.fires("a small disk, 20 MiB free", &["RushroomDiskLow"]).await?;
     stage.now();
-    // Less than a segment takes, so that the log goes into those that were laid by.
+    // Less than a segment takes, so that the log goes into those that were laid by. Bids alone would need minutes for that.
+    let _drafts = load::drafts(&stage.api, "disk", 8).await?;
     disk.leave(512 << 10)?;
     stage
-        .fires("a small disk without room, under bids", &["RushroomDiskFull"])
+        .fires(
+            "a small disk without room, under bids and drafts",
+            &["RushroomDiskFull"],
+        )
         .await?;
     stage.now();
     disk.clear()?;
@@ -451,7 +455,29 @@ async fn papers(stage: &mut Stage) -> Result<()> {
         std::fs::rename(home.join("new").join(file), home.join("now").join(file))?;
     }
     stage.rest(&["RushroomCertExpires"]).await?;
+    knocks(stage, grpc).await?;
     stage.scrape_all()
+}
+
+/// Somebody without TLS at the door of that node, again and again.
+async fn knocks(stage: &mut Stage, port: u16) -> Result<()> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    stage.now();
+    let until = Instant::now() + Duration::from_secs(60);
+    while !stage.prometheus.is_firing("RushroomTlsFails").await? {
+        ensure!(Instant::now() < until, "failed handshakes never showed");
+        for _ in 0..8 {
+            let mut door = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+            door.write_all(b"GET / HTTP/1.1\r\n\r\n").await?;
+            // Refused: the other end hangs up, in whatever way.
+            let _ = door.read(&mut [0; 64]).await;
+        }
+    }
+    stage
+        .fires("callers without TLS, again and again", &["RushroomTlsFails"])
+        .await?;
+    stage.now();
+    stage.rest(&["RushroomTlsFails"]).await
 }
 
 fn start(stage: &Stage, home: &std::path::Path) -> Result<Own> {
