@@ -432,3 +432,86 @@ async fn inherit(group: &Group, vote: Vote) {
         .handle_transfer_leader(TransferLeaderRequest::new(vote, group.id, last))
         .await;
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+    use crate::{
+        Host, Options, RaftOptions,
+        types::{LogEntry, LogId, LogPayload, TypeConfig},
+    };
+    use openraft::{RaftState, raft::AppendEntriesRequest};
+    use placement::{Node, NodeId};
+    use std::time::Duration;
+
+    /// A node whose peers aren't there, and that looks at nothing by itself: who stands is asked to.
+    async fn alone(dir: &std::path::Path) -> Host {
+        let founder = |id| Node {
+            id: NodeId(id),
+            zone: format!("zone-{id}"),
+            region: "here".into(),
+            weight: 1,
+            grpc: format!("127.0.0.1:{id}"),
+            http: String::new(),
+            trunk: String::new(),
+        };
+        let options = Options {
+            node: NodeId(1),
+            dir: dir.to_path_buf(),
+            shards: 1,
+            founders: (1..=3).map(founder).collect(),
+            raft: RaftOptions {
+                heartbeat: Duration::from_secs(3_600),
+                ..RaftOptions::default()
+            },
+            ..Options::default()
+        };
+        Host::open(options).await.unwrap()
+    }
+
+    /// Another replica leads in `term`, and its entry is here.
+    async fn follow(group: &Group, term: u64) -> Vote {
+        let vote = Vote::new_committed(term, group.id + 1);
+        let last = |state: &RaftState<_>| state.log_ids.last().copied();
+        let prev_log_id = group.raft.with_raft_state(last).await.unwrap();
+        let log_id = LogId {
+            leader_id: *vote.leader_id(),
+            index: prev_log_id.map_or(0, |id| id.index + 1),
+        };
+        let request = AppendEntriesRequest {
+            vote,
+            prev_log_id,
+            entries: vec![LogEntry {
+                log_id,
+                payload: LogPayload::Blank,
+            }],
+            leader_commit: None,
+        };
+        let taken = group.raft.append_entries(request).await.unwrap();
+        assert!(taken.is_success(), "{taken}");
+        vote
+    }
+
+    /// The term once everything that was asked of the group before has been done.
+    async fn term(group: &Group) -> u64 {
+        let term = |state: &RaftState<TypeConfig>| state.vote_ref().leader_id.term;
+        group.raft.with_raft_state(term).await.unwrap()
+    }
+
+    /// Nobody stands as the heir of a leader that has a successor: that one would be unseated at once.
+    #[tokio::test]
+    async fn an_heir_of_an_older_leader_unseats_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = alone(dir.path()).await;
+        let group = host.group(ShardId(0)).unwrap();
+        let older = follow(&group, 5).await;
+        let newer = follow(&group, 6).await;
+        inherit(&group, older).await;
+        assert_eq!(term(&group).await, 6, "a newer leader was unseated");
+        inherit(&group, newer).await;
+        assert_eq!(term(&group).await, 7, "an heir stands");
+        host.halt().await;
+    }
+}
