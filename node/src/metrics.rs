@@ -137,6 +137,16 @@ pub(crate) fn tls_failed(at: &'static str, code: &'static str) {
     metrics::counter!(TLS_FAILED, "at" => at, "code" => code).increment(1);
 }
 
+/// A node that speaks TLS can fail in these ways, and hasn't yet: a counter that is born with its first failure has no
+/// increase that an alert could see.
+pub(crate) fn tls_begins() {
+    for at in ["dial", "accept", "rotate"] {
+        for code in crate::tls::CODES {
+            metrics::counter!(TLS_FAILED, "at" => at, "code" => code).increment(0);
+        }
+    }
+}
+
 /// New certificates came into use.
 pub(crate) fn tls_rotated() {
     metrics::counter!(TLS_ROTATED).increment(1);

@@ -128,7 +128,7 @@ fn every_alert_has_a_runbook_a_unit_test_and_a_link() {
 }
 
 /// Shown by nodes that speak TLS only.
-const WITH_TLS: &[&str] = &["rushroom_node_tls_left_days"];
+const WITH_TLS: &[&str] = &["rushroom_node_tls_left_days", "rushroom_node_tls_failed_total"];
 
 /// Bids, a close and a leader's work make every metric that is watched appear: else an alert could be silent for good.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

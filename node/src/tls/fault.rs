@@ -16,6 +16,21 @@
 
 use rustls::{AlertDescription, CertificateError, Error};
 
+/// All of them.
+pub(crate) const CODES: [&str; 11] = [
+    "tls_file",
+    "tls_key_mismatch",
+    "tls_expired",
+    "tls_not_yet_valid",
+    "tls_unknown_ca",
+    "tls_wrong_name",
+    "tls_nobody",
+    "tls_no_certificate",
+    "tls_plain",
+    "tls_bad_certificate",
+    "tls_handshake",
+];
+
 /// Why a certificate isn't taken, or a connection didn't come about.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("[{code}] {what}")]

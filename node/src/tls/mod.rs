@@ -35,7 +35,7 @@ mod tests;
 
 pub(crate) use accept::{Caller, Incoming};
 pub(crate) use dial::{channel, connect};
-pub(crate) use fault::TlsFault;
+pub(crate) use fault::{CODES, TlsFault};
 pub(crate) use gate::GateLayer;
 pub(crate) use identity::Identity;
 pub(crate) use issue::Issue;
@@ -58,6 +58,7 @@ impl Tls {
     pub(crate) fn open(ca: PathBuf, cert: PathBuf, key: PathBuf, node: Option<u64>) -> Result<Tls, TlsFault> {
         let files = Files { ca, cert, key, node };
         let loaded = Loaded::read(&files)?;
+        crate::metrics::tls_begins();
         loaded.measure();
         Ok(Tls {
             files: Arc::new(files),
