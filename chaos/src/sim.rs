@@ -7,7 +7,7 @@
 //!     people at edges --datagrams--> Host: proposer, lanes, clock, openraft, log, snapshots   x 3
 //!                                      |  tonic over simulated TCP
 //!     nemesis: machines, network, disks, clocks
-//!                              '--> history --> C1-C12 of `chaos check`, and S1-S5 (`judge`)
+//!                              '--> history --> C1-C12 of `chaos check`, and S1-S10 (`judge`)
 //! ```
 //!
 //! Real: everything in `raft-store` and below, openraft, tonic, h2. Simulated: the network (turmoil), the disks under the
@@ -16,6 +16,7 @@
 //!
 //! Deliberately absent: edges, video, `node`. Those run for real, in `chaos run`.
 
+mod clocks;
 mod cluster;
 mod doors;
 mod edge;
@@ -24,6 +25,7 @@ mod mail;
 mod nemesis;
 mod nic;
 mod node;
+mod operator;
 mod people;
 mod plants;
 mod record;
@@ -72,9 +74,12 @@ pub(crate) struct SimOptions {
     /// Each seed runs twice, and must have the same trace twice.
     #[arg(long)]
     twice: bool,
-    /// Gets the history of a seed that failed (of a single seed: in any case).
+    /// Gets the history of a seed that failed (of a single seed: in any case, but for `--only-failed`).
     #[arg(long)]
     out: Option<PathBuf>,
+    /// A single seed that passes leaves nothing behind.
+    #[arg(long)]
+    only_failed: bool,
     /// Tells what every check looked at.
     #[arg(long)]
     verbose: bool,
@@ -90,6 +95,8 @@ struct Line {
     sim_ms: u64,
     bids: u64,
     faults: u64,
+    moves: u64,
+    pieces: u64,
 }
 
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
@@ -120,6 +127,7 @@ fn one(seed: u64, plant: Option<&str>, options: &SimOptions, out: &mut String) -
         seed,
         seconds: options.seconds,
         verbose: options.verbose,
+        narrow: plant.is_some_and(plants::is_narrow),
     };
     // A thread of its own: this one has hash keys from before the seed.
     doors::begin(seed);
@@ -130,7 +138,9 @@ fn one(seed: u64, plant: Option<&str>, options: &SimOptions, out: &mut String) -
         .join()
         .map_err(|_| anyhow::anyhow!("seed {seed}: {}", panicked().unwrap_or_default()))?;
     out.push_str(&ran.text);
-    if let Some(dir) = &options.out {
+    if let Some(dir) = &options.out
+        && !(options.only_failed && ran.passed)
+    {
         keep(dir, seed, &ran.history)?;
     }
     let line = Line {
@@ -141,6 +151,8 @@ fn one(seed: u64, plant: Option<&str>, options: &SimOptions, out: &mut String) -
         sim_ms: ran.sim_ms,
         bids: ran.bids,
         faults: ran.faults,
+        moves: ran.moves,
+        pieces: ran.pieces,
     };
     writeln!(out, "{}", serde_json::to_string(&line)?)?;
     Ok(if line.passed { Status::Pass } else { Status::Fail })
@@ -189,7 +201,7 @@ fn child(seed: u64, plant: Option<&str>, options: &SimOptions) -> anyhow::Result
         command.args(["--plant", plant]);
     }
     if let (Some(out), None) = (&options.out, plant) {
-        command.arg("--out").arg(out);
+        command.arg("--only-failed").arg("--out").arg(out);
     }
     let done = command.env("RUSHROOM_LOG", "off").stdin(Stdio::null()).output()?;
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
@@ -211,6 +223,8 @@ struct Sum {
     sim_ms: u64,
     bids: u64,
     faults: u64,
+    moves: u64,
+    pieces: u64,
     /// By seed, so that it reads alike however many ran at a time.
     failed: BTreeMap<u64, String>,
 }
@@ -247,7 +261,7 @@ fn many(options: &SimOptions, out: &mut String) -> anyhow::Result<Status> {
         "sim_seeds": ran, "sim_passed": sum.passed, "sim_failed": sum.failed.len(), "from": options.from,
         "sim_seconds": sum.sim_ms / 1_000, "wall_seconds": wall.round(), "seeds_per_min": (ran as f64 * 60.0 / wall).round(),
         "sim_seconds_per_wall_second_and_job": (sum.sim_ms as f64 / 1e3 / wall / jobs as f64).round(),
-        "bids": sum.bids, "faults": sum.faults,
+        "bids": sum.bids, "faults": sum.faults, "moves": sum.moves, "snapshot_pieces": sum.pieces,
     });
     writeln!(out, "# pass {}\n# fail {}\n{figures}", sum.passed, sum.failed.len())?;
     Ok(if sum.failed.is_empty() && ran > 0 {
@@ -266,6 +280,8 @@ fn seed(seed: u64, options: &SimOptions, sum: &Mutex<Sum>) {
             sum.sim_ms += line.sim_ms;
             sum.bids += line.bids;
             sum.faults += line.faults;
+            sum.moves += line.moves;
+            sum.pieces += line.pieces;
             let same = match again {
                 Some(Ok((Some(again), _))) => again.hash == line.hash,
                 Some(_) => false,

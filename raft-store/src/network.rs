@@ -61,9 +61,6 @@ use tokio_stream::wrappers::ReceiverStream;
 /// How long word of a commit waits for an entry to go with. A follower's feed is as much later where nothing follows.
 const COMMIT_REST: Duration = Duration::from_millis(2);
 
-/// Bytes of a snapshot in one message.
-const PIECE: usize = 256 * 1024;
-
 /// Makes the ways from one group to its other replicas.
 #[derive(Clone)]
 pub(crate) struct Network {
@@ -198,7 +195,7 @@ impl Way {
         pieces: mpsc::Sender<pb::SnapshotChunk>,
     ) -> Result<(), CallError> {
         use pb::snapshot_chunk::Part;
-        let patience = self.peers.options().snapshot_rpc;
+        let (patience, len) = (self.peers.options().snapshot_rpc, self.peers.options().snapshot_piece);
         let pieces = &pieces;
         let say = |part| async move {
             let said = pieces
@@ -210,7 +207,7 @@ impl Way {
         say(Part::Head(head)).await?;
         while at < size {
             let file = stored.clone();
-            let read = blocking(move || file.piece(at, PIECE)).await;
+            let read = blocking(move || file.piece(at, len)).await;
             let data = read.map_err(|error| CallError::Refused(format!("reading the snapshot: {error}")))?;
             self.peers.pace.take(data.len()).await;
             metrics::snapshot_sent(data.len());

@@ -98,6 +98,8 @@ pub struct RaftOptions {
     pub snapshot_backoff: Duration,
     /// All snapshots that this node sends, together, in bytes a second. 0: no limit.
     pub snapshot_bytes_per_s: u64,
+    /// Bytes of a snapshot in one message.
+    pub snapshot_piece: usize,
     /// Wait before an unreachable peer is tried again.
     pub backoff: Duration,
     /// A group makes a snapshot when its log grew by so many bytes since the last …
@@ -133,6 +135,7 @@ impl Default for RaftOptions {
             snapshot_rpc: Duration::from_secs(20),
             snapshot_backoff: Duration::from_millis(500),
             snapshot_bytes_per_s: 64 * 1024 * 1024,
+            snapshot_piece: 256 * 1024,
             backoff: Duration::from_millis(30),
             snapshot_bytes: 16 * 1024 * 1024,
             snapshot_age: Duration::from_secs(3600),

@@ -8,12 +8,13 @@
 
 use crate::wal::lag_disk::LagDisk;
 use std::{
-    sync::atomic::{AtomicBool, AtomicU8, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     time::Duration,
 };
 
 static RUNNING: AtomicBool = AtomicBool::new(false);
 static PLANTED: AtomicU8 = AtomicU8::new(0);
+static PIECES: AtomicU64 = AtomicU64::new(0);
 
 /// From now on this process is a simulation: nothing of it waits in threads.
 pub fn begin() {
@@ -50,6 +51,12 @@ pub enum Plant {
     ClockRunsFree,
     /// A lane gives its newest command first.
     LaneBackwards,
+    /// The door lets in again what was judged before. No mistake by itself: a command that gets into the log twice is judged
+    /// once. It takes the first of two safeguards away, so that the second is seen to hold.
+    DoorForgets,
+    /// The last entry of an office that ended comes into the log again behind the next office's marker, as from a queue
+    /// that nobody emptied. No mistake by itself, either: it is void.
+    EntriesReturn,
 }
 
 /// Has every shard of this process make a mistake.
@@ -59,6 +66,17 @@ pub fn plant(plant: Plant) {
 
 pub(crate) fn planted(plant: Plant) -> bool {
     PLANTED.load(Ordering::Relaxed) == plant as u8
+}
+
+/// A piece of a snapshot was taken in.
+pub(crate) fn piece_came() {
+    PIECES.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Pieces of snapshots that were taken in so far, by all nodes.
+#[must_use]
+pub fn pieces() -> u64 {
+    PIECES.load(Ordering::Relaxed)
 }
 
 /// A node's disk, with a seed of its own. It outlives the node's crashes.

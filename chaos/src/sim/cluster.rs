@@ -152,6 +152,8 @@ impl Machine {
 pub(super) struct Cluster {
     pub(super) net: turmoil::Sim<'static>,
     pub(super) machines: Vec<Machine>,
+    /// So many of them, the first, have ever been on.
+    pub(super) begun: usize,
     seed: u64,
     pub(super) now_ms: u64,
 }
@@ -177,6 +179,7 @@ impl Cluster {
         Cluster {
             net,
             machines,
+            begun: 0,
             seed,
             now_ms: 0,
         }
@@ -184,6 +187,7 @@ impl Cluster {
 
     pub(super) fn boot(&mut self, at: usize) -> std::io::Result<()> {
         let (seed, now) = (self.seed, self.now_ms);
+        self.begun = self.begun.max(at + 1);
         self.machines[at].boot(seed, now)
     }
 

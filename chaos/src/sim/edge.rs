@@ -9,11 +9,12 @@ use super::{
     mail::{Answer, Ask, Letter, Post},
     nic::MAIL_PORT,
     node,
+    people::Show,
 };
 use auction::{AuctionId, Command, FeedItem, Position, Reply, Verdict};
 use client::Dice;
 use placement::ShardId;
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -31,7 +32,7 @@ const FEED_SILENCE: Duration = Duration::from_millis(1_000);
 struct Desk {
     udp: UdpSocket,
     post: Post,
-    nodes: u64,
+    show: Arc<Show>,
     next: RefCell<u64>,
     calls: RefCell<BTreeMap<u64, oneshot::Sender<Answer>>>,
     feeds: RefCell<BTreeMap<u64, mpsc::UnboundedSender<(u64, Option<FeedItem>)>>>,
@@ -45,11 +46,11 @@ pub(super) struct Edge(Rc<Desk>);
 
 impl Edge {
     /// Opens the edge's socket, on a turmoil host.
-    pub(super) async fn open(post: Post, nodes: u64, first: u64) -> std::io::Result<Edge> {
+    pub(super) async fn open(post: Post, show: Arc<Show>, first: u64) -> std::io::Result<Edge> {
         let edge = Edge(Rc::new(Desk {
             udp: UdpSocket::bind(("0.0.0.0", MAIL_PORT)).await?,
             post,
-            nodes,
+            show,
             next: RefCell::new(first),
             calls: RefCell::default(),
             feeds: RefCell::default(),
@@ -104,7 +105,7 @@ impl Edge {
     /// Who leads a shard, as far as is known here; or anyone.
     pub(super) fn leader(&self, shard: ShardId, dice: &mut Dice) -> u64 {
         let known = self.0.leaders.borrow().get(&shard).copied();
-        known.unwrap_or_else(|| dice.between(1, self.0.nodes))
+        known.unwrap_or_else(|| self.0.show.any_node(dice))
     }
 
     /// A command to its verdict, within a person's patience.
@@ -121,7 +122,7 @@ impl Edge {
             let left = until.saturating_duration_since(Instant::now()).min(ATTEMPT);
             if dice.chance(3) {
                 // The network, or an impatient edge, says it twice; only one answer is listened to.
-                let echo = dice.between(1, self.0.nodes);
+                let echo = self.0.show.any_node(dice);
                 self.send(echo, Letter::Ask(0, Ask::Submit(shard, command.clone())))
                     .await;
             }

@@ -8,7 +8,7 @@
 
 use auction::{AuctionId, AuctionView, Command, FeedItem, Position, Reply};
 use parking_lot::Mutex;
-use placement::ShardId;
+use placement::{Change, ShardId};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// A datagram: the number of a letter.
@@ -23,6 +23,10 @@ pub(super) enum Ask {
     /// A feed of its own number, from a position on.
     Follow(u64, ShardId, AuctionId, Option<Position>),
     Leave(u64),
+    /// An operator's change of the map.
+    Steer(Box<Change>),
+    /// An operator's hand-over of a shard, to this node.
+    HandOver(ShardId, u64),
 }
 
 /// What the node says to it.
@@ -30,6 +34,8 @@ pub(super) enum Ask {
 pub(super) enum Answer {
     Reply(Reply),
     View(Option<Box<AuctionView>>),
+    /// Whether an operator's wish came true.
+    Done(bool),
 }
 
 #[derive(Clone, Debug)]

@@ -35,6 +35,11 @@ enum Fault {
     Cut {
         at: usize,
     },
+    /// The same to who leads, until another does; then it hears of that, and dies while it takes the other's entries in
+    /// place of its own.
+    Depose {
+        at: usize,
+    },
     /// Nor do the edges.
     Alone {
         at: usize,
@@ -80,6 +85,7 @@ impl Fault {
             Fault::Freeze { .. } => "freeze",
             Fault::Stutter { .. } => "stutter",
             Fault::Cut { .. } => "cut",
+            Fault::Depose { .. } => "depose",
             Fault::Alone { .. } => "alone",
             Fault::Held { .. } => "held-messages",
             Fault::OneWay { .. } => "one-way",
@@ -94,16 +100,23 @@ impl Fault {
     fn of_network(self) -> bool {
         matches!(
             self,
-            Fault::Cut { .. } | Fault::Alone { .. } | Fault::Held { .. } | Fault::OneWay { .. } | Fault::Far { .. }
+            Fault::Cut { .. }
+                | Fault::Depose { .. }
+                | Fault::Alone { .. }
+                | Fault::Held { .. }
+                | Fault::OneWay { .. }
+                | Fault::Far { .. }
         )
     }
 
     /// The machine whose process it takes.
     fn takes(self, machine: usize) -> bool {
         match self {
-            Fault::Kill { at, .. } | Fault::Freeze { at } | Fault::Stutter { at, .. } | Fault::BadDisk { at } => {
-                at == machine
-            }
+            Fault::Kill { at, .. }
+            | Fault::Depose { at }
+            | Fault::Freeze { at }
+            | Fault::Stutter { at, .. }
+            | Fault::BadDisk { at } => at == machine,
             Fault::Blackout => true,
             _ => false,
         }
@@ -128,6 +141,8 @@ pub(super) struct Nemesis {
     edges: Vec<String>,
     next_ms: u64,
     going: Vec<Going>,
+    /// Who was deposed, and when it dies.
+    deposed: Option<(usize, u64)>,
     done: u64,
     /// How many of each kind.
     pub(super) count: std::collections::BTreeMap<&'static str, u64>,
@@ -145,6 +160,7 @@ impl Nemesis {
             edges,
             next_ms: first_ms,
             going: Vec::new(),
+            deposed: None,
             done: 0,
             count: std::collections::BTreeMap::new(),
         }
@@ -164,35 +180,44 @@ impl Nemesis {
     pub(super) fn play(&mut self, cluster: &mut Cluster) -> Result<(), String> {
         let now = cluster.now_ms;
         self.stop(cluster, |going| going.until_ms <= now)?;
+        if let Some((at, _)) = self.deposed.take_if(|(_, due)| *due <= now) {
+            let power = self.dice.chance(50);
+            self.start(cluster, Fault::Kill { at, power });
+        }
         if now < self.next_ms {
             return Ok(());
         }
         self.next_ms = now + self.dice.between(GAP_MS[0], GAP_MS[1]);
         if self.going.len() < GOING_MAX
-            && let Some(fault) = self.pick(cluster.machines.len())
+            && let Some(fault) = self.pick(cluster)
         {
-            let until_ms = now + self.length(fault);
-            self.begin(cluster, fault);
-            self.done += 1;
-            *self.count.entry(fault.word()).or_default() += 1;
-            self.line(self.done, fault, "start");
-            self.going.push(Going {
-                id: self.done,
-                fault,
-                until_ms,
-            });
+            self.start(cluster, fault);
         }
         Ok(())
     }
 
+    fn start(&mut self, cluster: &mut Cluster, fault: Fault) {
+        let until_ms = cluster.now_ms + self.length(fault);
+        self.begin(cluster, fault);
+        self.done += 1;
+        *self.count.entry(fault.word()).or_default() += 1;
+        self.line(self.done, fault, "start");
+        self.going.push(Going {
+            id: self.done,
+            fault,
+            until_ms,
+        });
+    }
+
     /// Whether nothing is wrong now.
     pub(super) fn rests(&self) -> bool {
-        self.going.is_empty()
+        self.going.is_empty() && self.deposed.is_none()
     }
 
     /// Everything is mended.
     pub(super) fn heal(&mut self, cluster: &mut Cluster) -> Result<(), String> {
         self.stop(cluster, |_| true)?;
+        self.deposed = None;
         for machine in &mut cluster.machines {
             machine.rate_ppm = 0;
             machine.wall_error_ms = 0;
@@ -210,7 +235,8 @@ impl Nemesis {
         Ok(())
     }
 
-    fn pick(&mut self, machines: usize) -> Option<Fault> {
+    fn pick(&mut self, cluster: &Cluster) -> Option<Fault> {
+        let machines = cluster.begun;
         let at = self.dice.below(machines as u64) as usize;
         let other = (at + 1 + self.dice.below(machines as u64 - 1) as usize) % machines;
         let ppm = match self.dice.below(4) {
@@ -228,7 +254,10 @@ impl Nemesis {
                 at,
                 nth: self.dice.between(10, 60),
             },
-            41..50 => Fault::Cut { at },
+            41..47 => Fault::Cut { at },
+            47..50 => Fault::Depose {
+                at: leader(cluster).unwrap_or(at),
+            },
             50..56 => Fault::Alone { at },
             56..63 => Fault::Held { at },
             63..71 => Fault::OneWay { from: at, to: other },
@@ -252,6 +281,7 @@ impl Nemesis {
                 || (0..machines).any(|m| going.fault.takes(m) && fault.takes(m))
                 || (fault == Fault::Blackout && going.fault.of_network())
         });
+        let clash = clash || self.deposed.is_some();
         (!clash).then_some(fault)
     }
 
@@ -259,6 +289,7 @@ impl Nemesis {
         match fault {
             Fault::ClockRate { .. } | Fault::WallStep { .. } => self.dice.between(1_000, 6_000),
             Fault::Blackout => self.dice.between(200, 900),
+            Fault::Depose { .. } => self.dice.between(300, 800),
             Fault::BadDisk { .. } => self.dice.between(1_000, 2_500),
             _ => match self.dice.below(3) {
                 0 => self.dice.between(20, 250),
@@ -269,13 +300,13 @@ impl Nemesis {
     }
 
     fn begin(&mut self, cluster: &mut Cluster, fault: Fault) {
-        let all = 0..cluster.machines.len();
+        let all = 0..cluster.begun;
         match fault {
             Fault::Kill { at, power } => cluster.kill(at, power),
             Fault::Blackout => all.for_each(|at| cluster.kill(at, true)),
             Fault::Freeze { at } => cluster.machines[at].frozen = true,
             Fault::Stutter { at, nth } => cluster.machines[at].stutter = Some(nth),
-            Fault::Cut { at } => each(cluster, at, &[], |net, a, b| net.partition(a, b)),
+            Fault::Cut { at } | Fault::Depose { at } => each(cluster, at, &[], |net, a, b| net.partition(a, b)),
             Fault::Alone { at } => each(cluster, at, &self.edges, |net, a, b| net.partition(a, b)),
             Fault::Held { at } => each(cluster, at, &[], |net, a, b| net.hold(a, b)),
             Fault::OneWay { from, to } => {
@@ -300,15 +331,18 @@ impl Nemesis {
         match fault {
             Fault::Kill { at, power } => cluster.revive(at, power).map_err(up)?,
             Fault::Blackout => {
-                for at in 0..cluster.machines.len() {
+                for at in 0..cluster.begun {
                     cluster.revive(at, true).map_err(up)?;
                 }
             }
             Fault::Freeze { at } => cluster.machines[at].frozen = false,
             Fault::Stutter { at, .. } => cluster.machines[at].stutter = None,
-            Fault::Cut { at } => {
+            Fault::Cut { at } | Fault::Depose { at } => {
                 each(cluster, at, &[], |net, a, b| net.repair(a, b));
                 cluster.machines[at].start.nic.reset();
+                if let Fault::Depose { at } = fault {
+                    self.deposed = Some((at, cluster.now_ms + self.dice.between(2, 90)));
+                }
             }
             Fault::Alone { at } => {
                 each(cluster, at, &self.edges, |net, a, b| net.repair(a, b));
@@ -356,6 +390,15 @@ impl Nemesis {
             })
         });
     }
+}
+
+/// A machine that leads a shard of auctions, by its own word.
+fn leader(cluster: &Cluster) -> Option<usize> {
+    let leads = |node: u64, host: &raft_store::Host| {
+        let mut leaders = host.leaders().into_iter();
+        leaders.any(|(shard, _, leader)| shard.0 > 0 && leader.is_some_and(|leader| leader.0 == node))
+    };
+    cluster.ask(leads).iter().position(|leads| *leads == Some(true))
 }
 
 /// Something between a machine and each other machine, and perhaps the edges.

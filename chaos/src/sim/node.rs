@@ -15,8 +15,8 @@ use super::{
 use auction::{AuctionId, Command, Reason, Reply};
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use placement::{Node, NodeId, ShardId};
-use raft_store::{Fresh, Host, Options, RaftOptions, World, wal};
+use placement::{Node, NodeId, ReplicaId, ShardId, mover::Limits};
+use raft_store::{Fresh, Host, Options, RaftOptions, World, clock::lanes, mover::Pace, wal};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +42,11 @@ pub(super) struct Witness {
 #[derive(Clone)]
 pub(super) struct Start {
     pub(super) node: u64,
-    pub(super) nodes: u64,
+    /// The nodes that the cluster is born with: the first so many.
+    pub(super) founders: u64,
+    /// The replica by which it joined, if it is none of them.
+    pub(super) joined: Option<ReplicaId>,
+    pub(super) lanes: lanes::Options,
     pub(super) shards: u32,
     pub(super) nic: Arc<Nic>,
     pub(super) disk: raft_store::sim::Disk,
@@ -75,8 +79,9 @@ pub(super) async fn run(start: Start) -> String {
     host.failed().await
 }
 
-fn options(start: &Start) -> Options {
-    let founder = |id| Node {
+/// What the cluster's map says of a node.
+pub(super) fn entry(id: u64) -> Node {
+    Node {
         id: NodeId(id),
         zone: format!("zone-{id}"),
         region: "here".into(),
@@ -84,13 +89,28 @@ fn options(start: &Start) -> Options {
         grpc: format!("{}:{}", name(id), super::nic::RAFT_PORT),
         http: String::new(),
         trunk: String::new(),
-    };
+    }
+}
+
+fn options(start: &Start) -> Options {
+    let founders = if start.joined.is_some() { 0 } else { start.founders };
     Options {
         node: NodeId(start.node),
         dir: "/node".into(),
         shards: start.shards,
-        founders: (1..=start.nodes).map(founder).collect(),
+        founders: (1..=founders).map(entry).collect(),
+        joined: start.joined,
         dial: start.nic.dialler(),
+        lanes: start.lanes,
+        // Auctions last for seconds here: with real bounds none would ever be far enough from its close to be moved.
+        moves: Limits {
+            hot_ms: 400,
+            ..Limits::default()
+        },
+        pace: Pace {
+            busy: Duration::from_millis(40),
+            idle: Duration::from_millis(300),
+        },
         // Small, so that segments roll, snapshots are made and laggards need them within seconds.
         wal: wal::Options {
             segment_bytes: 128 * 1024,
@@ -104,6 +124,7 @@ fn options(start: &Start) -> Options {
             snapshot_bytes: 48 * 1024,
             snapshot_age: Duration::from_secs(6),
             keep_bytes: 12 * 1024,
+            snapshot_piece: 4 * 1024,
             ..RaftOptions::default()
         },
         ..Options::default()
@@ -134,6 +155,8 @@ async fn clerk(start: Start, host: Host, mut mail: tokio::sync::mpsc::Receiver<(
                     }
                     return;
                 }
+                Ask::Steer(change) => Answer::Done(super::operator::steer(&host, *change).await),
+                Ask::HandOver(shard, to) => Answer::Done(super::operator::hand_over(&host, shard, to).await),
                 Ask::Leave(feed) => {
                     if let Some(over) = feeds.lock().remove(&feed) {
                         over.cancel();

@@ -63,20 +63,28 @@ pub(super) struct Show {
     known: Mutex<BTreeMap<AuctionId, Known>>,
     /// Acts that have no answer yet.
     pub(super) unanswered: AtomicU64,
+    /// The nodes that take part: the first so many.
+    pub(super) nodes: AtomicU64,
 }
 
 impl Show {
-    pub(super) fn new(pen: Pen, shards: u32) -> Arc<Show> {
+    pub(super) fn new(pen: Pen, shards: u32, nodes: u64) -> Arc<Show> {
         Arc::new(Show {
             pen,
             shards,
             stage: Mutex::new(Stage::Acting),
             known: Mutex::default(),
             unanswered: AtomicU64::new(0),
+            nodes: AtomicU64::new(nodes),
         })
     }
 
-    fn acting(&self) -> bool {
+    /// A node that takes part.
+    pub(super) fn any_node(&self, dice: &mut Dice) -> u64 {
+        dice.between(1, self.nodes.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn acting(&self) -> bool {
         *self.stage.lock() == Stage::Acting
     }
 
@@ -168,7 +176,7 @@ impl Person {
         }
     }
 
-    async fn think(&mut self, from: u64, to: u64) -> bool {
+    pub(super) async fn think(&mut self, from: u64, to: u64) -> bool {
         let ms = self.dice.between(from, to);
         tokio::time::sleep(Duration::from_millis(ms)).await;
         self.show.acting()
@@ -291,13 +299,13 @@ impl Person {
         self.until_told(inv, &command).await;
     }
 
-    pub(super) async fn read(mut self, nodes: u64) {
+    pub(super) async fn read(mut self) {
         while self.think(20, 250).await {
             let auctions = self.show.auctions();
             let Some(auction) = self.dice.pick(&auctions).cloned() else {
                 continue;
             };
-            let node = self.dice.between(1, nodes);
+            let node = self.show.any_node(&mut self.dice);
             let inv = Inv {
                 f: "read".into(),
                 a: auction.to_string(),
@@ -326,10 +334,10 @@ impl Person {
     }
 
     /// Watches one auction to its end and beyond, at one node after the other.
-    pub(super) async fn watch(mut self, auction: AuctionId, nodes: u64) {
+    pub(super) async fn watch(mut self, auction: AuctionId) {
         let mut seen: Option<Position> = None;
         while *self.show.stage.lock() != Stage::Over {
-            let node = self.dice.between(1, nodes);
+            let node = self.show.any_node(&mut self.dice);
             let shard = self.show.shard(&auction);
             let mut feed = self.edge.follow(node, shard, &auction, seen).await;
             let stay = tokio::time::Instant::now() + Duration::from_millis(self.dice.between(1_500, 6_000));

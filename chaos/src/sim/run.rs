@@ -6,6 +6,7 @@
 //! ```
 
 use super::{
+    clocks::{self, Clocks},
     cluster::{Cluster, nowhere},
     edge::Edge,
     judge::{self, Seen},
@@ -13,13 +14,15 @@ use super::{
     nemesis::Nemesis,
     nic::Nic,
     node::{Start, Witness},
+    operator,
     people::{MIN_INC, Person, RULE, START_PRICE, Show, Stage},
     record::Pen,
 };
 use crate::history::{End, History, Meta, Record};
 use auction::{AuctionId, Event};
 use client::Dice;
-use placement::ShardId;
+use placement::{NodeId, ShardId};
+use raft_store::clock::lanes;
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +30,9 @@ use std::{
     time::Duration,
 };
 
+/// Nodes that the cluster is born with, and nodes that join.
 const NODES: u64 = 3;
+const MORE: u64 = 1;
 const SHARDS: u32 = 2;
 const EDGES: u64 = 2;
 /// hold_ms + grace_ms of the nodes.
@@ -38,6 +43,8 @@ const BOOT_MS: u64 = 10_000;
 const HEALED_MS: u64 = 2_000;
 /// Then everything is answered and closed within this: the longest auction with its extensions and pauses, and a bit.
 const LIVELY_MS: u64 = 30_000;
+/// Then every move has come to its end within this.
+const MOVED_MS: u64 = 30_000;
 /// Then replicas agree within this.
 const EQUAL_MS: u64 = 5_000;
 
@@ -48,6 +55,8 @@ pub(super) struct Options {
     /// How long people act under faults.
     pub(super) seconds: u64,
     pub(super) verbose: bool,
+    /// Lanes fall behind, as they do under a crowd.
+    pub(super) narrow: bool,
 }
 
 /// What it came to.
@@ -59,6 +68,9 @@ pub(super) struct Outcome {
     pub(super) sim_ms: u64,
     pub(super) bids: u64,
     pub(super) faults: u64,
+    /// Moves that were begun, and pieces of snapshots that were taken in.
+    pub(super) moves: u64,
+    pub(super) pieces: u64,
     pub(super) text: String,
     pub(super) history: Vec<Record>,
 }
@@ -69,6 +81,7 @@ struct World {
     pen: Pen,
     nemesis: Nemesis,
     witness: Arc<Witness>,
+    clocks: Clocks,
     seen: Seen,
     trace: Sha256,
 }
@@ -87,9 +100,12 @@ impl World {
     fn new(options: &Options) -> World {
         let dice = Dice::new(options.seed);
         let (post, pen, witness) = (Post::default(), Pen::default(), Arc::new(Witness::default()));
-        let starts = (1..=NODES).map(|node| Start {
+        let lanes = packing(&mut dice.fork(8), options.narrow);
+        let starts = (1..=NODES + MORE).map(|node| Start {
             node,
-            nodes: NODES,
+            founders: NODES,
+            joined: None,
+            lanes,
             shards: SHARDS,
             nic: Nic::new(),
             disk: raft_store::sim::Disk::new(dice.fork(node).roll()),
@@ -98,7 +114,7 @@ impl World {
             host: nowhere(),
         });
         let mut cluster = Cluster::new(options.seed, starts);
-        let show = Show::new(pen.clone(), SHARDS);
+        let show = Show::new(pen.clone(), SHARDS, NODES);
         let edges: Vec<String> = (0..EDGES).map(|n| format!("edge-{n}")).collect();
         for (n, edge) in edges.iter().enumerate() {
             let (show, post, dice) = (show.clone(), post.clone(), dice.fork(100 + n as u64));
@@ -111,6 +127,7 @@ impl World {
             pen,
             nemesis,
             witness,
+            clocks: Clocks::new(dice.fork(9)),
             seen: Seen::default(),
             trace: Sha256::new(),
         }
@@ -139,6 +156,8 @@ impl World {
         if !self.nemesis.rests() {
             self.seen.wrong(self.cluster.now_ms);
         }
+        self.clocks.look(&self.cluster, &mut self.seen);
+        self.welcome();
         let looked = self
             .cluster
             .ask(|node, host| (node, host.leaders(), host.readings(), host.status()));
@@ -171,7 +190,7 @@ impl World {
         let until = self.cluster.now_ms + ms;
         while !so(self) {
             if self.cluster.now_ms >= until {
-                return Err(format!("S1: {what} not within {ms} ms: {}", self.state()));
+                return Err(format!("{what} not within {ms} ms: {}", self.state()));
             }
             self.tick()?;
         }
@@ -189,10 +208,10 @@ impl World {
 
     fn act(&mut self, options: &Options) -> Result<(), String> {
         self.pen.write(|_| Record::Meta(meta(options.seed)));
-        for at in 0..self.cluster.machines.len() {
+        for at in 0..NODES as usize {
             self.cluster.boot(at).map_err(|error| error.to_string())?;
         }
-        self.until(BOOT_MS, "all nodes ready", World::ready)?;
+        self.until(BOOT_MS, "S1: all nodes ready", World::ready)?;
         let first = self.cluster.now_ms + 500;
         self.nemesis.begin_at(first);
         let end = first + options.seconds * 1_000;
@@ -206,34 +225,87 @@ impl World {
             self.tick()?;
         }
         *self.show.stage.lock() = Stage::Ending;
-        self.until(LIVELY_MS, "everything answered and closed", |world| {
+        self.until(LIVELY_MS, "S1: everything answered and closed", |world| {
             world.show.unanswered.load(Ordering::Relaxed) == 0 && world.show.open().is_empty()
         })?;
-        self.until(EQUAL_MS, "all replicas equal", World::equal)?;
+        self.until(MOVED_MS, "S1: all moves over", World::settled)?;
+        self.until(EQUAL_MS, "S1: all replicas equal", World::equal)?;
         // The last events are on their way to viewers.
         let linger = self.cluster.now_ms + 2_000;
         while self.cluster.now_ms < linger {
             self.tick()?;
         }
         *self.show.stage.lock() = Stage::Over;
-        Ok(())
+        self.stray()
     }
 
     fn ready(&self) -> bool {
         self.cluster
             .ask(|_, host| host.ready())
             .iter()
+            .take(self.cluster.begun)
             .all(|ready| *ready == Some(true))
+    }
+
+    /// Whoever was let in starts, as the replica that the map says.
+    fn welcome(&mut self) {
+        let at = self.cluster.begun;
+        let Some(machine) = self.cluster.machines.get(at) else {
+            return;
+        };
+        let node = NodeId(machine.start.node);
+        let of = |_, host: &raft_store::Host| host.map().borrow().steering.watchers.get(&node).copied();
+        let Some(replica) = self.cluster.ask(of).into_iter().flatten().flatten().next() else {
+            return;
+        };
+        self.cluster.machines[at].start.joined = Some(replica);
+        match self.cluster.boot(at) {
+            Ok(()) => self.show.nodes.store(node.0, Ordering::Relaxed),
+            Err(error) => self.seen.find(format!("S5: node {} doesn't boot: {error}", node.0)),
+        }
+    }
+
+    fn settled(&self) -> bool {
+        let hosts = self.cluster.ask(|_, host| host.clone());
+        let hosts: Vec<_> = hosts.into_iter().flatten().collect();
+        hosts.len() == self.cluster.begun && operator::has_settled(&hosts)
+    }
+
+    /// One clock goes wrong while nothing else is, and nobody bids any more (what a fast clock does before it is caught
+    /// isn't promised): it must be told from the others, lose what it leads, and be trusted again once it is right.
+    fn stray(&mut self) -> Result<(), String> {
+        let (at, faults) = self.clocks.fault(&mut self.cluster);
+        self.until(
+            clocks::CAUGHT_MS,
+            &format!("S10: {faults} at node {} is seen", at + 1),
+            |world| clocks::accused(&world.cluster, at),
+        )?;
+        self.until(
+            clocks::GIVEN_MS,
+            &format!("S10: node {} leads nothing", at + 1),
+            |world| clocks::leads_nothing(&world.cluster, at),
+        )?;
+        self.cluster.machines[at].rate_ppm = 0;
+        self.cluster.machines[at].wall_error_ms = 0;
+        self.until(
+            clocks::TRUSTED_MS,
+            &format!("S10: node {} is trusted again", at + 1),
+            |world| (0..world.cluster.begun).all(|at| !clocks::accused(&world.cluster, at)),
+        )
     }
 
     /// All replicas of each shard have applied the same, and hold the same.
     fn equal(&self) -> bool {
         let mut states: BTreeMap<u32, BTreeSet<(u64, [u8; 32])>> = BTreeMap::new();
         let digest = |host: &raft_store::Host, shard| host.digest(ShardId(shard)).unwrap_or_default();
-        let ask = |_, host: &raft_store::Host| (0..=SHARDS).map(|shard| digest(host, shard)).collect::<Vec<_>>();
-        for digests in self.cluster.ask(ask) {
+        let ask = |node, host: &raft_store::Host| {
+            let map = host.map().borrow().clone();
+            let held = map.shards_on(NodeId(node)).map(|(shard, _)| shard.0);
+            held.map(|shard| (shard, digest(host, shard))).collect::<Vec<_>>()
+        };
+        for digests in self.cluster.ask(ask).into_iter().take(self.cluster.begun) {
             let Some(digests) = digests else { return false };
-            for (shard, digest) in (0..).zip(digests) {
+            for (shard, digest) in digests {
                 states.entry(shard).or_default().insert(digest);
             }
         }
@@ -241,6 +313,8 @@ impl World {
     }
 
     fn finish(mut self, options: &Options) -> Outcome {
+        let moves = |_, host: &raft_store::Host| host.map().borrow().steering.move_ids;
+        let moves = self.cluster.ask(moves).into_iter().flatten().max().unwrap_or(0);
         let logs = self.dump();
         let told = std::mem::take(&mut *self.witness.told_closed.lock());
         self.seen.told_closed(&told, &logs);
@@ -262,6 +336,8 @@ impl World {
             sim_ms: self.cluster.now_ms,
             bids: records.iter().filter(bids).count() as u64,
             faults: self.nemesis.count.values().sum(),
+            moves,
+            pieces: raft_store::sim::pieces(),
             text,
             history: records,
         }
@@ -292,13 +368,35 @@ impl World {
     }
 }
 
+/// How commands are packed into entries: it must make no difference, so it is another one in each seed. A narrow window makes
+/// lanes that are behind, which a few people wouldn't otherwise.
+fn packing(dice: &mut Dice, narrow: bool) -> lanes::Options {
+    let usual = lanes::Options::default();
+    if narrow {
+        return lanes::Options {
+            entry_max: 2,
+            window: 3,
+            ..usual
+        };
+    }
+    match dice.below(3) {
+        0 => usual,
+        1 => lanes::Options { entry_max: 2, ..usual },
+        _ => lanes::Options {
+            entry_max: 1,
+            pipeline: 4,
+            ..usual
+        },
+    }
+}
+
 fn meta(seed: u64) -> Meta {
     Meta {
         format: 1,
         run: format!("sim-{seed}"),
         profile: "smoke".into(),
         seed,
-        nodes: (1..=NODES).collect(),
+        nodes: (1..=NODES + MORE).collect(),
         replicas: NODES,
         start_price: START_PRICE,
         min_inc: MIN_INC,
@@ -314,7 +412,7 @@ fn meta(seed: u64) -> Meta {
 
 /// Everyone at one edge; never ends, so that the edge goes on.
 async fn people(show: Arc<Show>, post: Post, edge: u64, dice: Dice) -> turmoil::Result {
-    let way = Edge::open(post, NODES, (edge + 1) << 40).await?;
+    let way = Edge::open(post, show.clone(), (edge + 1) << 40).await?;
     let person = |n: u64, id: String| Person::new(show.clone(), way.clone(), dice.fork(n), &id);
     for n in 0..2 {
         if let Some(seller) = person(n, format!("seller-{edge}-{n}")) {
@@ -327,7 +425,12 @@ async fn people(show: Arc<Show>, post: Post, edge: u64, dice: Dice) -> turmoil::
         }
     }
     if let Some(reader) = person(30, format!("reader-{edge}")) {
-        tokio::task::spawn_local(reader.read(NODES));
+        tokio::task::spawn_local(reader.read());
+    }
+    if edge == 0
+        && let Some(operator) = person(40, "operator".into())
+    {
+        tokio::task::spawn_local(operator.operate(NODES, MORE));
     }
     let mut watched = BTreeSet::new();
     loop {
@@ -335,7 +438,7 @@ async fn people(show: Arc<Show>, post: Post, edge: u64, dice: Dice) -> turmoil::
             if watched.insert(auction.clone())
                 && let Some(viewer) = person(1_000 + watched.len() as u64, format!("viewer-{edge}"))
             {
-                tokio::task::spawn_local(viewer.watch(auction, NODES));
+                tokio::task::spawn_local(viewer.watch(auction));
             }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -250,10 +250,11 @@ impl<W> Office<W> {
     pub fn submit(&mut self, mono: u64, shard: &Shard, command: Command, waiter: W) -> Option<(W, Reply)> {
         let body = body_hash(&command.action);
         let key = key_of(&command);
-        if let Some(key) = &key
-            && let Some(known) = shard.known(&key.auction, &key.actor, &key.id, body)
-        {
-            let (Known::Verdict(verdict) | Known::OtherBody(verdict)) = known;
+        let known = key
+            .as_ref()
+            .and_then(|key| shard.known(&key.auction, &key.actor, &key.id, body));
+        let forgotten = known.is_some() && Self::forgets();
+        if let Some(Known::Verdict(verdict) | Known::OtherBody(verdict)) = known.filter(|_| !forgotten) {
             return Some((waiter, Reply::Verdict(verdict)));
         }
         let waiter = match &key {
@@ -264,7 +265,7 @@ impl<W> Office<W> {
                 Join::Refused(waiter) => return Some((waiter, self.other_body(shard, &command))),
             },
         };
-        if let Some(refused) = shard.early(&command) {
+        if let Some(refused) = shard.early(&command).filter(|_| !forgotten) {
             return Some((waiter, Reply::Verdict(refused)));
         }
         if !self.intake.takes(&command.action) {
@@ -285,6 +286,14 @@ impl<W> Office<W> {
         }
         self.lanes.push(arrived, command, Some(ticket));
         None
+    }
+
+    /// Whether this door is one that forgets what was judged (simulations only).
+    fn forgets() -> bool {
+        #[cfg(feature = "sim")]
+        return crate::sim::planted(crate::sim::Plant::DoorForgets);
+        #[cfg(not(feature = "sim"))]
+        false
     }
 
     /// What another body is told while its key is pending.

@@ -128,6 +128,8 @@ pub(super) async fn install(
         }
         group.rest.stir();
         crate::metrics::snapshot_received(piece.data.len());
+        #[cfg(feature = "sim")]
+        crate::sim::piece_came();
         let taken = blocking(move || Ok((incoming.take(piece.at, piece.crc32c, &piece.data), incoming))).await;
         let (taken, back) = taken.map_err(|error| disk(&error))?;
         taken.map_err(refused)?;

@@ -45,6 +45,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut leadership = shared.log.leadership();
     let mut last = auction::Office::default();
     let mut after = "start";
+    #[cfg(feature = "sim")]
+    let mut left = None;
     loop {
         let now = *leadership.borrow_and_update();
         if !now.leading {
@@ -56,7 +58,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
         }
         last = next_turn(last, now.term, shared.log.state().read().shard.office());
         let end = match open(&shared, &mut leadership, now, last).await {
-            Ok(()) => Reign::new(&shared, now.term, after).run(&mut leadership).await,
+            Ok(()) => {
+                #[cfg(feature = "sim")]
+                return_entry(&shared, now.term, left.take());
+                let mut reign = Reign::new(&shared, now.term, after);
+                let end = reign.run(&mut leadership).await;
+                #[cfg(feature = "sim")]
+                {
+                    left = reign.newest;
+                }
+                end
+            }
             Err(end) => end,
         };
         match end {
@@ -70,6 +82,18 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 }
             }
         }
+    }
+}
+
+/// What a queue that nobody emptied would do: an entry of an office that is over comes into the log behind the marker of
+/// the next.
+#[cfg(feature = "sim")]
+fn return_entry(shared: &Shared, term: u64, entry: Option<Entry>) {
+    if let Some(entry) = entry
+        && crate::sim::planted(crate::sim::Plant::EntriesReturn)
+    {
+        // Whatever becomes of it: nobody waits for it.
+        drop(tokio::spawn(shared.log.propose(term, Payload::entry(entry))));
     }
 }
 
@@ -154,6 +178,9 @@ struct Reign<'a> {
     metrics: metrics::OfOffice,
     /// Replies on their way out of the lock.
     out: Vec<(Waiter, Reply)>,
+    /// The entry that was proposed last, for `Plant::EntriesReturn`.
+    #[cfg(feature = "sim")]
+    newest: Option<Entry>,
 }
 
 impl<'a> Reign<'a> {
@@ -165,10 +192,12 @@ impl<'a> Reign<'a> {
             flights: FuturesOrdered::new(),
             metrics,
             out: Vec::new(),
+            #[cfg(feature = "sim")]
+            newest: None,
         }
     }
 
-    async fn run(mut self, leadership: &mut watch::Receiver<Leadership>) -> End {
+    async fn run(&mut self, leadership: &mut watch::Receiver<Leadership>) -> End {
         let end = loop {
             let next = self.look();
             tokio::select! {
@@ -223,6 +252,10 @@ impl<'a> Reign<'a> {
         self.metrics.proposed(entry.commands.len());
         self.metrics.holds(entry.holds.len());
         let (n, sent) = (entry.n, Instant::now());
+        #[cfg(feature = "sim")]
+        {
+            self.newest = Some(entry.clone());
+        }
         let payload = Payload::Entry {
             entry: Arc::new(entry),
             traces: traces.contexts,
