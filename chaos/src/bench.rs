@@ -29,7 +29,7 @@ mod wal;
 pub(crate) use bids::{BidsOptions, bids};
 pub(crate) use core::core;
 pub(crate) use daylight::{DrainOptions, ShiftOptions, drain, shift};
-pub(crate) use failover::failover;
+pub(crate) use failover::{FailoverOptions, failover};
 pub(crate) use flat::{FlatOptions, flat};
 pub(crate) use idle::{IdleOptions, idle};
 pub(crate) use join::{JoinOptions, join};

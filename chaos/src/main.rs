@@ -101,14 +101,7 @@ enum Bench {
     /// Leaders' replicas moved to a node that has joined, under bids at a set rate: the same figures.
     Move(bench::ShiftOptions),
     /// Time without an accepted bid after the leader is killed.
-    Failover {
-        /// Leaders to kill, one after another.
-        #[arg(long, default_value_t = 20)]
-        kills: usize,
-        /// Shards of the cluster.
-        #[arg(long, default_value_t = 16)]
-        shards: u32,
-    },
+    Failover(bench::FailoverOptions),
     /// What a bid costs the nodes among few live auctions, and among many.
     Flat(bench::FlatOptions),
     /// What shards cost that nobody uses: CPU of three nodes, memory of each.
@@ -162,11 +155,11 @@ fn bench(what: &Bench, out: &mut String) -> anyhow::Result<check::Status> {
         Bench::Wal(options) => wait(bench::wal(options)),
         Bench::Storm(options) => wait(bench::storm(options)),
         Bench::StormLoad => wait(bench::storm_load(say)),
-        Bench::Failover { kills, shards } => wait(bench::failover(*kills, *shards)),
+        Bench::Failover(options) => wait(bench::failover(options)),
     }?;
     write!(out, "{figures}")?;
-    let lost = figures["acked_lost"].as_u64().unwrap_or(0);
-    Ok(if lost == 0 {
+    let count = |key: &str| figures[key].as_u64().unwrap_or(0);
+    Ok(if count("acked_lost") + count("g5_broken") == 0 {
         check::Status::Pass
     } else {
         check::Status::Fail

@@ -21,6 +21,7 @@ mod grpc;
 mod health;
 mod join;
 mod life;
+mod listen;
 mod metrics;
 mod process;
 mod telemetry;

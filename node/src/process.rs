@@ -12,6 +12,7 @@ use crate::admin::AdminService;
 use crate::config::Config;
 use crate::grpc::{ChatsService, Clocks, ClusterService, Limits, Local, Peers, ShardsService};
 use crate::life::Life;
+use crate::listen::{allow_files, listen};
 use crate::tls::{self, GateLayer, Incoming, Tls};
 use crate::wiring::{self, AdminPort, ChatPort, HostShards, MapPort, Roles, ShardPort, StreamPort};
 use crate::{health, metrics};
@@ -55,9 +56,10 @@ struct Node {
 /// Runs a node until SIGTERM or SIGINT, or until its disk fails.
 pub(crate) async fn run(config: Config) -> Result<()> {
     let mut stop = Stop::listen()?;
+    allow_files();
     let recorder = metrics::install(config.node_id)?;
-    let http = bind("http.listen", config.http_listen).await?;
-    let grpc = bind("grpc.listen", config.grpc_listen).await?;
+    let http = listen("http.listen", config.http_listen, config.listen_backlog)?;
+    let grpc = listen("grpc.listen", config.grpc_listen, config.listen_backlog)?;
     tracing::info!(node = config.node_id, http = %http.local_addr()?, grpc = %grpc.local_addr()?, "starting");
 
     let mut node = build(&config, grpc).await?;
@@ -108,18 +110,20 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     failed.map_or(Ok(()), |why| Err(anyhow::anyhow!("the disk failed: {why}")))
 }
 
-async fn bind(key: &str, address: std::net::SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("{key} {address}"))
-}
-
 async fn drain(node: Node) {
     tracing::info!("draining");
     node.edge.shutdown().await;
     node.host.shutdown().await;
     node.media.shutdown().await;
     let _ = node.grpc_stop.send(());
+}
+
+/// Whom it concerns that a shard is led by someone else.
+fn another_leads(desks: ChatPort, clocks: Arc<Clocks>) -> impl Fn() + Send {
+    move || {
+        desks.retain();
+        clocks.another_leads();
+    }
 }
 
 /// Builds every part and wires them; starts all but the edge's listener.
@@ -142,7 +146,7 @@ async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
         roles: roles.clone(),
     };
 
-    let (events, told) = mpsc::channel(STREAM_EVENTS_MAX);
+    let (events, heard) = mpsc::channel(STREAM_EVENTS_MAX);
     let (living, living_peers) = watch::channel(Vec::new());
     let control = Arc::new(relay_control(tls.clone()));
     let media = Media::start(media_options(config), living_peers, events, control)
@@ -167,11 +171,10 @@ async fn build(config: &Config, grpc: TcpListener) -> Result<Node> {
     });
 
     let mut loops = JoinSet::new();
-    let desks = chats.clone();
-    loops.spawn(roles.follow(host.clone(), move || desks.retain()));
+    loops.spawn(roles.follow(host.clone(), another_leads(chats.clone(), clocks.clone())));
     loops.spawn(wiring::follow_own_clocks(me, local.clone(), clocks));
     loops.spawn(wiring::follow_peers(map.clone(), peers, living));
-    loops.spawn(streams.clone().tell_all(told));
+    loops.spawn(streams.clone().tell_all(heard));
 
     let server = grpc_server(&host, &media, local, &chats, admin.clone(), limits, me);
     let looks = Duration::from_millis(config.tls_look_ms);

@@ -20,7 +20,7 @@ use crate::{
     codec::BadWire,
     metrics,
     peers::{CallError, Calling, Class, Peers},
-    rest::Rest,
+    rest::{Log, Rest},
     snapshot::Stored,
     state_machine::blocking,
     types::{Home, SnapshotData, SnapshotMeta, TypeConfig, Vote},
@@ -142,6 +142,21 @@ impl Way {
         self.start(Class::Control, body, self.peers.options().rpc)?
             .answer()
             .await
+    }
+
+    /// What a refused vote says of our log.
+    fn learn(&self, asked: &VoteRequest<TypeConfig>, response: &VoteResponse<TypeConfig>) {
+        if response.vote_granted {
+            return;
+        }
+        if response.last_log_id > asked.last_log_id {
+            self.rest.found(Log::Shorter);
+        } else if response.last_log_id < asked.last_log_id && response.vote.leader_id.term >= asked.vote.leader_id.term
+        {
+            // It isn't a leader's lease that stands against us, but a vote that can't win.
+            self.rest.found(Log::Longer);
+            self.peers.news().notify_one();
+        }
     }
 
     /// Sends what the peer hasn't got yet, and waits until it is installed there.
@@ -280,7 +295,11 @@ impl RaftNetworkV2<TypeConfig> for Way {
 
     async fn vote(&mut self, rpc: VoteRequest<TypeConfig>, _option: RPCOption) -> Rpc<VoteResponse<TypeConfig>> {
         match self.control(request::Body::Vote(wire::vote_request_to(&rpc))).await? {
-            response::Body::Vote(response) => wire::vote_response_from(response).map_err(bad),
+            response::Body::Vote(response) => {
+                let response = wire::vote_response_from(response).map_err(bad)?;
+                self.learn(&rpc, &response);
+                Ok(response)
+            }
             _ => Err(odd()),
         }
     }

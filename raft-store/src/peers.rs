@@ -11,7 +11,8 @@
 //! the heartbeats of all groups to one node cost about one frame.
 //!
 //! Pulses (`pulse`) go one way, on a stream of their own: what can't be sent is dropped, since only the newest counts. When
-//! it ends it is dialled again at once: if nobody listens there, that is told.
+//! it ends it is dialled again at once, and soon again if that tells nothing: a process that is killed closes its sockets one
+//! after another, and the first dial may still meet an end that is about to go. If nobody listens there, that is told.
 //!
 //! Every call has a deadline of its own; an answer that comes later is dropped.
 //!
@@ -33,6 +34,8 @@ use tonic::{Status, Streaming, transport::Channel};
 
 /// Pulses that wait for one peer: more would be stale.
 const PULSES_MAX: usize = 8;
+/// First pause before a peer is dialled again; twice as long each time.
+const REDIAL_MIN: Duration = Duration::from_millis(2);
 
 /// What shares a stream.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -234,9 +237,10 @@ impl Peers {
 
 /// Carries pulses to one peer; dials again after a while when there is no way.
 async fn run_pulses(peers: std::sync::Weak<Peers>, node: NodeId, mut pulses: mpsc::Receiver<NodePulse>) {
+    let mut pause = REDIAL_MIN;
     loop {
         let Some(strong) = peers.upgrade() else { return };
-        let pause = strong.options.heartbeat * 2;
+        let pause_max = strong.options.heartbeat * 2;
         let channel = strong.channel(node, Class::Control);
         drop(strong);
         if let Ok(channel) = channel {
@@ -268,11 +272,13 @@ async fn run_pulses(peers: std::sync::Weak<Peers>, node: NodeId, mut pulses: mps
                 return;
             }
             // One that was up is dialled again at once: a machine whose process has ended says so.
-            if dialled.elapsed() >= pause {
+            if dialled.elapsed() >= pause_max {
+                pause = REDIAL_MIN;
                 continue;
             }
         }
         tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(pause_max);
         // What was said meanwhile is stale.
         while pulses.try_recv().is_ok() {}
     }

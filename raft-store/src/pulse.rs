@@ -214,6 +214,11 @@ impl Pulse {
 
     fn ended(&self, node: NodeId) {
         tracing::info!(node = node.0, "a node's process has ended");
+        self.look_now();
+    }
+
+    /// Something can't wait for the next look.
+    pub(crate) fn look_now(&self) {
         self.peers.news().notify_one();
     }
 

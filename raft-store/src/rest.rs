@@ -17,13 +17,29 @@
 //! ran out while it rested. If the leader's node lives, the replica is shielded instead for as long as a lease lasts, and
 //! the leader is told to speak.
 //!
+//! **The log.** Votes that are refused say who has more of the log. It is noted here until a leader is heard again: who
+//! has less stands last, since it can't win and only spoils others' votes; who has more stands at once.
+//!
 //! Deliberately absent: who decides (`pulse`), and openraft, which knows nothing of rest.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst},
     time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
+
+/// How long this replica's log is beside another's, as an election showed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub(crate) enum Log {
+    /// Nobody asked since a leader was heard.
+    #[default]
+    Unknown,
+    /// A voter has more.
+    Shorter,
+    /// Somebody stood who has less, or refused its vote although it has less.
+    Longer,
+}
 
 /// What the wires and the pulse know of one replica. Times are ms since the host began.
 #[derive(Debug)]
@@ -33,6 +49,8 @@ pub(crate) struct Rest {
     stirs: AtomicU64,
     heard: AtomicU64,
     shield: AtomicU64,
+    /// A `Log`.
+    log: AtomicU8,
     /// Wall time (unix ms) at which it wakes by itself; `u64::MAX`: never.
     until_wall: AtomicU64,
     /// Rises when any replica of the host is woken.
@@ -48,6 +66,7 @@ impl Rest {
             stirs: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             shield: AtomicU64::new(0),
+            log: AtomicU8::new(Log::Unknown as u8),
             until_wall: AtomicU64::new(u64::MAX),
             woken,
         };
@@ -105,6 +124,21 @@ impl Rest {
     /// A leader's word was accepted, or a vote given.
     pub(crate) fn hear(&self) {
         self.heard.fetch_max(self.now(), SeqCst);
+        self.found(Log::Unknown);
+    }
+
+    /// What an election showed.
+    pub(crate) fn found(&self, log: Log) {
+        self.log.store(log as u8, SeqCst);
+    }
+
+    /// What it showed last.
+    pub(crate) fn log(&self) -> Log {
+        match self.log.load(SeqCst) {
+            1 => Log::Shorter,
+            2 => Log::Longer,
+            _ => Log::Unknown,
+        }
     }
 
     /// When that was last.
@@ -145,6 +179,17 @@ mod tests {
         assert!(rest.stir(), "it rested");
         assert_eq!(*woken.borrow(), 1);
         assert!(!rest.is_resting() && !rest.overslept(2_000));
+    }
+
+    #[test]
+    fn what_an_election_showed_is_forgotten_when_a_leader_is_heard() {
+        let rest = Rest::new(Instant::now(), watch::Sender::new(0));
+        for log in [Log::Shorter, Log::Longer] {
+            rest.found(log);
+            assert_eq!(rest.log(), log);
+            rest.hear();
+            assert_eq!(rest.log(), Log::Unknown);
+        }
     }
 
     /// Two threads, one that puts to rest and one that stirs: a stir is never slept through.

@@ -20,7 +20,9 @@
 
 mod arrive;
 
-use crate::{dial::Speaker, group::Group, pulse::Pulse, state_machine::StateMachine, types::TypeConfig, wire};
+use crate::{
+    dial::Speaker, group::Group, pulse::Pulse, rest::Log, state_machine::StateMachine, types::TypeConfig, wire,
+};
 use futures_util::{StreamExt, stream::BoxStream};
 use openraft::{
     Raft as OpenRaft,
@@ -254,9 +256,14 @@ async fn serve(
     Ok(match request.body.ok_or("a request without content")? {
         request::Body::Vote(vote) => {
             let vote = wire::vote_request_from(vote).map_err(|bad| bad.to_string())?;
+            let last = vote.last_log_id;
             let response = raft.vote(vote).await.map_err(|error| error.to_string())?;
             if response.vote_granted {
                 group.rest.hear();
+            } else if last < response.last_log_id {
+                // Who asks can't win; we can.
+                group.rest.found(Log::Longer);
+                service.pulse.look_now();
             }
             response::Body::Vote(wire::vote_response_to(&response))
         }

@@ -55,6 +55,9 @@ pub(crate) enum GiveUp {
 
 /// Pause after an answer that promises nothing, ms: long enough not to storm a node that takes office.
 const PAUSE_MS: u64 = 20;
+/// The first pause of a command that wasn't judged, ms; twice as long each time, up to `PAUSE_MS`: an office is taken within
+/// a few ms of the election.
+const FIRST_MS: u64 = 5;
 /// Pause once every replica was asked in vain, ms.
 const ROUND_MS: u64 = 50;
 /// How long a node may be silent while another is said to lead.
@@ -75,6 +78,8 @@ pub(crate) struct Route {
     vain: usize,
     /// Answers that the leader's disk has no room.
     no_room: u32,
+    /// Answers in a row that it wasn't judged.
+    not_judged: u32,
     /// Whether any answer left it open that it was judged.
     unknown: bool,
     deadline_ms: u64,
@@ -89,6 +94,7 @@ impl Route {
             hops: 0,
             vain: 0,
             no_room: 0,
+            not_judged: 0,
             unknown: false,
             deadline_ms,
         }
@@ -102,6 +108,8 @@ impl Route {
     /// What to do after `reply`, `elapsed_ms` into the way. `leader`: who leads, as this node knows by now.
     pub(crate) fn next(&mut self, reply: Reply, leader: Option<NodeId>, elapsed_ms: u64) -> Step {
         let elsewhere = leader.filter(|l| *l != self.asked);
+        let not_judged = self.not_judged;
+        self.not_judged = 0;
         let (node, after_ms) = match reply {
             Reply::Verdict(verdict) => return Step::Done(Box::new(verdict)),
             Reply::NotLeader { hint, .. } => {
@@ -137,7 +145,11 @@ impl Route {
                 let pause = u64::from(retry_after_ms).clamp(1, BUSY_MS_MAX);
                 elsewhere.map_or((self.asked, pause), |node| (node, PAUSE_MS))
             }
-            Reply::NotJudged => (elsewhere.unwrap_or(self.asked), PAUSE_MS),
+            Reply::NotJudged => {
+                self.not_judged = not_judged + 1;
+                let pause = (FIRST_MS << not_judged.min(8)).min(PAUSE_MS);
+                (elsewhere.unwrap_or(self.asked), pause)
+            }
             Reply::WrongEpoch { .. } => (self.asked, PAUSE_MS),
         };
         if elapsed_ms + after_ms >= self.deadline_ms {
@@ -149,6 +161,12 @@ impl Route {
         }
         self.asked = node;
         Step::Ask { node, after_ms }
+    }
+
+    /// A pause was cut short: another node leads now.
+    fn turn_to(&mut self, leader: NodeId) {
+        self.asked = leader;
+        (self.hops, self.vain) = (0, 0);
     }
 
     /// The next replica in order; slower once all were asked.
@@ -362,10 +380,14 @@ impl Routes {
                 Step::Done(verdict) => return Ok(Got::Verdict(verdict)),
                 Step::GiveUp(why) => return Err(why),
                 Step::Ask { node: next, after_ms } => {
-                    if after_ms > 0 {
-                        time::sleep(Duration::from_millis(after_ms)).await;
-                    }
                     node = next;
+                    if after_ms > 0
+                        && let Some(leader) = self.pause(shard, Duration::from_millis(after_ms)).await
+                        && leader != node
+                    {
+                        route.turn_to(leader);
+                        node = leader;
+                    }
                 }
             }
         }
@@ -391,6 +413,22 @@ impl Routes {
                 }
             }
         }
+    }
+
+    /// Waits before the next question; cut short by word of another leader than the one that was known until now.
+    async fn pause(&self, shard: ShardId, pause: Duration) -> Option<NodeId> {
+        let before = self.shards.leader(shard);
+        let mut news = self.shards.clock_news();
+        let another = async {
+            while news.changed().await.is_ok() {
+                let now = self.shards.leader(shard);
+                if now.is_some() && now != before {
+                    return now;
+                }
+            }
+            std::future::pending().await
+        };
+        time::timeout(pause, another).await.ok().flatten()
     }
 
     /// Waits a moment for a map at least as new as `epoch`.
@@ -538,8 +576,10 @@ mod tests {
         check(&[
             (Reply::Busy { retry_after_ms: 40 }, Some(1), 1, ask(1, 40)),
             (Reply::Busy { retry_after_ms: 60_000 }, Some(1), 2, ask(1, BUSY_MS_MAX)),
-            (Reply::NotJudged, Some(1), 3, ask(1, PAUSE_MS)),
-            (Reply::NotJudged, Some(2), 4, ask(2, PAUSE_MS)),
+            (Reply::NotJudged, Some(1), 3, ask(1, 5)),
+            (Reply::NotJudged, Some(2), 4, ask(2, 10)),
+            (Reply::NotJudged, Some(2), 5, ask(2, PAUSE_MS)),
+            (Reply::NotJudged, Some(2), 5, ask(2, PAUSE_MS)),
             (Reply::WrongEpoch { epoch: 9 }, Some(2), 5, ask(2, PAUSE_MS)),
         ]);
     }

@@ -82,6 +82,7 @@ keys! {
     node_drain_ms: u64 = "node.drain_ms", "5000", "ms", "Longest graceful stop after SIGTERM or SIGINT.";
     http_listen: SocketAddr = "http.listen", "127.0.0.1:8080", "", "HTTP and WebSocket for clients, /healthz, /metrics.";
     http_url: String = "http.url", "", "", "Base URL told to clients; empty: from http.listen.";
+    listen_backlog: u32 = "listen.backlog", "65535", "connections", "Connections that may wait at http.listen and grpc.listen to be taken in: a node that dies sends its whole audience at once. The kernel allows no more than net.core.somaxconn.";
     grpc_listen: SocketAddr = "grpc.listen", "127.0.0.1:8081", "", "gRPC for other nodes.";
     grpc_advertise: String = "grpc.advertise", "", "", "host:port told to other nodes; empty: grpc.listen.";
     grpc_allow_plaintext: bool = "grpc.allow_plaintext", "false", "", "Allows nodes to talk without TLS beyond loopback: only on a network that you trust wholly. Not needed with tls.cert.";

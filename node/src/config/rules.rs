@@ -70,6 +70,11 @@ const RULES: &[Rule] = &[
         what: "is http.listen too",
     },
     Rule {
+        keys: &["listen.backlog"],
+        holds: |c| (1..=1_000_000).contains(&c.listen_backlog),
+        what: "from 1 to 1000000",
+    },
+    Rule {
         keys: &["demo.enabled", "http.listen"],
         holds: |c| !c.demo_enabled || c.http_listen.ip().is_loopback(),
         what: "lets everyone stop nodes: only with http.listen on loopback",

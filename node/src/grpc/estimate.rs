@@ -112,6 +112,11 @@ impl Clocks {
         self.news.subscribe()
     }
 
+    /// This node's own replicas know of another leader: its clock is still to be heard.
+    pub(crate) fn another_leads(&self) {
+        self.news.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
     /// Our time, us.
     pub(crate) fn mono(&self) -> u64 {
         self.started.elapsed().as_micros() as u64

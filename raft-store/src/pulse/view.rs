@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     group::Group,
+    rest::Log,
     types::{LogId, Vote},
 };
 use openraft::{Instant as _, ServerState, async_runtime::watch::WatchReceiver};
@@ -65,12 +66,19 @@ fn follower(group: &Group, lives: &Lives, me: Me, now: u64, map: &ClusterMap) ->
     };
     let before = |node: &NodeId| Some(*node) != leader && place(*node) < place(me.node);
     let able = |node: &NodeId| !is_lost(lives, now, *node) && !lives.leaves(*node);
+    let log = group.rest.log();
     let voters = members.voter_ids().filter_map(node_of);
-    let rank = voters.filter(before).filter(able).count();
+    let rank = match log {
+        Log::Longer => 0,
+        Log::Unknown => voters.filter(before).filter(able).count(),
+        // After everyone.
+        Log::Shorter => voters.count(),
+    };
     let follower = Follower {
         heard: group.rest.heard(),
         leader: leader.map(|node| lives.known(now, node)),
         rank: rank as u64,
+        longer: log == Log::Longer,
         dice: rand::random(),
     };
     Part::Follows(follower, server.vote)

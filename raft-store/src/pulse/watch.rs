@@ -15,9 +15,11 @@
 //! ```text
 //!   leader's process has ended (`lives`)       at once, and by right of succession: nobody's lease stands against it
 //!   leader's node lost, or in another life    silence since the leader's last word, not before it was seen to be lost
-//!   no leader known (an election failed)      silence since anyone's last word
+//!   no leader known (an election failed)      silence since anyone's last word; an heir: a step and a throw of dice later
 //!   node lives, its replica says nothing      three silences: a busy node is no dead one
 //! ```
+//!
+//! Whose log is longer than a candidate's stands at once, and whose log is shorter last: votes that were refused told them.
 //!
 //! Values in, values out; time is an argument. Deliberately absent: openraft, sockets, the state (what is *still* comes
 //! as a question that is asked only when the answer matters).
@@ -74,6 +76,8 @@ pub(crate) struct Follower {
     pub(crate) leader: Option<Known>,
     /// Living replicas that come before this one in the order of succession.
     pub(crate) rank: u64,
+    /// Somebody with less of the log stood, or refused its vote.
+    pub(crate) longer: bool,
     /// Spreads what would coincide.
     pub(crate) dice: u64,
 }
@@ -93,6 +97,8 @@ pub(crate) struct Watch {
     spoke: Option<u64>,
     asking: Option<Asking>,
     stood: Option<u64>,
+    /// It stood as an heir, and nobody leads yet.
+    heir: bool,
 }
 
 /// A question to which an answer hasn't come after so many paces is void.
@@ -172,7 +178,13 @@ impl Watch {
         let turn = follower.rank * o.step;
         let heard = follower.heard;
         let heir = matches!(follower.leader, Some(Known::Lost { surely: true, .. }));
+        if follower.leader.is_some() {
+            self.heir = false;
+        }
         let mut due = match follower.leader {
+            // Nobody needs to be waited for: what failed was only this election.
+            None if self.heir || follower.longer => heard + turn,
+            Some(Known::Lost { at, surely: true }) if follower.longer => at,
             Some(Known::Lost { at, surely: true }) => at + turn,
             Some(Known::Lost { at, surely: false }) => (heard + o.silence).max(at + turn),
             // It started again since: what it led, it leads no more.
@@ -180,13 +192,15 @@ impl Watch {
             Some(Known::Alive { .. } | Known::Unknown) => heard + o.silence * 3 + turn,
             None => heard + o.silence + turn,
         };
-        if let Some(stood) = self.stood {
+        // Who was refused by someone with less of the log has only learnt of another vote: the next one counts for more.
+        if let Some(stood) = self.stood.filter(|_| !follower.longer) {
             due = due.max(stood + o.step + follower.dice % o.step.max(1));
         }
         if now < due {
             return None;
         }
         self.stood = Some(now);
+        self.heir |= heir;
         Some(if heir { Do::Inherit } else { Do::Stand })
     }
 }
@@ -338,6 +352,7 @@ mod tests {
             heard: 10_000,
             leader,
             rank,
+            longer: false,
             dice: 0,
         };
         (10_000..12_001)
@@ -388,6 +403,7 @@ mod tests {
             heard: 10_000,
             leader: None,
             rank: 0,
+            longer: false,
             dice,
         };
         assert_eq!(watch.follow(10_300, &O, follower(80)), Some(Do::Stand));
@@ -397,5 +413,72 @@ mod tests {
             Some(Do::Stand),
             "75 and 80 % 75"
         );
+    }
+
+    /// An heir's first stand was in vain: when it stands again.
+    fn stands_again(rank: u64, longer: bool, dice: u64) -> Option<u64> {
+        let mut watch = Watch::new(0);
+        let follower = |leader, rank, longer| Follower {
+            heard: 10_000,
+            leader,
+            rank,
+            longer,
+            dice,
+        };
+        let ended = Known::Lost {
+            at: 10_005,
+            surely: true,
+        };
+        assert_eq!(
+            watch.follow(10_155, &O, follower(Some(ended), 0, false)),
+            Some(Do::Inherit)
+        );
+        let mut again =
+            (10_156..12_001).filter_map(|now| Some((now, watch.follow(now, &O, follower(None, rank, longer))?)));
+        again.next().map(|(now, _)| now)
+    }
+
+    #[test]
+    fn an_heir_that_was_refused_stands_again_soon_and_with_the_longer_log_at_once() {
+        for (name, rank, longer, dice, at) in [
+            ("a step and a throw", 0, false, 30, 10_155 + 75 + 30),
+            ("its log is the longer one", 0, true, 30, 10_156),
+            ("its log is the shorter one", 3, false, 0, 10_155 + 75),
+        ] {
+            assert_eq!(stands_again(rank, longer, dice), Some(at), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_longer_log_stands_only_if_nobody_leads() {
+        for (name, leader, stands) in [
+            ("a leader that lives", Some(Known::Alive { since: 9_000 }), None),
+            (
+                "one that is silent",
+                Some(Known::Lost {
+                    at: 10_000,
+                    surely: false,
+                }),
+                None,
+            ),
+            (
+                "one that has ended",
+                Some(Known::Lost {
+                    at: 10_000,
+                    surely: true,
+                }),
+                Some(Do::Inherit),
+            ),
+            ("none", None, Some(Do::Stand)),
+        ] {
+            let follower = Follower {
+                heard: 9_990,
+                leader,
+                rank: 0,
+                longer: true,
+                dice: 0,
+            };
+            assert_eq!(Watch::new(0).follow(10_001, &O, follower), stands, "{name}");
+        }
     }
 }

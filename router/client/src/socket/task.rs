@@ -28,6 +28,21 @@ const PUT_OFF_MAX: u32 = 5;
 /// The longest that a bid is put off, however often it was.
 const PUT_OFF_MS_MAX: u64 = 4_000;
 
+/// A connection that lived so many times as long as it was waited for was no failure …
+const LIVED_WAITS: u32 = 4;
+/// … if it lived for so long at least: who is thrown out at once is not wanted there.
+const LIVED_MIN: Duration = Duration::from_millis(500);
+
+/// Failures in a row, once a connection has ended that lived so long and was waited for so long. (Were it judged by its
+/// life alone, nodes that die one after another would make people wait for seconds before they try the one that lives.)
+fn failures_after(failures: u32, lived: Duration, waited: Duration) -> u32 {
+    if lived >= (waited * LIVED_WAITS).max(LIVED_MIN) {
+        0
+    } else {
+        failures + 1
+    }
+}
+
 /// A bid without a verdict.
 struct Waiting {
     amount: u64,
@@ -106,19 +121,14 @@ impl Task {
     /// Connects, serves, reconnects; ends with the last handle, or where coming back is useless.
     pub(super) async fn run(mut self) {
         let mut at = self.options.first;
-        let mut failures = 0u32;
+        let (mut failures, mut waited) = (0u32, Duration::ZERO);
         while !self.options.nodes.is_empty() {
             let base = self.options.nodes[at % self.options.nodes.len()].clone();
             let left = match Link::open(&base, self.options.connect_max).await {
                 Some(link) => {
                     let before = Instant::now();
                     let left = self.serve(link).await;
-                    // A connection that lived is no failure; one that was thrown out at once is.
-                    failures = if before.elapsed() > self.options.backoff_max {
-                        0
-                    } else {
-                        failures + 1
-                    };
+                    failures = failures_after(failures, before.elapsed(), waited);
                     self.shared.lock().node = None;
                     left
                 }
@@ -145,6 +155,7 @@ impl Task {
                 }
             };
             at += 1;
+            waited = wait;
             if !self.wait(wait).await {
                 return;
             }
@@ -618,5 +629,24 @@ impl Task {
     /// Tells the caller; waits if the caller is slow; says nothing if nobody listens.
     async fn tell(&self, notice: Notice) {
         let _ = self.notices.send(notice).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_lived_is_no_failure_and_who_is_thrown_out_at_once_is() {
+        for (name, failures, lived, waited, after) in [
+            ("the first, thrown out at once", 0, 3, 0, 1),
+            ("again", 3, 499, 100, 4),
+            ("it lived", 3, 500, 100, 0),
+            ("it lived, but not long beside its wait", 6, 3_900, 1_000, 7),
+            ("long", 6, 4_000, 1_000, 0),
+        ] {
+            let ms = Duration::from_millis;
+            assert_eq!(failures_after(failures, ms(lived), ms(waited)), after, "{name}");
+        }
     }
 }
