@@ -531,7 +531,7 @@ async fn stuck(stage: &mut Stage) -> Result<()> {
     rustix::process::kill_process(pid, rustix::process::Signal::CONT)?;
     stage.rest(&["RushroomMoveStuck"]).await?;
     // It leaves again, so that the roll finds three.
-    done(&admin(stage, "node decommission 4 --wait --timeout 60")?)?;
+    done(&admin(stage, "node decommission 4 --wait --timeout 150")?)?;
     drop(node);
     Ok(())
 }

@@ -75,6 +75,8 @@ impl Edge {
                         let _ = viewer.send((n, item));
                     }
                 }
+                // Whoever reads it finds its end.
+                Some(Letter::Over(feed)) => drop(self.0.feeds.borrow_mut().remove(&feed)),
                 Some(Letter::Ask(..)) | None => {}
             }
         }

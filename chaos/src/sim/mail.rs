@@ -44,6 +44,8 @@ pub(super) enum Letter {
     Answer(u64, Answer),
     /// The n-th of a feed; nothing in it: the feed is alive.
     Feed(u64, u64, Option<FeedItem>),
+    /// The node has no such feed, or has no more: its replica is elsewhere now.
+    Over(u64),
 }
 
 /// Where letters lie.

@@ -153,6 +153,7 @@ async fn clerk(start: Start, host: Host, mut mail: tokio::sync::mpsc::Receiver<(
                         feeds.lock().insert(feed, over.clone());
                         feed_to(&start, feed, items, from, &over).await;
                     }
+                    start.nic.send(start.post.put(Letter::Over(feed)), from);
                     return;
                 }
                 Ask::Steer(change) => Answer::Done(super::operator::steer(&host, *change).await),

@@ -274,6 +274,9 @@ impl World {
     /// One clock goes wrong while nothing else is, and nobody bids any more (what a fast clock does before it is caught
     /// isn't promised): it must be told from the others, lose what it leads, and be trusted again once it is right.
     fn stray(&mut self) -> Result<(), String> {
+        let trusted = |world: &World| (0..world.cluster.begun).all(|at| !clocks::accused(&world.cluster, at));
+        // Where all had been accused because two were wrong, nobody could take over.
+        self.until(clocks::TRUSTED_MS, "S10: everybody is trusted", trusted)?;
         let (at, faults) = self.clocks.fault(&mut self.cluster);
         self.until(
             clocks::CAUGHT_MS,
