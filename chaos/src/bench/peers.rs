@@ -9,7 +9,9 @@
 //! All are driven by the same number of closed-loop clients, each of which waits for its answer, with the same payload: what
 //! one bid is in our log. What isn't alike, and whom it favours:
 //! - etcd: three members, puts to the leader over gRPC by etcd's own Go client, no hop in between (ours: over WebSocket
-//!   through an edge, which is the leader for a third of the bids). etcd keeps every version of a key on disk; ours keeps
+//!   through an edge, which is the leader for a third of the bids). All its clients share 8 connections, so a system call
+//!   carries many puts (ours: two sockets a client); `etcd_each` is etcd with a connection for each client. It has one
+//!   Raft group (ours: `--shards` of them); `ours_one` is ours with one. etcd keeps every version of a key on disk; ours keeps
 //!   the auction and its bids in memory.
 //! - BullMQ: one Redis, unreplicated, `appendfsync always`; a job is one SET (ours: three fsynced copies, rules, hash chain).
 //! - Clients share the two cores with the servers, and a client in Go, Node and Rust costs differently: so each run tells
@@ -48,16 +50,35 @@ pub(crate) struct PeersOptions {
     /// Where servers keep their data: the disk that is measured. If absent, the folder for temporary files.
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Only these: `ours`, `etcd`, `bullmq`, as in `--only etcd,ours`.
+    /// Only these: `ours`, `ours_one`, `etcd`, `etcd_each`, `bullmq`, as in `--only etcd,ours`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
 
-/// Who runs with how many clients; ours at every size that a peer has.
-const RUNS: [(&str, &[usize]); 3] = [
+/// Connections that etcd's clients share, as its own benchmark tool lets them.
+const SHARED: usize = 8;
+
+/// Who runs with how many clients; ours at every size that a peer has. `ours_one` has one shard, as etcd has one Raft group;
+/// in `etcd_each` each client has a connection of its own, as each of ours has (two of them, in fact).
+const RUNS: [(&str, &[usize]); 5] = [
     ("ours", &[64, 256, 1024]),
+    ("ours_one", &[256, 1024]),
     ("etcd", &[64, 256, 1024]),
+    ("etcd_each", &[256, 1024]),
     ("bullmq", &[64, 256]),
+];
+
+/// Name, whose, over whose, clients. The first five are the ones that are promised.
+const RATIOS: [(&str, &str, &str, usize); 9] = [
+    ("ratio_etcd_64", "ours", "etcd", 64),
+    ("ratio_etcd_256", "ours", "etcd", 256),
+    ("ratio_etcd_1024", "ours", "etcd", 1024),
+    ("ratio_bullmq_64", "ours", "bullmq", 64),
+    ("ratio_bullmq_256", "ours", "bullmq", 256),
+    ("ratio_etcd_each_256", "ours", "etcd_each", 256),
+    ("ratio_etcd_each_1024", "ours", "etcd_each", 1024),
+    ("ratio_one_etcd_256", "ours_one", "etcd", 256),
+    ("ratio_one_etcd_1024", "ours_one", "etcd", 1024),
 ];
 
 /// What else a machine may do, percent of all cores, for its figures to be worth comparing. A chain of small steps (the
@@ -117,8 +138,9 @@ async fn one(name: &str, clients: usize, payload: usize, options: &PeersOptions,
         None => tempfile::tempdir(),
     }?;
     match name {
-        "etcd" => {
-            let etcd = Etcd::start(tools, dir.path()).await?;
+        "etcd" | "etcd_each" => {
+            let connections = if name == "etcd" { SHARED } else { clients };
+            let etcd = Etcd::start(tools, dir.path(), connections).await?;
             load(&etcd, clients, payload, options.seconds, before).await
         }
         "bullmq" => {
@@ -126,7 +148,8 @@ async fn one(name: &str, clients: usize, payload: usize, options: &PeersOptions,
             load(&bullmq, clients, payload, options.seconds, before).await
         }
         _ => {
-            let (seconds, shards) = (options.seconds, options.shards);
+            let seconds = options.seconds;
+            let shards = if name == "ours" { options.shards } else { 1 };
             let options = BidsOptions {
                 clients,
                 seconds,
@@ -174,14 +197,8 @@ fn number(figures: &Value, name: &str) -> Result<f64> {
 fn figures(options: &PeersOptions, payload: usize, tools: &Tools, runs: &BTreeMap<(&str, usize), Vec<Run>>) -> Value {
     let mut out = Map::new();
     out.insert("bench".into(), "peers".into());
-    for (name, against, clients) in [
-        ("ratio_etcd_64", "etcd", 64),
-        ("ratio_etcd_256", "etcd", 256),
-        ("ratio_etcd_1024", "etcd", 1024),
-        ("ratio_bullmq_64", "bullmq", 64),
-        ("ratio_bullmq_256", "bullmq", 256),
-    ] {
-        if let (Some(ours), Some(theirs)) = (runs.get(&("ours", clients)), runs.get(&(against, clients))) {
+    for (name, own, against, clients) in RATIOS {
+        if let (Some(ours), Some(theirs)) = (runs.get(&(own, clients)), runs.get(&(against, clients))) {
             let ratio = median(ours, |run| run.per_s) / median(theirs, |run| run.per_s);
             out.insert(name.into(), ((ratio * 100.0).round() / 100.0).into());
         }

@@ -102,10 +102,12 @@ pub(super) struct Etcd {
     members: Vec<Child>,
     urls: Vec<String>,
     load: PathBuf,
+    /// That its clients share.
+    connections: usize,
 }
 
 impl Etcd {
-    pub(super) async fn start(tools: &Tools, dir: &Path) -> Result<Etcd> {
+    pub(super) async fn start(tools: &Tools, dir: &Path, connections: usize) -> Result<Etcd> {
         let ports = free_ports(9)?;
         let urls =
             |three: &[u16]| -> Vec<String> { three.iter().map(|port| format!("http://127.0.0.1:{port}")).collect() };
@@ -130,6 +132,7 @@ impl Etcd {
             members,
             urls,
             load: tools.load.clone(),
+            connections,
         };
         for (n, url) in health.iter().enumerate() {
             let log = dir.join(format!("m{n}.log"));
@@ -147,6 +150,7 @@ impl Peer for Etcd {
     fn load(&self) -> Command {
         let mut command = tied(&self.load);
         command.args(["--endpoints", &self.urls.join(",")]);
+        command.args(["--connections", &self.connections.to_string()]);
         command
     }
 
