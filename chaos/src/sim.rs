@@ -81,7 +81,7 @@ pub(crate) struct SimOptions {
     /// Gets the history of a seed that failed (of a single seed: in any case, but for `--only-failed`).
     #[arg(long)]
     out: Option<PathBuf>,
-    /// A single seed that passes leaves nothing behind.
+    /// A single seed that passes leaves nothing behind: thousands would fill the disk.
     #[arg(long)]
     only_failed: bool,
     /// Tells what every check looked at.
@@ -165,22 +165,11 @@ fn one(seed: u64, plant: Option<&str>, options: &SimOptions, out: &mut String) -
 
 fn keep(dir: &Path, seed: u64, history: &[Record]) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir)?;
-    let mut writer = Writer::create(&dir.join(name(seed)))?;
+    let mut writer = Writer::create(&dir.join(format!("seed-{seed}.jsonl")))?;
     for record in history {
         writer.write(record)?;
     }
     Ok(writer.finish()?)
-}
-
-/// A seed that passed leaves nothing behind: thousands of them would fill the disk. What can't be removed only takes room.
-fn forget(options: &SimOptions, seed: u64) {
-    if let Some(dir) = &options.out {
-        let _ = std::fs::remove_file(dir.join(name(seed)));
-    }
-}
-
-fn name(seed: u64) -> String {
-    format!("seed-{seed}.jsonl")
 }
 
 /// The command that runs one seed again.
@@ -300,7 +289,6 @@ fn seed(seed: u64, options: &SimOptions, sum: &Mutex<Sum>) {
             };
             if line.passed && same {
                 sum.passed += 1;
-                forget(options, seed);
             } else {
                 let why = if same {
                     told

@@ -7,8 +7,8 @@ mod common;
 use auction::{FeedItem, Position};
 use common::{Cluster, PATIENCE, bid, open_auction};
 use futures_util::StreamExt;
-use placement::{Change, NodeId, Origin, ShardId};
-use raft_store::{Ask, Fresh, Host, RefoundError, Source};
+use placement::ShardId;
+use raft_store::{Fresh, Host, RefoundError, Source};
 
 fn host(cluster: &Cluster, node: u64) -> Host {
     cluster.running[&node].host.clone()
@@ -16,20 +16,7 @@ fn host(cluster: &Cluster, node: u64) -> Host {
 
 /// What a founding does first; then, as far as anybody can tell, it dies.
 async fn only_sealed(cluster: &Cluster, shard: ShardId, node: u64) {
-    let change = Change::Seal {
-        shard,
-        node: NodeId(node),
-        from: Origin::Survivor,
-    };
-    let ask = Ask {
-        newest: raft_store::versions::NEWEST,
-        change,
-        who: "test".into(),
-        force: Some("two are gone".into()),
-        version: None,
-        dry_run: false,
-    };
-    host(cluster, node).steer(ask).await.unwrap();
+    cluster.seal(shard, node).await;
     closed(cluster, shard).await;
 }
 
@@ -41,16 +28,6 @@ async fn closed(cluster: &Cluster, shard: ShardId) {
             cluster.running.values().all(|r| knows(&r.host) && !open(&r.host))
         })
         .await;
-}
-
-async fn three_again(cluster: &Cluster, shard: ShardId) {
-    cluster
-        .until("the shard has three replicas again", |cluster| {
-            let map = cluster.map();
-            map.replicas_of(shard).len() == 3 && map.steering.moves.is_empty() && map.steering.goal.is_empty()
-        })
-        .await;
-    cluster.agree(shard).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,7 +58,7 @@ async fn what_broke_off_after_the_seal_stays_closed_over_restarts_and_is_gone_on
             .any(|replica| replica.1 == founded.replica),
         "a fresh id"
     );
-    three_again(&cluster, shard).await;
+    cluster.three_again(shard).await;
     assert_eq!(bid(&cluster, shard, &lamp, 2).await.outcome, Ok(()));
     cluster.agree(shard).await;
     let view = host(&cluster, 2).read(shard, &lamp, Fresh::AtLeast(3)).await.unwrap();
@@ -111,7 +88,7 @@ async fn a_reader_of_before_starts_again_from_a_snapshot() {
         .refound(shard, Source::Image(image), "test", Some("a drill"))
         .await
         .unwrap();
-    three_again(&cluster, shard).await;
+    cluster.three_again(shard).await;
     assert_eq!(bid(&cluster, shard, &lamp, 4).await.outcome, Ok(()));
     cluster.agree(shard).await;
     for node in 1..=3 {

@@ -16,8 +16,8 @@
 mod common;
 
 use common::{Cluster, bid, open_auction};
-use placement::{Change, NodeId, Origin, ShardId};
-use raft_store::{Ask, Fresh, Source};
+use placement::ShardId;
+use raft_store::{Fresh, Source};
 use std::{
     future::{Future, poll_fn},
     path::PathBuf,
@@ -60,24 +60,6 @@ fn files(cluster: &Cluster, shard: ShardId, replica: u64) -> (PathBuf, PathBuf) 
     )
 }
 
-/// Closes the shard as the call would, where a majority that lives would make it refuse.
-async fn seal(cluster: &Cluster, shard: ShardId) {
-    let change = Change::Seal {
-        shard,
-        node: NodeId(NODE),
-        from: Origin::Survivor,
-    };
-    let ask = Ask {
-        newest: raft_store::versions::NEWEST,
-        change,
-        who: "test".into(),
-        force: Some("two are gone".into()),
-        version: None,
-        dry_run: false,
-    };
-    cluster.running[&NODE].host.steer(ask).await.unwrap();
-}
-
 /// Founds the shard up to a step.
 async fn found_up_to(cluster: &Cluster, shard: ShardId, source: Source, step: Step) {
     let host = cluster.running[&NODE].host.clone();
@@ -105,16 +87,6 @@ async fn found_up_to(cluster: &Cluster, shard: ShardId, source: Source, step: St
     assert!(ended.is_none(), "{step:?} was passed unseen: {ended:?}");
 }
 
-async fn three_again(cluster: &Cluster, shard: ShardId) {
-    cluster
-        .until("the shard has three replicas again", |cluster| {
-            let map = cluster.map();
-            map.replicas_of(shard).len() == 3 && map.steering.moves.is_empty() && map.steering.goal.is_empty()
-        })
-        .await;
-    cluster.agree(shard).await;
-}
-
 async fn each_step(survivor: bool) {
     let mut cluster = Cluster::three(2).await;
     let (shard, lamp) = open_auction(&cluster, "lamp", 3_600_000).await;
@@ -128,7 +100,7 @@ async fn each_step(survivor: bool) {
         bids += 1;
         cluster.agree(shard).await;
         let source = if survivor {
-            seal(&cluster, shard).await;
+            cluster.seal(shard, NODE).await;
             Source::Survivor
         } else {
             let leader = cluster.leader_of(shard).unwrap();
@@ -160,7 +132,7 @@ async fn each_step(survivor: bool) {
             let founded = founded.unwrap_or_else(|error| panic!("{step:?}: {error}"));
             assert_eq!(founded.replica, seal.replica, "{step:?}: it goes on as the same");
         }
-        three_again(&cluster, shard).await;
+        cluster.three_again(shard).await;
         let leader = cluster.leader_of(shard).unwrap();
         let view = cluster.running[&leader]
             .host

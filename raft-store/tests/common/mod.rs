@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, missing_docs, unreachable_pub)]
 
 use auction::{Action, Actor, AuctionId, Command, Currency, Definition, Id, Reply, Rights, Terms, TimeRule, Verdict};
-use placement::{Change, ClusterMap, Node, NodeId, Plan, ReplicaId, ShardId, mover::Limits};
+use placement::{Change, ClusterMap, Node, NodeId, Origin, Plan, ReplicaId, ShardId, mover::Limits};
 use raft_store::{
     Ask, GroupStatus, Host, Options, RaftOptions, Role,
     clock::{Time, compare},
@@ -186,15 +186,28 @@ impl Cluster {
     /// Has any running node store a change.
     pub async fn steer(&self, change: Change) -> Plan {
         let host = &self.running.values().next().unwrap().host;
-        let ask = Ask {
-            newest: raft_store::versions::NEWEST,
-            change,
-            who: "test".into(),
-            force: None,
-            version: None,
-            dry_run: false,
+        steer(host, change, None).await
+    }
+
+    /// Closes a shard as its founding on `node` from what lives there does first, where a majority that lives would make it
+    /// refuse.
+    pub async fn seal(&self, shard: ShardId, node: u64) {
+        let change = Change::Seal {
+            shard,
+            node: NodeId(node),
+            from: Origin::Survivor,
         };
-        host.steer(ask).await.unwrap()
+        steer(&self.running[&node].host, change, Some("two are gone")).await;
+    }
+
+    /// Waits until a shard has all its replicas, and they agree.
+    pub async fn three_again(&self, shard: ShardId) {
+        self.until("the shard has three replicas again", |cluster| {
+            let map = cluster.map();
+            map.replicas_of(shard).len() == 3 && map.steering.moves.is_empty() && map.steering.goal.is_empty()
+        })
+        .await;
+        self.agree(shard).await;
     }
 
     /// The newest map that any running node knows.
@@ -276,6 +289,18 @@ impl Cluster {
         })
         .await;
     }
+}
+
+async fn steer(host: &Host, change: Change, force: Option<&str>) -> Plan {
+    let ask = Ask {
+        newest: raft_store::versions::NEWEST,
+        change,
+        who: "test".into(),
+        force: force.map(Into::into),
+        version: None,
+        dry_run: false,
+    };
+    host.steer(ask).await.unwrap()
 }
 
 pub fn id(text: &str) -> Id {
