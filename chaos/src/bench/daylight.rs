@@ -317,7 +317,7 @@ async fn base(cluster: &Cluster, crowd: &Crowd, seconds: u64) -> Result<(Felt, V
 }
 
 /// One of the values, by its rank.
-fn quantile(values: &mut [f64], quantile: f64) -> f64 {
+pub(super) fn quantile(values: &mut [f64], quantile: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let at = ((values.len().max(1) - 1) as f64 * quantile).round() as usize;
     values.get(at).copied().map_or(0.0, round1)

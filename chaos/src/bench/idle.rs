@@ -4,13 +4,20 @@
 //! knows a leader of every shard, all nodes name the same one, and between two looks no replica applied anything or changed
 //! its term. Nothing is asked of the nodes while it is measured; afterwards the same look must find the same leaders, or the
 //! figure would be that of an election.
+//!
+//! Then each shard in turn is woken by a first command, an auction's draft, and asked for a second one at once: the one is
+//! what a user waits for who comes first, the other what everybody else does. Both are durable on a majority.
 
 use super::{
-    fresh,
+    daylight::quantile,
+    fresh, ids_in,
     usage::{self, Usage},
 };
 use anyhow::{Context as _, Result, bail, ensure};
-use client::{Api, wire::Cluster};
+use client::{
+    Api, Role,
+    wire::{Cluster, NewAuction},
+};
 use std::time::{Duration, Instant};
 
 /// How many, how long.
@@ -28,6 +35,8 @@ pub(crate) struct IdleOptions {
 const LOOK: Duration = Duration::from_secs(1);
 /// The measured time is told in stretches of so many seconds.
 const STRETCH: u64 = 5;
+/// Most shards that are woken.
+const WOKEN: u32 = 100;
 /// A cluster that isn't settled after this never will be.
 const FAILED: Duration = Duration::from_secs(180);
 
@@ -52,6 +61,7 @@ pub(crate) async fn idle(options: &IdleOptions) -> Result<serde_json::Value> {
         leaders(&before_idle) == leaders(&after),
         "leaders changed while it was measured: that isn't idle"
     );
+    let [mut first, mut second] = wake(&api, options.shards).await?;
     let panics = cluster.panics();
     ensure!(panics.is_empty(), "a node panicked: {panics:?}");
     drop((cluster, dir));
@@ -59,8 +69,37 @@ pub(crate) async fn idle(options: &IdleOptions) -> Result<serde_json::Value> {
         "bench": "idle", "cpu_percent_of_core": (spent.groups[0] / spent.seconds * 1e4).round() / 100.0,
         "course_percent": course, "rss_mib_max": rss.iter().copied().fold(0.0, f64::max), "rss_mib_1": rss[0], "rss_mib_2": rss[1], "rss_mib_3": rss[2],
         "shards": options.shards, "nodes": nodes.len(), "seconds": options.seconds,
+        "wake_ms_p50": quantile(&mut first, 0.5), "wake_ms_p99": quantile(&mut first, 0.99), "wake_ms_max": quantile(&mut first, 1.0),
+        "awake_ms_p50": quantile(&mut second, 0.5), "awake_ms_p99": quantile(&mut second, 0.99), "woken": first.len(),
         "settle_s": usage::round1(settle), "others_percent": spent.others_percent(),
     }))
+}
+
+/// What the first command to a shard at rest takes, and what the next one does, ms.
+async fn wake(api: &Api, shards: u32) -> Result<[Vec<f64>; 2]> {
+    let session = api.guest("early", Role::Seller).await?;
+    let api = api.with_token(&session.token);
+    let mut took = [Vec::new(), Vec::new()];
+    // The first of them pays for the connection, and isn't counted.
+    for shard in 1..=shards.min(WOKEN) {
+        for (times, id) in took.iter_mut().zip(ids_in(shard, shards)) {
+            let draft = NewAuction {
+                id: Some(id.clone()),
+                title: id,
+                currency: "KRW".into(),
+                start_price: 100,
+                increments: Some(vec![[0, 1]]),
+                duration_ms: 60_000,
+                ..NewAuction::default()
+            };
+            let from = Instant::now();
+            api.create(&draft).await?;
+            if shard > 1 {
+                times.push(from.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+    }
+    Ok(took)
 }
 
 /// CPU in each stretch of the measured time, in percent of a core: what is left of the start shows as a fall.
