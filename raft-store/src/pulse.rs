@@ -57,7 +57,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 use tokio::{sync::watch as news, time::Instant};
@@ -88,6 +88,8 @@ pub(crate) struct Pulse {
     /// Answers to our questions since the last look.
     answers: Mutex<Vec<pb::RestAnswer>>,
     leaving: AtomicBool,
+    /// Longest pause until the next pulse, ms, while all rests here; else 0.
+    next_ms: AtomicU32,
     woken: news::Sender<u64>,
 }
 
@@ -121,6 +123,7 @@ impl Pulse {
             anew: Mutex::default(),
             answers: Mutex::default(),
             leaving: AtomicBool::new(false),
+            next_ms: AtomicU32::new(0),
             woken: ground.woken.clone(),
         }
     }
@@ -138,6 +141,12 @@ impl Pulse {
     /// Whether this node is about to stop.
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// All rests here, and the next pulse comes after `next` at most; `None`: something is awake.
+    fn rests(&self, next: Option<u64>) {
+        let ms = next.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX));
+        self.next_ms.store(ms, Ordering::Relaxed);
     }
 
     /// Whether nothing speaks against this node's leading.
@@ -172,6 +181,7 @@ impl Pulse {
             cluster_version: self.agreed.version(),
             newest: versions::NEWEST,
             unfit: !self.is_fit(),
+            next_ms: self.next_ms.load(Ordering::Relaxed),
             ..pb::NodePulse::default()
         }
     }
@@ -240,6 +250,7 @@ impl Pulse {
             life: pulse.life,
             leaving: pulse.leaving,
             unfit: pulse.unfit,
+            next: pulse.next_ms.into(),
         };
         if self.lives.lock().hear(self.now(), node, lives) {
             tracing::debug!(node = node.0, "a node is here");
@@ -328,8 +339,7 @@ impl Pulse {
             return true;
         }
         let Some(node) = leader.leader else { return false };
-        let silence = self.lives.lock().silence_of(self.now(), node);
-        let lives = silence.is_some_and(|ms| ms < self.options.fresh);
+        let lives = self.lives.lock().is_fresh(self.now(), node, self.options.fresh);
         if lives {
             group.rest.shield(self.options.silence);
             let wake = vec![group.shard.0];

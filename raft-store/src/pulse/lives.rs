@@ -8,6 +8,9 @@
 //!                        '---- pulse of another life ---> alive (since now)
 //! ```
 //!
+//! **Who rests speaks seldom**, and says so: its peers then wait for three such pauses. Nothing is bid on there, and the death
+//! of a process is told at once in any case; only a machine that loses its power while all of it rests is missed later.
+//!
 //! **A process that was killed** need not be waited for. Its machine says so: its pulse to us ends, and nobody listens at
 //! its address any more. Either alone proves little (a way that broke, a listener that hangs); both at once, with not a
 //! word since, are as good as its own goodbye, so the peer is lost at once, and *surely*. A machine that loses its power
@@ -23,6 +26,10 @@ use std::collections::BTreeMap;
 
 /// A look this many paces after the last one means that this process stood still.
 const LATE_PACES: u64 = 4;
+/// A peer that rests is lost after so many of its pauses …
+const PAUSES: u64 = 3;
+/// … but no pause is believed that is longer than so many silences.
+const PAUSE_SILENCES: u64 = 10;
 /// A peer that never spoke counts as lost once we have listened for so many silences.
 const UNKNOWN_SILENCES: u64 = 3;
 
@@ -35,6 +42,8 @@ struct Peer {
     lost_at: Option<u64>,
     leaving: bool,
     unfit: bool,
+    /// Longest pause until its next pulse, as it said; 0: the pace.
+    next: u64,
     /// Ways by which its pulses come.
     ways: u32,
     /// Nobody listened at its address, and no pulse came since.
@@ -52,6 +61,8 @@ pub(crate) struct Said {
     pub(crate) leaving: bool,
     /// It had better not lead.
     pub(crate) unfit: bool,
+    /// It rests: its next pulse comes after so long at most, ms. 0: at the usual pace.
+    pub(crate) next: u64,
 }
 
 /// What is known of a peer.
@@ -99,7 +110,13 @@ impl Lives {
 
     /// A pulse came. True: the peer is here as it wasn't before (new, back, or in another life).
     pub(crate) fn hear(&mut self, now: u64, node: NodeId, said: Said) -> bool {
-        let Said { life, leaving, unfit } = said;
+        let Said {
+            life,
+            leaving,
+            unfit,
+            next,
+        } = said;
+        let next = next.min(self.silence * PAUSE_SILENCES);
         let known = self.peers.entry(node).or_insert(Peer {
             life,
             heard: now,
@@ -107,6 +124,7 @@ impl Lives {
             lost_at: Some(now),
             leaving,
             unfit,
+            next,
             ways: 0,
             refused: false,
             surely: false,
@@ -117,7 +135,7 @@ impl Lives {
             (known.life, known.since, known.lost_at) = (life, now, None);
         }
         self.changes += u64::from(anew || (known.leaving, known.unfit) != (leaving, unfit));
-        (known.heard, known.leaving, known.unfit) = (now, leaving, unfit);
+        (known.heard, known.leaving, known.unfit, known.next) = (now, leaving, unfit, next);
         anew
     }
 
@@ -157,15 +175,15 @@ impl Lives {
         lost
     }
 
-    /// Takes a look at `now`; tells who was lost.
-    pub(crate) fn look(&mut self, now: u64) -> Vec<NodeId> {
+    /// Takes a look at `now`; tells who was lost. `paused`: how long this node itself rested since the last look, on purpose.
+    pub(crate) fn look(&mut self, now: u64, paused: u64) -> Vec<NodeId> {
         let gap = now.saturating_sub(self.looked);
         self.looked = now;
-        let away = if gap > self.pace * LATE_PACES { gap } else { 0 };
+        let away = if gap > self.pace * LATE_PACES + paused { gap } else { 0 };
         let mut lost = Vec::new();
         for (node, peer) in &mut self.peers {
             peer.heard = (peer.heard + away).min(now);
-            if peer.lost_at.is_none() && now - peer.heard >= self.silence {
+            if peer.lost_at.is_none() && now - peer.heard >= self.silence.max(peer.next * PAUSES) {
                 peer.lost_at = Some(now);
                 lost.push(*node);
             }
@@ -194,9 +212,10 @@ impl Lives {
         }
     }
 
-    /// How long a peer has said nothing; `None`: it never did.
-    pub(crate) fn silence_of(&self, now: u64, node: NodeId) -> Option<u64> {
-        self.peers.get(&node).map(|peer| now.saturating_sub(peer.heard))
+    /// Whether a peer spoke within the last `fresh` ms, or as lately as it said that it would while it rests.
+    pub(crate) fn is_fresh(&self, now: u64, node: NodeId, fresh: u64) -> bool {
+        let fresh = |peer: &Peer| now.saturating_sub(peer.heard) < fresh.max(peer.next * 3 / 2);
+        self.peers.get(&node).is_some_and(fresh)
     }
 
     /// Whether a peer said that it is about to stop.
@@ -231,6 +250,7 @@ mod tests {
             life,
             leaving: false,
             unfit: false,
+            next: 0,
         }
     }
 
@@ -303,7 +323,7 @@ mod tests {
                 now = at;
                 match step {
                     Pulse(life) => drop(lives.hear(at, A, said(life))),
-                    Look => drop(lives.look(at)),
+                    Look => drop(lives.look(at, 0)),
                 }
             }
             assert_eq!(lives.known(now, A), known, "{name}");
@@ -357,15 +377,55 @@ mod tests {
     }
 
     #[test]
+    fn who_rests_is_waited_for_as_long_as_it_said() {
+        let resting = |next| Said { next, ..said(7) };
+        for (name, next, paused, looks, lost) in [
+            ("at the usual pace", 0, 0, vec![1_100, 1_250, 1_299, 1_300], 1_300),
+            ("one that rests", 500, 0, (1_100..=2_500).step_by(100).collect(), 2_500),
+            (
+                "a pause that nobody believes",
+                1_000_000,
+                0,
+                (1_100..=10_000).step_by(100).collect(),
+                10_000,
+            ),
+            ("we rest, too", 500, 500, vec![1_500, 2_000, 2_500], 2_500),
+            (
+                "we rest, and were away",
+                500,
+                500,
+                vec![1_500, 2_300, 2_800, 3_299, 3_300],
+                3_300,
+            ),
+        ] {
+            let mut lives = lives();
+            lives.hear(1_000, A, resting(next));
+            let found = looks.into_iter().find(|at| !lives.look(*at, paused).is_empty());
+            assert_eq!(found, Some(lost), "{name}");
+        }
+        let mut lives = lives();
+        lives.hear(1_000, A, resting(500));
+        assert!(lives.is_fresh(1_749, A, 150) && !lives.is_fresh(1_750, A, 150));
+        assert_eq!(lives.look(1_500, 500), []);
+        lives.hear(1_800, A, said(7));
+        assert_eq!(lives.look(1_900, 500), []);
+        assert_eq!(
+            lives.look(2_100, 500),
+            [A],
+            "it works again, and is held to the usual pace"
+        );
+    }
+
+    #[test]
     fn changes_are_told_once() {
         let mut lives = lives();
         assert!(lives.hear(1_050, A, said(7)), "new");
         assert!(!lives.hear(1_100, A, said(7)), "the same");
         let before = lives.changes();
-        assert_eq!(lives.look(1_200), []);
-        assert_eq!(lives.look(1_399), []);
-        assert_eq!(lives.look(1_400), [A]);
-        assert_eq!(lives.look(1_500), [], "told already");
+        assert_eq!(lives.look(1_200, 0), []);
+        assert_eq!(lives.look(1_399, 0), []);
+        assert_eq!(lives.look(1_400, 0), [A]);
+        assert_eq!(lives.look(1_500, 0), [], "told already");
         assert_eq!((lives.changes(), lives.alive()), (before + 1, 0));
         let leaving = Said {
             leaving: true,
@@ -373,7 +433,7 @@ mod tests {
         };
         assert!(lives.hear(1_600, A, leaving), "back");
         assert!(lives.leaves(A));
-        assert_eq!(lives.silence_of(1_650, A), Some(50));
+        assert!(lives.is_fresh(1_649, A, 50) && !lives.is_fresh(1_650, A, 50));
         let (before, unfit) = (lives.changes(), Said { unfit: true, ..said(7) });
         assert!(!lives.hear(1_660, A, unfit) && lives.is_unfit(A), "no other life");
         assert_eq!(lives.changes(), before + 1, "but another state");

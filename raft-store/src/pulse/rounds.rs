@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A replica that rests costs the look of one flag; it is looked at fully when somebody came or went, and once a second
-//! for its next start. While *all* of them rest the node is calm: pulses come at half their pace, nothing else is looked
-//! at, and whatever wakes a replica ends the calm at once.
+//! for its next start. While *all* of them rest the node is calm: after three pulses that say so they come at a tenth of their
+//! pace, nothing else is looked at, and whatever wakes a replica ends the calm, and is told to the peers, at once.
 //!
 //! Deliberately absent: what a pulse means when it arrives (`pulse`), and every decision.
 
@@ -33,8 +33,12 @@ use std::{
 const AT_ONCE: usize = 64;
 /// Between two full looks at groups that rest, although nobody came or went; ms.
 const FULL_LOOK: u64 = 1_000;
-/// How many times slower a calm node's pulse is. A lease is six paces: three such pulses.
-const CALM_PACES: u32 = 2;
+/// How many times slower a node's pulse is that has just become calm: its peers hear several times that it will speak less.
+const CALM_FIRST: u32 = 2;
+/// Pulses of that kind.
+const CALM_LOOKS: u32 = 3;
+/// How many times slower a calm node's pulse is then. It says so, and is waited for.
+const CALM_PACES: u32 = 10;
 /// Between two tries to give a shard away whose clock stood too much, ms: long, since the next leader's may stand as well.
 const STRAINED_AGAIN: u64 = 60_000;
 
@@ -63,6 +67,8 @@ struct Rounds {
     full: bool,
     /// Everything rests, and nobody waits for a word.
     calm: bool,
+    /// Looks since it became calm.
+    calm_looks: u32,
     /// Changes of `lives` at the last full look.
     seen: u64,
     /// Led here, and a replica's node came back: they must speak.
@@ -90,6 +96,7 @@ pub(crate) async fn run(pulse: Arc<Pulse>, host: impl Fn(u64) -> Option<Now> + S
         spoke: 0,
         full: true,
         calm: false,
+        calm_looks: 0,
         seen: u64::MAX,
         to_speak: VecDeque::new(),
         out: BTreeMap::new(),
@@ -100,10 +107,11 @@ pub(crate) async fn run(pulse: Arc<Pulse>, host: impl Fn(u64) -> Option<Now> + S
     let mut stirred = *woken.borrow();
     let heartbeat = pulse.raft.heartbeat;
     loop {
-        let pace = if rounds.calm {
-            heartbeat * CALM_PACES
-        } else {
-            heartbeat / 2
+        let slow = rounds.calm && rounds.calm_looks >= CALM_LOOKS;
+        let pace = match (slow, rounds.calm) {
+            (true, _) => heartbeat * CALM_PACES,
+            (false, true) => heartbeat * CALM_FIRST,
+            (false, false) => heartbeat / 2,
         };
         tokio::select! {
             () = tokio::time::sleep(pace) => {}
@@ -122,7 +130,12 @@ pub(crate) async fn run(pulse: Arc<Pulse>, host: impl Fn(u64) -> Option<Now> + S
         let stirs = *pulse.woken.borrow();
         rounds.calm &= stirs == stirred;
         stirred = stirs;
-        rounds.look(&now.map).await;
+        let paused = if slow {
+            pulse.options.pace * u64::from(CALM_PACES)
+        } else {
+            0
+        };
+        rounds.look(&now.map, paused).await;
         rounds.speak();
     }
 }
@@ -149,12 +162,12 @@ impl Rounds {
         }
     }
 
-    async fn look(&mut self, map: &ClusterMap) {
+    async fn look(&mut self, map: &ClusterMap, paused: u64) {
         let pulse = self.pulse.clone();
         let now = pulse.now();
         let changes = {
             let mut lives = pulse.lives.lock();
-            for node in lives.look(now) {
+            for node in lives.look(now, paused) {
                 tracing::info!(node = node.0, "a node is lost");
             }
             metrics::peers_alive(lives.alive());
@@ -220,6 +233,12 @@ impl Rounds {
     fn speak(&mut self) {
         let (now, pace) = (self.pulse.now(), self.pulse.options.pace);
         let out = std::mem::take(&mut self.out);
+        self.calm_looks = if self.calm {
+            self.calm_looks.saturating_add(1)
+        } else {
+            0
+        };
+        self.pulse.rests(self.calm.then_some(pace * u64::from(CALM_PACES)));
         // A look that comes a little early is on time.
         if self.calm || !out.is_empty() || now + pace / 4 >= self.spoke + pace {
             self.spoke = now;
