@@ -205,6 +205,14 @@ impl Host {
         state.shard.settled(command)
     }
 
+    /// A command for a shard goes from here to its leader on another node: a replica here that rests wakes and has that one
+    /// speak, so that the loss of its machine is found out as soon as if the shard had been awake.
+    pub fn wanted(&self, shard: ShardId) {
+        if let Some(seat) = self.inner.seat(shard) {
+            self.inner.pulse.want(&seat.group);
+        }
+    }
+
     /// One auction.
     ///
     /// # Errors

@@ -156,7 +156,7 @@ fn describe_pulse() {
     describe_counter!(
         WOKEN,
         Unit::Count,
-        "Replicas that rested and were woken, by what for: proposal, vote, came (a node), start, orphan (leader lost), asked"
+        "Replicas that rested and were woken, by what for: proposal, vote, came (a node), start, orphan (leader lost), asked, wanted (a command went to a leader elsewhere)"
     );
     describe_counter!(STOOD, Unit::Count, "Times that a replica here stood for election");
     describe_counter!(

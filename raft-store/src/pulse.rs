@@ -252,9 +252,13 @@ impl Pulse {
             unfit: pulse.unfit,
             next: pulse.next_ms.into(),
         };
-        if self.lives.lock().hear(self.now(), node, lives) {
+        let heard = self.lives.lock().hear(self.now(), node, lives);
+        if heard.anew {
             tracing::debug!(node = node.0, "a node is here");
             self.anew.lock().insert(node);
+        }
+        if heard.stirs {
+            self.look_now();
         }
         for shard in &pulse.wake {
             if let Some(group) = self.groups.of(*shard) {
@@ -323,6 +327,21 @@ impl Pulse {
             let group = group.clone();
             // An error means that the group has stopped: `group` tells the host.
             tokio::spawn(async move { drop(group.raft.trigger().heartbeat().await) });
+        }
+    }
+
+    /// Somebody here has a command for a shard whose leader is elsewhere. A replica that rests wakes, has the leader speak, and
+    /// so finds out within a silence if that one's machine is gone, which would else be told by the seldom pulses of a calm node.
+    pub(crate) fn want(&self, group: &Group) {
+        let leader = group.led();
+        let Some(node) = leader.leader.filter(|_| !leader.leading) else {
+            return;
+        };
+        if group.rest.is_resting() && group.rest.stir() {
+            metrics::woken("wanted");
+            group.rest.hear();
+            let wake = vec![group.shard.0];
+            self.send(node, pb::NodePulse { wake, ..self.pulse() });
         }
     }
 

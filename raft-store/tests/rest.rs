@@ -91,6 +91,33 @@ async fn a_dead_leader_of_a_shard_at_rest_is_seen() {
     all_rest(&cluster).await;
 }
 
+/// A command that goes to a leader elsewhere wakes the replica that it passes, and the leader, whom nobody unseats.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_is_wanted_wakes_and_keeps_its_leader() {
+    let cluster = cluster(2).await;
+    all_rest(&cluster).await;
+    let shard = ShardId(1);
+    let (leader, before) = (cluster.leader_of(shard).unwrap(), term(&cluster, shard));
+    let edge = (1..=3).find(|node| *node != leader).unwrap();
+    cluster.running[&leader].host.wanted(shard);
+    assert!(rests(&cluster, shard), "the leader's own node needs no such word");
+    cluster.running[&edge].host.wanted(shard);
+    let awake = |node: u64| {
+        move |c: &Cluster| {
+            let statuses = c.statuses();
+            let of_node = statuses.iter().find(|(id, _)| *id == node).unwrap();
+            of_node.1.iter().any(|g| g.shard == shard && !g.resting)
+        }
+    };
+    assert!(awake(edge)(&cluster));
+    cluster.until("the leader is awake, too", awake(leader)).await;
+    all_rest(&cluster).await;
+    assert_eq!(
+        (cluster.leader_of(shard), term(&cluster, shard)),
+        (Some(leader), before)
+    );
+}
+
 /// A leader whose process has ended is inherited from at once: with a lease of ten minutes nobody could stand otherwise.
 /// Of a live shard and of one at rest, twice over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,6 +34,8 @@ pub(crate) trait Local: Send + Sync + 'static {
     async fn submit(&self, shard: ShardId, epoch: u64, command: Command) -> Reply;
     /// A command's verdict, if this node's replica knows it whoever leads.
     fn settled(&self, shard: ShardId, command: &Command) -> Option<Verdict>;
+    /// A command goes to the leader of this shard, which is on another node.
+    fn wanted(&self, shard: ShardId);
     /// One auction.
     async fn read(&self, shard: ShardId, auction: &AuctionId, fresh: Freshness) -> Result<AuctionView, PortError>;
     /// All auctions.

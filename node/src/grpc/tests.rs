@@ -70,6 +70,8 @@ impl Local for Scripted {
         None
     }
 
+    fn wanted(&self, _: ShardId) {}
+
     async fn submit(&self, _shard: ShardId, epoch: u64, command: Command) -> Reply {
         match command.auction.as_str() {
             "ok" => Reply::Verdict(verdict(Ok(()))),

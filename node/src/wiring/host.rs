@@ -40,6 +40,10 @@ impl Local for HostShards {
         self.0.settled(shard, command)
     }
 
+    fn wanted(&self, shard: ShardId) {
+        self.0.wanted(shard);
+    }
+
     async fn read(&self, shard: ShardId, auction: &AuctionId, fresh: Freshness) -> Result<AuctionView, PortError> {
         let fresh = match fresh {
             Freshness::Linear => Fresh::Linear,

@@ -31,6 +31,7 @@ impl Shards for ShardPort {
         if node == self.me {
             return self.local.submit(shard, epoch, command).await;
         }
+        self.local.wanted(shard);
         match self.peers.get(node) {
             Ok(peer) => peer.submit(shard, epoch, &command).await,
             Err(_) => Reply::Unknown,

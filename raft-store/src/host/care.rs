@@ -5,6 +5,9 @@
 //!                                        '--unfit--> each shard led here, with a voter on a fit node: handed over
 //! ```
 //!
+//! While all shards of a fit node rest nothing is written and no door is knocked at: it looks once a second, and at once when
+//! one wakes.
+//!
 //! A hand-over pauses intake for up to 50 ms, so it is tried only where someone could take over, a few at a time, and one
 //! that failed again only after a while. A disk that hangs holds up every commit here: then all go at once.
 //!
@@ -28,6 +31,8 @@ use tokio::time::Instant;
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often while everything rests.
+const CALM_LOOK: Duration = Duration::from_secs(1);
 /// Before a hand-over that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Hand-overs at once, while nothing hangs.
@@ -39,10 +44,18 @@ const HASTY: usize = 64;
 pub(super) async fn run(host: Weak<Inner>) {
     let mut checkup = None;
     let mut tried: BTreeMap<ShardId, Instant> = BTreeMap::new();
-    let mut looks = tokio::time::interval(LOOK);
-    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let Some(mut woken) = host.upgrade().map(|inner| inner.ground.woken.subscribe()) else {
+        return;
+    };
+    let mut calm = false;
     loop {
-        looks.tick().await;
+        if calm {
+            let _ = tokio::time::timeout(CALM_LOOK, woken.changed()).await;
+        } else {
+            tokio::time::sleep(LOOK).await;
+        }
+        // Noted before the look: who is woken meanwhile is looked at again.
+        woken.mark_unchanged();
         let Some(inner) = host.upgrade() else { return };
         let checkup = checkup.get_or_insert_with(|| Checkup::new(inner.options.stall));
         let found = examine(&inner, checkup);
@@ -55,6 +68,7 @@ pub(super) async fn run(host: Weak<Inner>) {
         for proposer in seats.iter().filter_map(|seat| seat.proposer.as_ref()) {
             proposer.narrow(intake);
         }
+        calm = reasons.is_empty() && seats.iter().all(|seat| seat.group.rest.is_resting());
         if reasons.is_empty() {
             tried.clear();
         } else {

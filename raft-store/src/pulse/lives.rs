@@ -8,8 +8,10 @@
 //!                        '---- pulse of another life ---> alive (since now)
 //! ```
 //!
-//! **Who rests speaks seldom**, and says so: its peers then wait for three such pauses. Nothing is bid on there, and the death
-//! of a process is told at once in any case; only a machine that loses its power while all of it rests is missed later.
+//! **Who rests speaks seldom**, if its peers rest too, and says so: they then wait for three such pauses. Nothing is bid on
+//! there, and the end of a process is told at once in any case; only a machine that loses its power while everybody rests is
+//! missed later. As soon as one is awake, its pulse says so, and all speak at the usual pace again: whoever is awake gives
+//! nobody more than the usual silence, counted from the moment at which it woke.
 //!
 //! **A process that was killed** need not be waited for. Its machine says so: its pulse to us ends, and nobody listens at
 //! its address any more. Either alone proves little (a way that broke, a listener that hangs); both at once, with not a
@@ -93,6 +95,19 @@ pub(crate) struct Lives {
     looked: u64,
     peers: BTreeMap<NodeId, Peer>,
     changes: u64,
+    /// Something on this node is awake, since then as looks saw it.
+    awake: Option<u64>,
+    /// Somebody is awake, this node or a peer that lives.
+    brisk: Option<u64>,
+}
+
+/// What came with a pulse.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Heard {
+    /// The peer is here as it wasn't before: new, back, or in another life.
+    pub(crate) anew: bool,
+    /// The first word of somebody's being awake: it expects to hear of us.
+    pub(crate) stirs: bool,
 }
 
 impl Lives {
@@ -105,11 +120,13 @@ impl Lives {
             looked: now,
             peers: BTreeMap::new(),
             changes: 0,
+            awake: Some(now),
+            brisk: Some(now),
         }
     }
 
-    /// A pulse came. True: the peer is here as it wasn't before (new, back, or in another life).
-    pub(crate) fn hear(&mut self, now: u64, node: NodeId, said: Said) -> bool {
+    /// A pulse came.
+    pub(crate) fn hear(&mut self, now: u64, node: NodeId, said: Said) -> Heard {
         let Said {
             life,
             leaving,
@@ -136,7 +153,17 @@ impl Lives {
         }
         self.changes += u64::from(anew || (known.leaving, known.unfit) != (leaving, unfit));
         (known.heard, known.leaving, known.unfit, known.next) = (now, leaving, unfit, next);
-        anew
+        let brisk = self.brisk;
+        self.stir(now);
+        let stirs = brisk.is_none() && self.brisk.is_some();
+        Heard { anew, stirs }
+    }
+
+    /// Notes whether anybody is awake.
+    fn stir(&mut self, now: u64) {
+        let awake = |peer: &Peer| peer.lost_at.is_none() && peer.next == 0;
+        let brisk = self.awake.is_some() || self.peers.values().any(awake);
+        self.brisk = brisk.then(|| self.brisk.unwrap_or(now));
     }
 
     /// A way opened by which a known peer's pulses come.
@@ -176,19 +203,28 @@ impl Lives {
     }
 
     /// Takes a look at `now`; tells who was lost. `paused`: how long this node itself rested since the last look, on purpose.
-    pub(crate) fn look(&mut self, now: u64, paused: u64) -> Vec<NodeId> {
+    /// `awake`: something on it is awake.
+    pub(crate) fn look(&mut self, now: u64, paused: u64, awake: bool) -> Vec<NodeId> {
         let gap = now.saturating_sub(self.looked);
         self.looked = now;
         let away = if gap > self.pace * LATE_PACES + paused { gap } else { 0 };
+        self.awake = awake.then(|| self.awake.map_or(now, |since| (since + away).min(now)));
         let mut lost = Vec::new();
         for (node, peer) in &mut self.peers {
             peer.heard = (peer.heard + away).min(now);
-            if peer.lost_at.is_none() && now - peer.heard >= self.silence.max(peer.next * PAUSES) {
+            let (since, patience) = match self.awake {
+                // One that spoke seldom until now has heard of it meanwhile, or it isn't there.
+                Some(awake) if peer.next > 0 => (peer.heard.max(awake), self.silence),
+                Some(_) => (peer.heard, self.silence),
+                None => (peer.heard, self.silence.max(peer.next * PAUSES)),
+            };
+            if peer.lost_at.is_none() && now - since >= patience {
                 peer.lost_at = Some(now);
                 lost.push(*node);
             }
         }
         self.changes += lost.len() as u64;
+        self.stir(now);
         lost
     }
 
@@ -212,10 +248,19 @@ impl Lives {
         }
     }
 
-    /// Whether a peer spoke within the last `fresh` ms, or as lately as it said that it would while it rests.
+    /// Whether a peer spoke within the last `fresh` ms; or, while everybody rested until just now, as lately as it said.
     pub(crate) fn is_fresh(&self, now: u64, node: NodeId, fresh: u64) -> bool {
-        let fresh = |peer: &Peer| now.saturating_sub(peer.heard) < fresh.max(peer.next * 3 / 2);
+        let rested = self.brisk.is_none_or(|since| now.saturating_sub(since) < self.silence);
+        let fresh = |peer: &Peer| {
+            let pause = if rested { peer.next * 3 / 2 } else { 0 };
+            now.saturating_sub(peer.heard) < fresh.max(pause)
+        };
         self.peers.get(&node).is_some_and(fresh)
+    }
+
+    /// Whether nobody is awake, on this node or elsewhere: then all may speak seldom.
+    pub(crate) fn all_rest(&self) -> bool {
+        self.brisk.is_none()
     }
 
     /// Whether a peer said that it is about to stop.
@@ -323,7 +368,7 @@ mod tests {
                 now = at;
                 match step {
                     Pulse(life) => drop(lives.hear(at, A, said(life))),
-                    Look => drop(lives.look(at, 0)),
+                    Look => drop(lives.look(at, 0, true)),
                 }
             }
             assert_eq!(lives.known(now, A), known, "{name}");
@@ -376,9 +421,13 @@ mod tests {
         );
     }
 
+    fn resting(next: u64) -> Said {
+        Said { next, ..said(7) }
+    }
+
     #[test]
     fn who_rests_is_waited_for_as_long_as_it_said() {
-        let resting = |next| Said { next, ..said(7) };
+        // (peer's pause, ours, looks, found lost at)
         for (name, next, paused, looks, lost) in [
             ("at the usual pace", 0, 0, vec![1_100, 1_250, 1_299, 1_300], 1_300),
             ("one that rests", 500, 0, (1_100..=2_500).step_by(100).collect(), 2_500),
@@ -400,42 +449,96 @@ mod tests {
         ] {
             let mut lives = lives();
             lives.hear(1_000, A, resting(next));
-            let found = looks.into_iter().find(|at| !lives.look(*at, paused).is_empty());
+            let found = looks.into_iter().find(|at| !lives.look(*at, paused, false).is_empty());
             assert_eq!(found, Some(lost), "{name}");
         }
-        let mut lives = lives();
-        lives.hear(1_000, A, resting(500));
-        assert!(lives.is_fresh(1_749, A, 150) && !lives.is_fresh(1_750, A, 150));
-        assert_eq!(lives.look(1_500, 500), []);
-        lives.hear(1_800, A, said(7));
-        assert_eq!(lives.look(1_900, 500), []);
-        assert_eq!(
-            lives.look(2_100, 500),
-            [A],
-            "it works again, and is held to the usual pace"
+    }
+
+    /// Somebody wakes: the usual silence holds for all from then on, whatever they said before.
+    #[test]
+    fn who_is_awake_waits_for_nobody_longer_than_usual() {
+        const B: NodeId = NodeId(2);
+        let rest = || {
+            let mut lives = lives();
+            lives.hear(1_000, A, resting(500));
+            lives.hear(1_000, B, resting(500));
+            assert_eq!(lives.look(1_000, 0, false), []);
+            assert!(lives.all_rest());
+            assert_eq!(lives.look(1_500, 500, false), []);
+            lives
+        };
+        let mut we = rest();
+        assert!(
+            we.is_fresh(1_749, A, 150) && !we.is_fresh(1_750, A, 150),
+            "as late as it said"
         );
+        assert_eq!(we.look(1_700, 0, true), [], "its time counts from our waking");
+        assert!(!we.all_rest());
+        assert_eq!(
+            we.hear(1_701, B, resting(500)),
+            Heard {
+                anew: false,
+                stirs: false
+            }
+        );
+        assert_eq!(we.look(1_850, 0, true), []);
+        assert_eq!(we.look(1_999, 0, true), []);
+        assert_eq!(we.look(2_000, 0, true), [A], "it heard that we woke, or isn't there");
+        assert_eq!(we.look(2_001, 0, true), [B], "nor may the other pause any more");
+
+        let mut frozen = rest();
+        assert_eq!(frozen.look(1_700, 0, true), []);
+        assert_eq!(frozen.look(9_000, 0, true), [], "we were away, they weren't");
+        assert_eq!(frozen.look(9_150, 0, true), []);
+        assert_eq!(frozen.look(9_299, 0, true), []);
+        assert_eq!(frozen.look(9_300, 0, true), [A, B]);
+
+        let mut peer = rest();
+        assert_eq!(
+            peer.hear(1_700, B, said(7)),
+            Heard {
+                anew: false,
+                stirs: true
+            },
+            "it expects a word"
+        );
+        assert_eq!(
+            peer.hear(1_750, B, said(7)),
+            Heard {
+                anew: false,
+                stirs: false
+            },
+            "once"
+        );
+        assert!(!peer.all_rest() && peer.is_fresh(1_749, A, 150));
+        assert!(!peer.is_fresh(2_000, A, 150), "A heard of it, too");
+        assert_eq!(peer.look(1_800, 500, false), [], "we rest: A may be deaf to B only");
+        assert_eq!(peer.look(2_100, 500, false), [B]);
+        assert!(peer.all_rest(), "who is lost wakes nobody");
+        peer.hear(2_200, B, resting(500));
+        assert!(peer.all_rest());
     }
 
     #[test]
     fn changes_are_told_once() {
         let mut lives = lives();
-        assert!(lives.hear(1_050, A, said(7)), "new");
-        assert!(!lives.hear(1_100, A, said(7)), "the same");
+        assert!(lives.hear(1_050, A, said(7)).anew, "new");
+        assert!(!lives.hear(1_100, A, said(7)).anew, "the same");
         let before = lives.changes();
-        assert_eq!(lives.look(1_200, 0), []);
-        assert_eq!(lives.look(1_399, 0), []);
-        assert_eq!(lives.look(1_400, 0), [A]);
-        assert_eq!(lives.look(1_500, 0), [], "told already");
+        assert_eq!(lives.look(1_200, 0, true), []);
+        assert_eq!(lives.look(1_399, 0, true), []);
+        assert_eq!(lives.look(1_400, 0, true), [A]);
+        assert_eq!(lives.look(1_500, 0, true), [], "told already");
         assert_eq!((lives.changes(), lives.alive()), (before + 1, 0));
         let leaving = Said {
             leaving: true,
             ..said(7)
         };
-        assert!(lives.hear(1_600, A, leaving), "back");
+        assert!(lives.hear(1_600, A, leaving).anew, "back");
         assert!(lives.leaves(A));
         assert!(lives.is_fresh(1_649, A, 50) && !lives.is_fresh(1_650, A, 50));
         let (before, unfit) = (lives.changes(), Said { unfit: true, ..said(7) });
-        assert!(!lives.hear(1_660, A, unfit) && lives.is_unfit(A), "no other life");
+        assert!(!lives.hear(1_660, A, unfit).anew && lives.is_unfit(A), "no other life");
         assert_eq!(lives.changes(), before + 1, "but another state");
         lives.hear(1_670, A, said(7));
         assert!(!lives.is_unfit(A));

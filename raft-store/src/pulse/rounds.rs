@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A replica that rests costs the look of one flag; it is looked at fully when somebody came or went, and once a second
-//! for its next start. While *all* of them rest the node is calm: after three pulses that say so they come at a tenth of their
-//! pace, nothing else is looked at, and whatever wakes a replica ends the calm, and is told to the peers, at once.
+//! for its next start. While *all* of them rest the node is calm: its pulses come at half their pace and nothing else is looked
+//! at; after three that say so, and while all peers say the same, at a tenth. Whatever wakes a replica ends the calm and is
+//! told to the peers at once, who then speak up too.
 //!
 //! Deliberately absent: what a pulse means when it arrives (`pulse`), and every decision.
 
@@ -107,7 +108,7 @@ pub(crate) async fn run(pulse: Arc<Pulse>, host: impl Fn(u64) -> Option<Now> + S
     let mut stirred = *woken.borrow();
     let heartbeat = pulse.raft.heartbeat;
     loop {
-        let slow = rounds.calm && rounds.calm_looks >= CALM_LOOKS;
+        let slow = rounds.calm && rounds.calm_looks >= CALM_LOOKS && pulse.lives.lock().all_rest();
         let pace = match (slow, rounds.calm) {
             (true, _) => heartbeat * CALM_PACES,
             (false, true) => heartbeat * CALM_FIRST,
@@ -167,7 +168,7 @@ impl Rounds {
         let now = pulse.now();
         let changes = {
             let mut lives = pulse.lives.lock();
-            for node in lives.look(now, paused) {
+            for node in lives.look(now, paused, !self.calm) {
                 tracing::info!(node = node.0, "a node is lost");
             }
             metrics::peers_alive(lives.alive());
