@@ -71,10 +71,6 @@ pub(crate) struct SimOptions {
     /// Every node makes this mistake: the seeds must find it, or the command fails. `all`: each in turn.
     #[arg(long)]
     plant: Option<String>,
-    /// A node joins, shards move, nodes drain, leaderships are handed over meanwhile, and a clock that is accused wrongly under
-    /// faults is a failure. Some seeds fail (docs/architecture.md, known gaps), so CI has this under plants only.
-    #[arg(long)]
-    wide: bool,
     /// Each seed runs twice, and must have the same trace twice.
     #[arg(long)]
     twice: bool,
@@ -132,7 +128,6 @@ fn one(seed: u64, plant: Option<&str>, options: &SimOptions, out: &mut String) -
         seconds: options.seconds,
         verbose: options.verbose,
         narrow: plant.is_some_and(plants::is_narrow),
-        wide: options.wide || plant.is_some(),
     };
     // A thread of its own: this one has hash keys from before the seed.
     doors::begin(seed);
@@ -175,9 +170,6 @@ fn keep(dir: &Path, seed: u64, history: &[Record]) -> anyhow::Result<()> {
 /// The command that runs one seed again.
 fn replay(seed: u64, plant: Option<&str>, options: &SimOptions) -> String {
     let mut text = format!("chaos sim --seed {seed} --seconds {}", options.seconds);
-    if options.wide {
-        text.push_str(" --wide");
-    }
     if let Some(plant) = plant {
         let _ = write!(text, " --plant {plant}");
     }
@@ -196,9 +188,6 @@ fn child(seed: u64, plant: Option<&str>, options: &SimOptions) -> anyhow::Result
     ]);
     if let Some(plant) = plant {
         command.args(["--plant", plant]);
-    }
-    if options.wide {
-        command.arg("--wide");
     }
     if let (Some(out), None) = (&options.out, plant) {
         command.arg("--only-failed").arg("--out").arg(out);

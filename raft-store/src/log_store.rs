@@ -40,6 +40,32 @@ use std::{
     time::Instant,
 };
 
+/// What a test or a simulation has this log forget to write, to see that it is found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Unwritten {
+    Vote,
+    Cut,
+}
+
+/// Whether that mistake is to be made now: never in a build for operators.
+#[inline]
+fn skips(what: Unwritten) -> bool {
+    #[cfg(test)]
+    if tests::SKIPPED.get() == Some(what) {
+        return true;
+    }
+    #[cfg(feature = "sim")]
+    return crate::sim::planted(match what {
+        Unwritten::Vote => crate::sim::Plant::VoteNotPersisted,
+        Unwritten::Cut => crate::sim::Plant::TruncateNotPersisted,
+    });
+    #[cfg(not(feature = "sim"))]
+    {
+        let _ = what;
+        false
+    }
+}
+
 /// What recovery found of a group.
 #[derive(Clone, Default)]
 pub(crate) struct Found {
@@ -401,8 +427,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        #[cfg(feature = "sim")]
-        if crate::sim::planted(crate::sim::Plant::VoteNotPersisted) {
+        if skips(Unwritten::Vote) {
             self.memory.lock().vote = Some(*vote);
             return Ok(());
         }
@@ -457,8 +482,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let from = last.map_or(0, |id| id.index + 1);
         let mut memory = self.memory.lock();
         memory.truncate(from);
-        #[cfg(feature = "sim")]
-        if crate::sim::planted(crate::sim::Plant::TruncateNotPersisted) {
+        if skips(Unwritten::Cut) {
             return Ok(());
         }
         // Not waited for: whatever is appended next lies behind it in the same log.

@@ -46,6 +46,7 @@ impl Group {
             leader: me,
             voters: membership.get_joint_config().iter().map(ids).collect(),
             learners: membership.learner_ids().map(ReplicaId).collect(),
+            pending: is_pending(&metrics),
             lag: lag(&metrics),
             closes_in_ms,
         };
@@ -172,6 +173,12 @@ impl Group {
         };
         metrics.membership_config.voter_ids().find(there)
     }
+}
+
+/// Whether the entry that made the members what they are is still on its way to a majority.
+fn is_pending(metrics: &RaftMetrics<TypeConfig>) -> bool {
+    let made = metrics.membership_config.log_id().map(|id| id.index);
+    made > metrics.local_committed.map(|id| id.index)
 }
 
 /// How many entries each other replica lacks.

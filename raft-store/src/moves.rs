@@ -215,6 +215,7 @@ fn looked_to(looked: &Looked) -> pb::LookReply {
             .collect(),
         closes_in_ms: led.facts.closes_in_ms,
         membership: members_to(led.members),
+        pending: led.facts.pending,
     });
     let seats = looked.seats.iter().map(|(shard, replica)| pb::Seat {
         shard: shard.0,
@@ -241,6 +242,7 @@ fn looked_from(node: NodeId, proto: pb::LookReply) -> Result<Looked, BadWire> {
             leader: node,
             voters: voters.collect(),
             learners: led.learners.iter().copied().map(ReplicaId).collect(),
+            pending: led.pending,
             lag: led
                 .lag
                 .iter()

@@ -106,7 +106,7 @@ impl Pulse {
         };
         Pulse {
             me,
-            life: rand::random(),
+            life: fleet.life(),
             began: ground.began,
             options,
             wake_ahead: ms(raft.wake_ahead),

@@ -57,8 +57,6 @@ pub(super) struct Options {
     pub(super) verbose: bool,
     /// Lanes fall behind, as they do under a crowd.
     pub(super) narrow: bool,
-    /// An operator lets nodes join, moves shards and drains nodes meanwhile; wrong accusations of clocks are found.
-    pub(super) wide: bool,
 }
 
 /// What it came to.
@@ -86,7 +84,6 @@ struct World {
     clocks: Clocks,
     seen: Seen,
     trace: Sha256,
-    wide: bool,
 }
 
 /// Runs a seed, on a fresh thread after `doors::begin`: once in a process.
@@ -121,9 +118,7 @@ impl World {
         let edges: Vec<String> = (0..EDGES).map(|n| format!("edge-{n}")).collect();
         for (n, edge) in edges.iter().enumerate() {
             let (show, post, dice) = (show.clone(), post.clone(), dice.fork(100 + n as u64));
-            cluster
-                .net
-                .client(edge.clone(), people(show, post, n as u64, options.wide, dice));
+            cluster.net.client(edge.clone(), people(show, post, n as u64, dice));
         }
         let nemesis = Nemesis::new(dice.fork(7), pen.clone(), edges, u64::MAX);
         World {
@@ -135,7 +130,6 @@ impl World {
             clocks: Clocks::new(dice.fork(9)),
             seen: Seen::default(),
             trace: Sha256::new(),
-            wide: options.wide,
         }
     }
 
@@ -162,9 +156,7 @@ impl World {
         if !self.nemesis.rests() {
             self.seen.wrong(self.cluster.now_ms);
         }
-        if self.wide {
-            self.clocks.look(&self.cluster, &mut self.seen);
-        }
+        self.clocks.look(&self.cluster, &mut self.seen);
         self.welcome();
         let looked = self
             .cluster
@@ -422,7 +414,7 @@ fn meta(seed: u64) -> Meta {
 }
 
 /// Everyone at one edge; never ends, so that the edge goes on.
-async fn people(show: Arc<Show>, post: Post, edge: u64, wide: bool, dice: Dice) -> turmoil::Result {
+async fn people(show: Arc<Show>, post: Post, edge: u64, dice: Dice) -> turmoil::Result {
     let way = Edge::open(post, show.clone(), (edge + 1) << 40).await?;
     let person = |n: u64, id: String| Person::new(show.clone(), way.clone(), dice.fork(n), &id);
     for n in 0..2 {
@@ -438,8 +430,7 @@ async fn people(show: Arc<Show>, post: Post, edge: u64, wide: bool, dice: Dice) 
     if let Some(reader) = person(30, format!("reader-{edge}")) {
         tokio::task::spawn_local(reader.read());
     }
-    if wide
-        && edge == 0
+    if edge == 0
         && let Some(operator) = person(40, "operator".into())
     {
         tokio::task::spawn_local(operator.operate(NODES, MORE));

@@ -8,7 +8,9 @@
 //!
 //! A step is recorded when it is *seen* to be done, and work is only ever the next step of what is recorded. So whoever
 //! dies, whenever, loses nothing but time: the next meta leader looks, and goes on. A membership change that was left
-//! half done is seen as a joint configuration, and settled before anything else.
+//! half done is seen as a joint configuration, and settled before anything else. One that no majority has yet is no
+//! change: the group's next leader may never have heard of it. A record that members don't bear out goes back to what
+//! they do.
 //!
 //! Three rules keep it safe. *Ids are fresh*: a replica that comes gets an id that nobody ever had, so that a wiped one
 //! can't vote twice. *Work names what was seen*: a group's leader refuses work that was decided on another membership
@@ -65,6 +67,8 @@ pub struct GroupFacts {
     pub voters: Vec<BTreeSet<ReplicaId>>,
     /// Who follows without a vote.
     pub learners: BTreeSet<ReplicaId>,
+    /// What made its members so isn't on a majority's disks yet: another leader may undo it.
+    pub pending: bool,
     /// How many entries each other replica lacks, as far as its leader knows.
     pub lag: BTreeMap<ReplicaId, u64>,
     /// When the first of its live auctions closes, ms from now.
@@ -72,6 +76,11 @@ pub struct GroupFacts {
 }
 
 impl GroupFacts {
+    /// Whether its members are being changed, so that nothing is to be concluded from them.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.pending || self.voters.len() > 1
+    }
+
     pub(crate) fn votes(&self, replica: ReplicaId) -> bool {
         self.voters.iter().any(|set| set.contains(&replica))
     }
@@ -163,8 +172,8 @@ pub fn decide(map: &ClusterMap, facts: &Facts, limits: &Limits) -> Decision {
     if !map.steering.paused {
         run.lose_the_silent();
         run.advance_moves();
-        run.begin_moves();
         run.replace_hurt(map);
+        run.begin_moves();
     }
     run.forget_the_gone();
     run.tidy_groups(map);
@@ -261,8 +270,10 @@ impl Run<'_> {
             if self.out.work.iter().any(|work| work.0 == *shard) {
                 continue;
             }
-            if group.voters.len() > 1 {
-                self.work(*shard, Work::Settle);
+            if group.is_changing() {
+                if !group.pending {
+                    self.work(*shard, Work::Settle);
+                }
                 continue;
             }
             let mut known: BTreeMap<ReplicaId, NodeId> = stored
@@ -278,6 +289,7 @@ impl Run<'_> {
                         .map(|(node, replica)| (*replica, *node)),
                 );
             }
+            let placed = known.clone();
             if *shard == ShardId::META {
                 known.extend(stored.steering.watchers.iter().map(|(node, replica)| (*replica, *node)));
                 let missing = stored
@@ -290,18 +302,16 @@ impl Run<'_> {
                     continue;
                 }
             }
-            let members = group.learners.iter().chain(group.voters.iter().flatten());
-            if let Some(stranger) = members.copied().find(|replica| !known.contains_key(replica)) {
+            // A vote that was given late, when the move that it was for had been taken back.
+            let voters = group.voters.iter().flatten();
+            let members = group.learners.iter().filter(|replica| !known.contains_key(replica));
+            let stranger = members.chain(voters.filter(|replica| !placed.contains_key(replica)));
+            if let Some(replica) = stranger.copied().next() {
                 let mut left: BTreeSet<ReplicaId> = group.voters.iter().flatten().copied().collect();
-                left.remove(&stranger);
+                left.remove(&replica);
+                let keep = known.contains_key(&replica);
                 if self.majority_alive(*shard, &left) {
-                    self.work(
-                        *shard,
-                        Work::Remove {
-                            replica: stranger,
-                            keep: false,
-                        },
-                    );
+                    self.work(*shard, Work::Remove { replica, keep });
                 }
             }
         }

@@ -25,7 +25,8 @@
 //! whose wall clock steps moves the median no further than to its neighbour's.
 //!
 //! Every word is counted from the hearer's monotonic clock, never from its wall clock, so that a wall clock that is set
-//! doesn't look like a rate. Peers that started again begin anew.
+//! doesn't look like a rate. Peers that started again begin anew, and so do we: an echo of what our process said in an
+//! earlier life counts from another origin, and what looks like a round trip of it bounds nothing.
 //!
 //! Deliberately absent: sockets, what a stray does about it (`pulse`), real time (an argument, in µs).
 
@@ -76,8 +77,19 @@ pub struct Clocks {
 pub struct Word {
     /// Its clocks.
     pub clocks: Clocks,
-    /// Our `mono` in the newest word that it had of us, and for how long it had had it; `None`: it had none.
-    pub echo: Option<(u64, u64)>,
+    /// The newest word that it had of us; `None`: it had none.
+    pub echo: Option<Echo>,
+}
+
+/// A word of the hearer's, given back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Echo {
+    /// In which life of its process the hearer said it.
+    pub life: u64,
+    /// The hearer's `mono` when it said it.
+    pub mono: u64,
+    /// For how long the speaker had had it, µs.
+    pub held: u64,
 }
 
 /// A word, kept: what it says of the peer's clocks against our monotonic one.
@@ -149,24 +161,32 @@ pub struct Wall {
 #[derive(Debug)]
 pub struct Compare {
     options: Options,
+    /// This life of our process.
+    life: u64,
     peers: BTreeMap<NodeId, Peer>,
 }
 
 impl Compare {
-    /// Nothing was heard yet.
+    /// Nothing was heard yet, in this `life` of our process.
     #[must_use]
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: Options, life: u64) -> Self {
         Self {
             options,
+            life,
             peers: BTreeMap::new(),
         }
     }
 
-    /// What to say to a peer about its own words: the `mono` of its newest, and for how long we have had it.
+    /// What to say to a peer about its own newest word.
     #[must_use]
-    pub fn echo(&self, node: NodeId, now: Clocks) -> Option<(u64, u64)> {
-        let (mono, at) = self.peers.get(&node)?.heard;
-        Some((mono, now.mono.saturating_sub(at)))
+    pub fn echo(&self, node: NodeId, now: Clocks) -> Option<Echo> {
+        let peer = self.peers.get(&node)?;
+        let (mono, at) = peer.heard;
+        Some(Echo {
+            life: peer.life,
+            mono,
+            held: now.mono.saturating_sub(at),
+        })
     }
 
     /// A peer's word came, in the `life` of its process.
@@ -185,9 +205,10 @@ impl Compare {
         peer.heard = heard;
         // Less went by here than the peer says that it held our word: a clock that stands, or is slow. Then all that went
         // by here is the error, which is sure whatever the peer's clock did.
-        let trip = word.echo.and_then(|(sent, held)| {
-            let passed = now.mono.checked_sub(sent)?;
-            Some(passed.checked_sub(held).unwrap_or(passed))
+        let ours = word.echo.filter(|echo| echo.life == self.life);
+        let trip = ours.and_then(|echo| {
+            let passed = now.mono.checked_sub(echo.mono)?;
+            Some(passed.checked_sub(echo.held).unwrap_or(passed))
         });
         if let Some(trip) = trip.filter(|trip| *trip <= TRIP_MAX) {
             let since = |clock: u64| signed(clock) - signed(now.mono) + signed(trip / 2);

@@ -17,7 +17,7 @@
 //! Deliberately absent: the arithmetic (`compare`), the handing over (`pulse`).
 
 use super::{
-    compare::{Clocks, Compare, Fault, Options, Word},
+    compare::{Clocks, Compare, Echo, Fault, Options, Word},
     time::Time,
 };
 use crate::{
@@ -73,6 +73,8 @@ struct Judged {
 /// See the module's narrative.
 #[derive(Debug)]
 pub(crate) struct Fleet {
+    /// This life of the process.
+    life: u64,
     time: Time,
     options: Options,
     compare: Mutex<Compare>,
@@ -89,14 +91,22 @@ impl Fleet {
             error: 0,
             voices: 1,
         };
+        // 0 is what a peer that says nothing of lives echoes: no life of ours.
+        let life = rand::random::<u64>().max(1);
         Fleet {
+            life,
             time,
             options,
-            compare: Mutex::new(Compare::new(options)),
+            compare: Mutex::new(Compare::new(options, life)),
             fitness,
             found: Mutex::new(found),
             judged: Mutex::default(),
         }
+    }
+
+    /// Which life of the process this is.
+    pub(crate) fn life(&self) -> u64 {
+        self.life
     }
 
     /// What speaks against leading here.
@@ -120,8 +130,9 @@ impl Fleet {
         pb::ClockWord {
             mono_us: clocks.mono,
             wall_us: clocks.wall,
-            echo_us: echo.map_or(0, |echo| echo.0),
-            held_us: echo.map(|echo| echo.1),
+            echo_us: echo.map_or(0, |echo| echo.mono),
+            held_us: echo.map(|echo| echo.held),
+            echo_life: echo.map_or(0, |echo| echo.life),
         }
     }
 
@@ -132,7 +143,11 @@ impl Fleet {
                 mono: word.mono_us,
                 wall: word.wall_us,
             };
-            let echo = word.held_us.map(|held| (word.echo_us, held));
+            let echo = word.held_us.map(|held| Echo {
+                life: word.echo_life,
+                mono: word.echo_us,
+                held,
+            });
             self.compare
                 .lock()
                 .hear(node, life, self.clocks(), Word { clocks, echo });
@@ -297,6 +312,7 @@ mod tests {
                     wall_us: wall,
                     echo_us: echo,
                     held_us: Some(0),
+                    echo_life: fleet.life(),
                 };
                 fleet.hear(NodeId(node), 1, Some(word));
             }

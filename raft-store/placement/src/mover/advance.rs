@@ -16,7 +16,7 @@ impl Run<'_> {
                 self.wait(shard, "its group has no leader that answers");
                 continue;
             };
-            if group.voters.len() > 1 {
+            if group.is_changing() {
                 // Settled first, by `tidy_groups`.
                 self.wait(shard, "a change of members is under way");
             } else if one.back {
@@ -28,6 +28,15 @@ impl Run<'_> {
     }
 
     fn go_on(&mut self, shard: ShardId, one: &Move, group: &GroupFacts) {
+        let true_step = borne_out(one, group);
+        if true_step < one.step {
+            self.news(format!(
+                "shard {}: move {}: the group doesn't know of it any more",
+                shard.0, one.id
+            ));
+            self.record(shard, true_step);
+            return;
+        }
         match (one.step, one.to) {
             (Step::Planned, Some((node, replica))) if !group.is_member(replica) => {
                 if self.facts.seats.get(&node).and_then(|seats| seats.get(&shard)) == Some(&replica) {
@@ -138,11 +147,28 @@ impl Run<'_> {
     fn change(&mut self, shard: ShardId, one: &Move, then: &BTreeSet<ReplicaId>, work: Work) {
         if !self.majority_alive(shard, then) {
             self.wait(shard, "a majority of the new members to answer");
+            if one.to.is_none() && !one.back && self.has_hurt(shard, then) {
+                // They never will before the hurt one is replaced, and that waits for this move.
+                if let Some(kept) = self.map.steering.moves.get_mut(&shard) {
+                    kept.back = true;
+                }
+                self.news(format!(
+                    "shard {}: move {} goes back: a replica that stays is hurt",
+                    shard.0, one.id
+                ));
+            }
         } else if self.hot(shard) && one.forced.is_none() {
             self.wait(shard, "a live auction closes soon");
         } else {
             self.work(shard, work);
         }
+    }
+
+    /// Whether one of these replicas is given to its node, which doesn't open it.
+    pub(super) fn has_hurt(&self, shard: ShardId, of: &BTreeSet<ReplicaId>) -> bool {
+        let version = self.map.steering.version;
+        let mut replicas = self.map.replicas_of(shard).iter();
+        replicas.any(|(node, replica)| of.contains(replica) && self.is_shut(shard, *node, *replica, version))
     }
 
     /// Cancelled: the new replica goes, the old one stays.
@@ -203,6 +229,15 @@ impl Run<'_> {
             let id = one.id;
             self.news(format!("shard {}: move {id}: {}", shard.0, step.word()));
         }
+    }
+}
+
+/// How far a move can be, by the group's members.
+fn borne_out(one: &Move, group: &GroupFacts) -> Step {
+    match one.to {
+        Some((_, replica)) if !group.is_member(replica) => Step::Planned,
+        Some((_, replica)) if !group.votes(replica) => one.step.min(Step::CaughtUp),
+        _ => one.step,
     }
 }
 

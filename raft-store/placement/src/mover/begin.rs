@@ -5,6 +5,7 @@ use crate::{
     ClusterMap, Move, NodeId, ReplicaId, ShardId, Standing, Step,
     plan::{pairs, reason, renew_goal},
 };
+use std::collections::BTreeSet;
 
 impl Run<'_> {
     pub(super) fn begin_moves(&mut self) {
@@ -41,7 +42,7 @@ impl Run<'_> {
             self.wait(shard, "its group has no leader that answers");
             return;
         };
-        if group.voters.len() > 1 {
+        if group.is_changing() {
             self.wait(shard, "a change of members is under way");
             return;
         }
@@ -58,6 +59,13 @@ impl Run<'_> {
             && !self.facts.alive(to)
         {
             self.wait(shard, format!("node {} to answer", to.0));
+            return;
+        }
+        let mut left: BTreeSet<ReplicaId> = group.voters.iter().flatten().copied().collect();
+        let goes = from.and_then(|node| self.map.replica_on(shard, node));
+        left.retain(|replica| Some(*replica) != goes);
+        if to.is_none() && self.has_hurt(shard, &left) {
+            self.wait(shard, "a hurt replica to be replaced");
             return;
         }
         let busy = [from, to].into_iter().flatten().find(|node| self.loaded(*node));
@@ -102,34 +110,39 @@ impl Run<'_> {
     }
 
     /// A replica that its node has been given and can't open (damage in its log took something that it may have answered
-    /// for) is replaced where it is, under a fresh id.
+    /// for) is replaced where it is, under a fresh id. That comes before other moves of the shard: one that takes a whole
+    /// replica would wait for a majority of the others in vain.
     pub(super) fn replace_hurt(&mut self, stored: &ClusterMap) {
-        let busy = |shard: &ShardId| {
-            stored.steering.moves.contains_key(shard)
-                || stored.steering.goal.contains_key(shard)
-                || stored.is_sealed(*shard)
-        };
+        let busy = |shard: &ShardId| stored.steering.moves.contains_key(shard) || stored.is_sealed(*shard);
         let shards = stored
             .placement
             .iter()
             .filter(|(shard, _)| **shard != ShardId::META && !busy(shard));
         for (shard, placement) in shards {
+            // One that goes anyway needs no successor in its place.
+            let goal = stored.steering.goal.get(shard);
+            let stays = |node: NodeId| goal.is_none_or(|goal| goal.contains(&node));
             let shut = |(node, replica): &&(NodeId, ReplicaId)| {
-                let told = self.facts.knows.get(node) == Some(&stored.steering.version);
-                let open = self.facts.seats.get(node).and_then(|seats| seats.get(shard));
-                told && open != Some(replica)
+                stays(*node) && self.is_shut(*shard, *node, *replica, stored.steering.version)
             };
             let Some(&hurt) = placement.replicas.iter().find(shut) else {
                 continue;
             };
             let group = self.facts.groups.get(shard);
-            let ready = group.is_some_and(|group| group.voters.len() == 1 && group.votes(hurt.1));
+            let ready = group.is_some_and(|group| !group.is_changing() && group.votes(hurt.1));
             if ready && !self.loaded(hurt.0) && !self.map.steering.moves.contains_key(shard) {
                 let fresh = self.map.next_replica();
                 let why = "its replica is hurt".to_owned();
                 self.insert(*shard, Some(hurt), Some((hurt.0, fresh)), None, why);
             }
         }
+    }
+
+    /// A node knows by the map of `version` that it has a replica, and doesn't open it.
+    pub(super) fn is_shut(&self, shard: ShardId, node: NodeId, replica: ReplicaId, version: u64) -> bool {
+        let told = self.facts.knows.get(&node) == Some(&version);
+        let open = self.facts.seats.get(&node).and_then(|seats| seats.get(&shard));
+        told && open != Some(&replica)
     }
 
     /// A node that is gone isn't loaded by losing replicas: it does no work for it.

@@ -25,12 +25,40 @@ impl Crystal {
 
 const MS: u64 = 1_000;
 
+/// A word on its way.
+#[derive(Clone, Copy)]
+struct Flying {
+    arrives: u64,
+    to: usize,
+    from: usize,
+    /// Of the speaker's process.
+    life: u64,
+    word: Word,
+}
+
+/// What happens to a node besides its clock, at so many ms.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    /// Its process starts again: its monotonic clock has another origin.
+    Restart,
+    /// Its process stands for so many ms, its clocks don't.
+    Freeze(u64),
+    /// What is said to it and by it arrives when so many ms are over.
+    Hold(u64),
+}
+
 /// Nodes, words on their way, and one clock that is right.
 struct World {
     crystals: Vec<Crystal>,
     nodes: Vec<Compare>,
-    /// (arrives, to, from, word)
-    flying: Vec<(u64, usize, usize, Word)>,
+    lives: Vec<u64>,
+    /// What each node's monotonic clock counts from, µs.
+    origins: Vec<u64>,
+    /// Until when a node's process stands, and until when its words are held, µs.
+    frozen: Vec<u64>,
+    held: Vec<u64>,
+    troubles: Vec<(u64, usize, Trouble)>,
+    flying: Vec<Flying>,
     t: u64,
     dice: u64,
     /// Longest delay of one word, µs.
@@ -41,11 +69,34 @@ impl World {
     fn new(crystals: &[Crystal], delay: u64, seed: u64) -> Self {
         Self {
             crystals: crystals.to_vec(),
-            nodes: crystals.iter().map(|_| Compare::new(Options::default())).collect(),
+            nodes: crystals.iter().map(|_| Compare::new(Options::default(), 1)).collect(),
+            lives: vec![1; crystals.len()],
+            origins: vec![0; crystals.len()],
+            frozen: vec![0; crystals.len()],
+            held: vec![0; crystals.len()],
+            troubles: Vec::new(),
             flying: Vec::new(),
             t: 0,
             dice: seed | 1,
             delay,
+        }
+    }
+
+    fn trouble(&mut self) {
+        let due: Vec<_> = self
+            .troubles
+            .extract_if(.., |trouble| trouble.0 * MS <= self.t)
+            .collect();
+        for (_, node, trouble) in due {
+            match trouble {
+                Trouble::Restart => {
+                    self.lives[node] += 1;
+                    self.nodes[node] = Compare::new(Options::default(), self.lives[node]);
+                    self.origins[node] += self.now(node).mono;
+                }
+                Trouble::Freeze(ms) => self.frozen[node] = self.t + ms * MS,
+                Trouble::Hold(ms) => self.held[node] = self.t + ms * MS,
+            }
         }
     }
 
@@ -55,32 +106,50 @@ impl World {
     }
 
     fn now(&self, node: usize) -> Clocks {
-        self.crystals[node].at(self.t, 1_000_000_000 * (node as u64 + 1))
+        let clocks = self.crystals[node].at(self.t, 1_000_000_000 * (node as u64 + 1));
+        Clocks {
+            mono: clocks.mono - self.origins[node],
+            ..clocks
+        }
     }
 
-    /// Half a second more: everybody speaks every 50 ms.
+    /// So many ms more: everybody speaks every 50 ms.
     fn run(&mut self, ms: u64) {
         for _ in 0..ms {
             self.t += MS;
+            self.trouble();
             let nodes = self.nodes.len();
             let beat = self.t / MS;
-            for from in (0..nodes).filter(|n| (beat + *n as u64 * 7).is_multiple_of(50)) {
-                for to in (0..nodes).filter(|to| *to != from) {
-                    let clocks = self.now(from);
-                    let echo = self.nodes[from].echo(NodeId(to as u64), clocks);
-                    let delay = 100 + self.throw(self.delay);
-                    self.flying.push((self.t + delay, to, from, Word { clocks, echo }));
-                }
+            let awake = |node: &usize| self.frozen[*node] <= self.t;
+            let speakers: Vec<usize> = (0..nodes)
+                .filter(|n| awake(n) && (beat + *n as u64 * 7).is_multiple_of(50))
+                .collect();
+            for from in speakers {
+                (0..nodes).filter(|to| *to != from).for_each(|to| self.say(from, to));
             }
-            let t = self.t;
-            let (landed, flying) = std::mem::take(&mut self.flying).into_iter().partition(|w| w.0 <= t);
-            self.flying = flying;
-            let landed: Vec<(u64, usize, usize, Word)> = landed;
-            for (_, to, from, word) in landed {
-                let now = self.now(to);
-                self.nodes[to].hear(NodeId(from as u64), 1, now, word);
+            let (t, held, frozen) = (self.t, &self.held, &self.frozen);
+            let lands = |f: &mut Flying| {
+                let last = [f.arrives, held[f.to], held[f.from], frozen[f.to]];
+                last.into_iter().all(|until| until <= t)
+            };
+            for landed in self.flying.extract_if(.., lands).collect::<Vec<_>>() {
+                let now = self.now(landed.to);
+                self.nodes[landed.to].hear(NodeId(landed.from as u64), landed.life, now, landed.word);
             }
         }
+    }
+
+    fn say(&mut self, from: usize, to: usize) {
+        let clocks = self.now(from);
+        let echo = self.nodes[from].echo(NodeId(to as u64), clocks);
+        let arrives = self.t + 100 + self.throw(self.delay);
+        self.flying.push(Flying {
+            arrives,
+            to,
+            from,
+            life: self.lives[from],
+            word: Word { clocks, echo },
+        });
     }
 
     fn fault(&self, node: usize) -> Option<Fault> {
@@ -226,6 +295,72 @@ fn another_life_begins_anew() {
     assert!(!world.nodes[0].drifts(now).contains_key(&NodeId(1)));
 }
 
+/// What an echo is worth to a process in its life 2, at 5,000 ms of its clock: (name, its life, its `mono` and for how long it
+/// was held, ms; the error that is kept, ms, if it is taken at all).
+#[test]
+fn an_echo_bounds_the_error_by_its_own_round_trip_or_not_at_all() {
+    for (name, life, mono, held, error) in [
+        ("there and back in 10 ms", 2, 4_990, 0, Some(5)),
+        ("the same, held for 90 ms", 2, 4_900, 90, Some(5)),
+        (
+            "the same, but we stood for a second before we looked",
+            2,
+            3_900,
+            90,
+            Some(505),
+        ),
+        (
+            "held for longer than went by: all that went by",
+            2,
+            4_900,
+            400,
+            Some(50),
+        ),
+        ("from the future", 2, 5_001, 0, None),
+        ("round too slowly", 2, 2_900, 90, None),
+        ("of our life before", 1, 4_990, 0, None),
+        ("of our life before, held all the while", 1, 4_990, 3_000, None),
+        ("by a peer that tells no lives", 0, 4_990, 0, None),
+    ] {
+        let mut compare = Compare::new(Options::default(), 2);
+        let ms = |mono: u64| Clocks {
+            mono: mono * MS,
+            wall: mono * MS,
+        };
+        let echo = Echo {
+            life,
+            mono: mono * MS,
+            held: held * MS,
+        };
+        let word = Word {
+            clocks: ms(77),
+            echo: Some(echo),
+        };
+        compare.hear(NodeId(1), 1, ms(5_000), word);
+        let kept = compare.peers[&NodeId(1)].slots.back();
+        assert_eq!(kept.map(|kept| kept.error / MS), error, "{name}");
+    }
+}
+
+/// A process starts again and stands at once: what waits for it when it goes on are words that give back what it said in its
+/// life before, and they waited for longer than its clock is ahead of that.
+#[test]
+fn echoes_of_a_life_before_accuse_nobody() {
+    let good = Crystal::default();
+    let mut world = World::new(&[good.clone(), good.clone(), good], 2_000, 3);
+    // Node 0 counts from 0, twice.
+    world.troubles = vec![
+        (1, 0, Trouble::Restart),
+        (600, 0, Trouble::Restart),
+        (620, 0, Trouble::Freeze(1_200)),
+    ];
+    for _ in 0..60 {
+        world.run(100);
+        assert_eq!(world.fault(0), None, "at {} ms", world.t / MS);
+        assert_eq!(world.strays(0), [] as [u64; 0], "at {} ms", world.t / MS);
+    }
+}
+
 #[test]
 fn wall_time_is_the_median_and_says_how_sure_it_is() {
     let off = |seconds: i64| Crystal {
@@ -272,6 +407,14 @@ fn who_is_silent_has_no_say() {
     assert_eq!((world.wall(0).off, world.wall(0).voices), (0, 1));
 }
 
+fn any_trouble() -> impl Strategy<Value = Trouble> {
+    prop_oneof![
+        Just(Trouble::Restart),
+        (20u64..3_500).prop_map(Trouble::Freeze),
+        (20u64..3_500).prop_map(Trouble::Hold),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     /// However slow and uneven the network is, nobody is accused whose clock is within the bound, and the majority never is.
@@ -284,6 +427,24 @@ proptest! {
             for node in 0..crystals.len() {
                 prop_assert_eq!(world.fault(node), None, "node {} at {} ms", node, world.t / 1_000);
                 prop_assert_eq!(world.strays(node), Vec::<u64>::new());
+            }
+        }
+    }
+
+    /// Nor do restarts, frozen processes and words that are held, in any order and all at once.
+    #[test]
+    fn restarts_freezes_and_held_words_accuse_nobody(
+        seed in any::<u64>(),
+        delay in 1u64..100_000,
+        troubles in proptest::collection::vec((1u64..10_000, 0usize..3, any_trouble()), 1..20),
+    ) {
+        let mut world = World::new(&vec![Crystal::default(); 3], delay, seed);
+        world.troubles = troubles;
+        for _ in 0..140 {
+            world.run(100);
+            for node in 0..3 {
+                prop_assert_eq!(world.fault(node), None, "node {} at {} ms", node, world.t / MS);
+                prop_assert_eq!(world.strays(node), Vec::<u64>::new(), "node {} at {} ms", node, world.t / MS);
             }
         }
     }
