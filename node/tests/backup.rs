@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::{Cluster, SHARDS, auction, people};
+use common::{Cluster, SHARDS, Stamped, auction, people, stamped, went_on};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -112,20 +112,15 @@ async fn forge(s3: &S3, object: &str, change: impl FnOnce(&mut Vec<u8>)) {
     store.put(&path, bytes.into()).await.unwrap();
 }
 
-/// An auction with one bid, acknowledged; its shard.
-async fn one_bid(cluster: &Cluster) -> u32 {
+/// An auction with one bid, acknowledged; its shard, and the bid.
+async fn one_bid(cluster: &Cluster) -> (u32, Stamped) {
     let api = cluster.api(0);
     let (seller, bidders) = people(&api, 1).await;
     let selling = api.with_token(&seller.token);
     selling.create(&auction("kept", 600_000)).await.unwrap();
     let shard = selling.start("kept").await.unwrap().shard;
-    let verdict = api
-        .with_token(&bidders[0].token)
-        .bid("kept", 1_000, "b1")
-        .await
-        .unwrap();
-    assert!(verdict.ok, "{verdict:?}");
-    shard
+    let bid = stamped(&api.with_token(&bidders[0].token), "kept", 1_000, "b1").await;
+    (shard, bid)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -192,11 +187,10 @@ async fn a_living_cluster_is_kept_and_what_is_kept_is_proven() {
 }
 
 /// A bid of somebody who has never bid before.
-async fn bid(cluster: &Cluster, amount: u64, id: &str) {
+async fn bid(cluster: &Cluster, amount: u64, id: &str) -> Stamped {
     let api = cluster.api(0);
     let (_, bidders) = people(&api, 1).await;
-    let verdict = api.with_token(&bidders[0].token).bid("kept", amount, id).await.unwrap();
-    assert!(verdict.ok, "{verdict:?}");
+    stamped(&api.with_token(&bidders[0].token), "kept", amount, id).await
 }
 
 fn status(s3: &S3, node: &str) -> serde_json::Value {
@@ -249,7 +243,7 @@ async fn what_was_lost_everywhere_is_restored_and_goes_on() {
     let home = tempfile::tempdir().unwrap();
     let s3 = S3::get(home.path());
     let mut cluster = Cluster::start("").await;
-    let shard = one_bid(&cluster).await;
+    let (shard, before) = one_bid(&cluster).await;
     let id = shard.to_string();
     let place = format!("run-{:016x}", rand::random::<u64>());
     let url = format!("s3://{}/{place}", s3.exports["BUCKET"]);
@@ -298,7 +292,9 @@ async fn what_was_lost_everywhere_is_restored_and_goes_on() {
     let api = cluster.api(0);
     let kept = api.auction("kept").await.unwrap();
     assert_eq!((kept.phase.as_str(), kept.price), ("live", 1_000), "{kept:?}");
-    bid(&cluster, 1_500, "after").await;
+    assert_eq!(kept.ends_at, Some(before.ends_at), "the deadline is the backup's");
+    let after = bid(&cluster, 1_500, "after").await;
+    went_on("restore", &[before], &[after]);
     three_again(&s3, &node, shard).await;
     bid(&cluster, 1_600, "again").await;
     the_cut_is_told(&api.export("kept", false).await.unwrap(), home.path());

@@ -300,3 +300,54 @@ pub(crate) fn auction(id: &str, duration_ms: u64) -> NewAuction {
         pause_without_stream: None,
     }
 }
+
+/// An accepted bid: its shard's clock read `ct` at some moment between `sent` and `got`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamped {
+    pub(crate) sent: Instant,
+    pub(crate) got: Instant,
+    pub(crate) ct: u64,
+    /// The deadline after it.
+    pub(crate) ends_at: u64,
+}
+
+/// Bids, and takes down what that says of the shard's clock.
+pub(crate) async fn stamped(api: &Api, id: &str, amount: u64, key: &str) -> Stamped {
+    let sent = Instant::now();
+    let verdict = api.bid(id, amount, key).await.unwrap();
+    assert!(verdict.ok, "{verdict:?}");
+    Stamped {
+        sent,
+        got: Instant::now(),
+        ct: verdict.ct,
+        ends_at: verdict.ends_at.unwrap(),
+    }
+}
+
+/// How far a clock may gain on real time before that is a jump, ms (as the checkers of `chaos` have it).
+const GAIN_MAX_MS: f64 = 20.0;
+
+/// A shard's clock went on from where it stood, over whatever came between: it is past each stamp of before, and never gained
+/// on real time, which would be bidding time taken away. Says what it certainly did.
+pub(crate) fn went_on(what: &str, before: &[Stamped], after: &[Stamped]) {
+    let ms = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64() * 1e3;
+    let (mut gained, mut stood) = (f64::MIN, f64::MAX);
+    for (b, a) in before.iter().flat_map(|b| after.iter().map(move |a| (b, a))) {
+        assert!(
+            a.ct > b.ct,
+            "{what}: the clock fell by {} ms: {b:?}, {a:?}",
+            b.ct - a.ct
+        );
+        let went = (a.ct - b.ct) as f64;
+        gained = gained.max(went - ms(b.sent, a.got));
+        stood = stood.min(ms(b.sent, a.got) - went);
+    }
+    assert!(
+        gained <= GAIN_MAX_MS,
+        "{what}: the clock gained {gained:.1} ms on real time"
+    );
+    eprintln!(
+        "{what}: the clock fell by 0 ms, gained at most {:.1} ms, stood for at most {stood:.0} ms",
+        gained.max(0.0)
+    );
+}
