@@ -298,6 +298,7 @@ fn host_options(config: &Config, joined: Option<placement::ReplicaId>, dial: Dia
     options.raft.election_min = Duration::from_millis(config.raft_election_min_ms);
     options.raft.election_max = Duration::from_millis(config.raft_election_max_ms);
     options.raft.snapshot_bytes_per_s = config.raft_snapshot_bytes_per_s;
+    options.raft.snapshot_piece = config.raft_snapshot_piece_bytes as usize;
     options.raft.snapshot_bytes = config.raft_snapshot_after_bytes;
     options.raft.snapshot_age = Duration::from_secs(config.raft_snapshot_after_s);
     options.raft.rest_after = Duration::from_millis(config.raft_rest_after_ms);

@@ -1,9 +1,12 @@
 //! What a bid costs among few auctions and among many: it should be the same.
 //!
 //! A client is a pair of people with one bid under way, as in `bids`; but each bid goes to another of the pair's auctions, so
-//! that all live auctions are bid on in turn, whatever their number. The number grows in one cluster, step by step, while
-//! the clients stay the same: what changes between steps is only how many auctions there are. The cost is the nodes'
-//! CPU per accepted bid; the ratio is the dearest step's to the cheapest's.
+//! that all live auctions are bid on in turn, whatever their number. The clients stay the same: what differs between steps is
+//! only how many auctions there are. The cost is the nodes' CPU per accepted bid; the ratio is the dearest step's to the
+//! cheapest's, by the medians of some rounds.
+//!
+//! Each figure is of a fresh cluster, and the steps take turns: in one cluster that grows, the last step would pay for the
+//! history of the first, and on a machine whose speed drifts for the hour.
 //!
 //! The smallest step is one auction for each client: a single auction with one bid under way costs more a bid, since nothing
 //! shares its way through log and disk, and would flatter the larger steps.
@@ -25,6 +28,9 @@ pub(crate) struct FlatOptions {
     /// Live auctions at each step, rising.
     #[arg(long, value_delimiter = ',', default_values_t = [256usize, 1_000, 10_000])]
     auctions: Vec<usize>,
+    /// Each step is measured so often, in turns with the others.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=20))]
+    rounds: u64,
     #[command(flatten)]
     bids: BidsOptions,
 }
@@ -48,61 +54,99 @@ struct Hopper {
     dice: Dice,
 }
 
+/// What one step came to, in one cluster.
+struct Step {
+    cost_us: f64,
+    per_s: f64,
+    others: f64,
+}
+
 /// Runs it; the figures as JSON.
 pub(crate) async fn flat(options: &FlatOptions) -> Result<Value> {
     let BidsOptions {
         clients,
         seconds,
         shards,
-        ref dir,
+        ..
     } = options.bids;
     let rising = options.auctions.windows(2).all(|pair| pair[0] < pair[1]);
     ensure!(
         rising && options.auctions.first().is_some_and(|first| *first >= clients),
         "steps must rise, from at least one auction for each of the {clients} clients"
     );
-    let (dir, cluster, api) = fresh_in(dir.as_deref(), shards).await?;
+    let mut steps: Vec<Vec<Step>> = options.auctions.iter().map(|_| Vec::new()).collect();
+    for round in 0..options.rounds {
+        for (live, done) in options.auctions.iter().zip(&mut steps) {
+            let one = step(&options.bids, *live).await?;
+            tracing::info!(
+                round,
+                auctions = live,
+                cost_us = one.cost_us,
+                per_s = one.per_s,
+                "measured"
+            );
+            done.push(one);
+        }
+    }
+    let mut figures = json!({
+        "bench": "flat", "clients": clients, "seconds": seconds, "shards": shards, "rounds": options.rounds,
+    });
+    let mut costs = Vec::new();
+    for (live, done) in options.auctions.iter().zip(&steps) {
+        let of = |what: fn(&Step) -> f64| median(done.iter().map(what).collect());
+        costs.push(of(|step| step.cost_us));
+        figures[format!("cpu_us_per_bid_{live}")] = round1(of(|step| step.cost_us)).into();
+        figures[format!("bids_per_s_{live}")] = round1(of(|step| step.per_s)).into();
+    }
+    figures["flat_ratio"] = ratio(&costs).into();
+    let others = steps.iter().flatten().map(|step| step.others).fold(0.0, f64::max);
+    figures["others_percent"] = others.into();
+    Ok(figures)
+}
+
+/// So many live auctions in a cluster of their own.
+async fn step(options: &BidsOptions, live: usize) -> Result<Step> {
+    let (clients, seconds) = (options.clients, options.seconds);
+    let (dir, cluster, api) = fresh_in(options.dir.as_deref(), options.shards).await?;
     let mut hoppers = hoppers(&api, clients).await?;
-    let mut figures = json!({ "bench": "flat", "clients": clients, "seconds": seconds, "shards": shards });
-    let (mut live, mut costs, mut others) = (0, Vec::new(), 0f64);
-    for step in &options.auctions {
-        tracing::info!(auctions = step, "opening");
-        open_until(&api, live, *step, seconds * options.auctions.len() as u64).await?;
-        for n in live..*step {
-            hoppers[n % clients].lots.push(Lot {
-                auction: id(n),
-                amount: 99,
-                turn: 0,
-            });
-        }
-        live = *step;
-        let mut tasks = JoinSet::new();
-        let from = Instant::now() + WARM;
-        let until = from + Duration::from_secs(seconds);
-        for hopper in hoppers.drain(..) {
-            tasks.spawn(hop(hopper, from, until));
-        }
-        let (nodes, me) = (cluster.pids(), [std::process::id()]);
-        let groups: [&[u32]; 2] = [&nodes, &me];
-        let spent = usage::between(&groups, from, until).await?;
-        let mut accepted = 0;
-        while let Some(done) = tasks.join_next().await {
-            let (hopper, count) = done??;
-            hoppers.push(hopper);
-            accepted += count;
-        }
-        let cost = spent.groups[0] * 1e6 / accepted.max(1) as f64;
-        figures[format!("cpu_us_per_bid_{step}")] = round1(cost).into();
-        figures[format!("bids_per_s_{step}")] = round1(accepted as f64 / seconds as f64).into();
-        costs.push(cost);
-        others = others.max(spent.others_percent());
+    open_until(&api, 0, live, seconds).await?;
+    for n in 0..live {
+        hoppers[n % clients].lots.push(Lot {
+            auction: id(n),
+            amount: 99,
+            turn: 0,
+        });
+    }
+    let mut tasks = JoinSet::new();
+    let from = Instant::now() + WARM;
+    let until = from + Duration::from_secs(seconds);
+    for hopper in hoppers {
+        tasks.spawn(hop(hopper, from, until));
+    }
+    let (nodes, me) = (cluster.pids(), [std::process::id()]);
+    let groups: [&[u32]; 2] = [&nodes, &me];
+    let spent = usage::between(&groups, from, until).await?;
+    let mut accepted = 0;
+    while let Some(done) = tasks.join_next().await {
+        accepted += done??;
     }
     let panics = cluster.panics();
     ensure!(panics.is_empty(), "a node panicked: {panics:?}");
     drop((cluster, dir));
-    figures["flat_ratio"] = ratio(&costs).into();
-    figures["others_percent"] = others.into();
-    Ok(figures)
+    Ok(Step {
+        cost_us: spent.groups[0] * 1e6 / accepted.max(1) as f64,
+        per_s: accepted as f64 / seconds as f64,
+        others: spent.others_percent(),
+    })
+}
+
+/// The middle one, the lower of two.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values
+        .get(values.len().saturating_sub(1) / 2)
+        .copied()
+        .unwrap_or_default()
 }
 
 /// The dearest to the cheapest, to two places.
@@ -162,12 +206,12 @@ async fn open_until(api: &Api, from: usize, to: usize, seconds: u64) -> Result<(
 }
 
 /// Bids until the time is over; how many were accepted within it.
-async fn hop(mut hopper: Hopper, from: Instant, until: Instant) -> Result<(Hopper, u64)> {
+async fn hop(mut hopper: Hopper, from: Instant, until: Instant) -> Result<u64> {
     let mut accepted = 0;
     loop {
         let called = Instant::now();
         if called >= until {
-            return Ok((hopper, accepted));
+            return Ok(accepted);
         }
         let Hopper {
             sockets,
@@ -189,6 +233,13 @@ async fn hop(mut hopper: Hopper, from: Instant, until: Instant) -> Result<(Hoppe
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_median_is_a_value_that_was_seen() {
+        for (values, expected) in [(vec![], 0.0), (vec![3.0, 1.0], 1.0), (vec![9.0, 1.0, 2.0], 2.0)] {
+            assert_eq!(median(values.clone()), expected, "{values:?}");
+        }
+    }
 
     #[test]
     fn the_ratio_is_of_the_dearest_to_the_cheapest() {

@@ -106,6 +106,7 @@ keys! {
     raft_election_max_ms: u64 = "raft.election_max_ms", "300", "ms", "Silence after which a node is lost and a follower stands; also the leader's lease.";
     raft_rest_after_ms: u64 = "raft.rest_after_ms", "2000", "ms", "A shard with nothing to do rests after so long: no heartbeats until it is wanted. 0: never.";
     raft_snapshot_bytes_per_s: u64 = "raft.snapshot_bytes_per_s", "67108864", "bytes/s", "Pace of all snapshots together that this node sends; 0: no limit.";
+    raft_snapshot_piece_bytes: u64 = "raft.snapshot_piece_bytes", "262144", "bytes", "A snapshot is read, sent and stored in pieces of so much: 4096 to 1048576. What goes beside it waits for one at most.";
     raft_snapshot_after_bytes: u64 = "raft.snapshot_after_bytes", "16777216", "bytes", "A shard makes a snapshot when its log grew by so much ...";
     raft_snapshot_after_s: u64 = "raft.snapshot_after_s", "3600", "s", "... or when so much time passed and anything was logged at all.";
     log_segment_bytes: u64 = "log.segment_bytes", "67108864", "bytes", "Size of one file of the log.";

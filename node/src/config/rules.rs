@@ -40,6 +40,11 @@ const RULES: &[Rule] = &[
         what: "must be above raft.election_min_ms, or candidates collide",
     },
     Rule {
+        keys: &["raft.snapshot_piece_bytes"],
+        holds: |c| (4096..=1 << 20).contains(&c.raft_snapshot_piece_bytes),
+        what: "from 4096 to 1048576: no node takes a longer one",
+    },
+    Rule {
         keys: &["clock.step_ms", "clock.hold_ms"],
         holds: |c| c.clock_step_ms < c.clock_hold_ms,
         what: "must be below clock.hold_ms",
