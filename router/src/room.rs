@@ -1,7 +1,7 @@
 //! One auction at this edge: one upstream feed, any number of viewers.
 //!
 //! A `Room` follows the auction's feed, clock and chat once (`feed`), keeps what it needs to show on a `Board`
-//! (`journal`), and wakes viewers. Each viewer reads the board at its own pace through its `Seat`. A newcomer starts from
+//! (`journal`), and wakes viewers (`audience`). Each viewer reads the board at its own pace through its `Seat`. A newcomer starts from
 //! a snapshot (the auction at some version, read from a replica and encoded once for all who come at that version), or
 //! resumes after an offset if everything since then can be given to it.
 //!
@@ -10,6 +10,7 @@
 //!
 //! Deliberately absent: who may do what (`socket`), sockets, and any truth.
 
+mod audience;
 mod feed;
 mod journal;
 
@@ -22,10 +23,11 @@ use crate::{
     wire::{AuctionBody, EventBody, Say},
 };
 use auction::{AuctionId, AuctionView, Phase, Position};
+use audience::Audience;
 use axum::extract::ws::Utf8Bytes;
 use journal::{Board, Cell, ChatRing, Journal};
 pub(crate) use journal::{Cursor, Turn};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use placement::ShardId;
 use std::{
     collections::HashMap,
@@ -84,9 +86,7 @@ pub(crate) struct Room {
     reading: tokio::sync::Mutex<()>,
     /// The journal's end, for those who wait for it.
     head: watch::Sender<u64>,
-    /// Whom to wake: each seat's socket.
-    wakes: RwLock<HashMap<u64, Arc<Notify>>>,
-    seats: AtomicU64,
+    audience: Audience,
     /// Joins under way and seats: a room without interest goes.
     interest: AtomicUsize,
     /// The newest seq that a verdict spoke of: a feed that stays behind it is stuck.
@@ -119,8 +119,7 @@ impl Room {
             viewed: Mutex::new(None),
             reading: tokio::sync::Mutex::new(()),
             head: watch::channel(0).0,
-            wakes: RwLock::default(),
-            seats: AtomicU64::new(0),
+            audience: Audience::default(),
             interest: AtomicUsize::new(0),
             expected: AtomicU64::new(0),
             deadline: AtomicU64::new(0),
@@ -139,13 +138,7 @@ impl Room {
 
     /// Sockets that watch.
     pub(crate) fn viewers(&self) -> usize {
-        self.wakes.read().len()
-    }
-
-    fn wake_all(&self) {
-        for wake in self.wakes.read().values() {
-            wake.notify_one();
-        }
+        self.audience.len()
     }
 
     /// A verdict spoke of version `seq`: the feed should be there soon.
@@ -310,11 +303,9 @@ impl Interest {
 
     /// Sits a viewer down: from now on `wake` is notified of all that happens.
     pub(crate) fn seat(self, wake: Arc<Notify>, cursor: Cursor) -> Seat {
-        let number = self.0.seats.fetch_add(1, Ordering::Relaxed);
-        self.0.wakes.write().insert(number, wake);
         Seat {
+            number: self.0.audience.sit(wake),
             interest: self,
-            number,
             cursor,
         }
     }
@@ -358,7 +349,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.interest.0.wakes.write().remove(&self.number);
+        self.interest.0.audience.leave(self.number);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What keeps a room up to date: four tasks, for the feed, the chat, the clock, and doubt.
+//! What keeps a room up to date: four tasks, for the feed, the chat, the clock, and doubt; a fifth tells its audience.
 //!
 //! The feed is followed from the nearest replica; when it ends (its node went), it is followed from the next one, from
 //! the last position seen, so viewers notice nothing. A replica that is cut off keeps its stream open and says nothing:
@@ -42,6 +42,8 @@ pub(super) fn open(room: &Arc<Room>) {
     spawn(room, chat(room.clone()));
     spawn(room, tick(room.clone()));
     spawn(room, doubt(room.clone()));
+    let told = room.clone();
+    spawn(room, async move { told.audience.run().await });
 }
 
 fn spawn(room: &Arc<Room>, task: impl Future<Output = ()> + Send + 'static) {
@@ -163,7 +165,7 @@ async fn begin(room: &Arc<Room>, position: Position, view: AuctionView) {
         opening
     });
     clock(room);
-    room.wake_all();
+    room.audience.wake();
 }
 
 /// The newest events before a snapshot, for display; none if they can't be had.
@@ -198,7 +200,7 @@ fn change(room: &Arc<Room>, view: AuctionView) {
     let frame = room.encode(&say);
     room.viewed(view);
     room.board.lock().changed.set(frame);
-    room.wake_all();
+    room.audience.wake();
 }
 
 /// An event, encoded once and shown to all.
@@ -219,8 +221,8 @@ fn publish(room: &Arc<Room>, event: Arc<Event>) -> bool {
     let newest = Newest::new(&event, least);
     let seq = event.seq;
     let moved = room.deadline.swap(event.ends_at.0, Ordering::Relaxed) != event.ends_at.0;
-    room.live
-        .store(!matches!(event.kind, EventKind::Close { .. }), Ordering::Relaxed);
+    let closed = matches!(event.kind, EventKind::Close { .. });
+    room.live.store(!closed, Ordering::Relaxed);
     {
         let mut board = room.board.lock();
         board.journal.push(event, frame);
@@ -230,7 +232,11 @@ fn publish(room: &Arc<Room>, event: Arc<Event>) -> bool {
     if moved {
         clock(room);
     }
-    room.wake_all();
+    if closed {
+        room.audience.wake_now();
+    } else {
+        room.audience.wake();
+    }
     true
 }
 
@@ -303,7 +309,7 @@ fn say(room: &Room, line: &crate::ports::ChatLine) {
         chat: ChatBody::from(line),
     });
     room.board.lock().chat.push(place, frame);
-    room.wake_all();
+    room.audience.wake();
 }
 
 /// Looks at the leader's own state while viewers watch a clock that runs: one cheap read, not a consensus one.
@@ -356,7 +362,7 @@ async fn tick(room: Arc<Room>) {
             was_held = Some(clock(&room));
             told = estimate.map(|c| (c.now.0, Instant::now()));
             spoke = Instant::now();
-            room.wake_all();
+            room.audience.wake_now();
         }
         let viewers = room.viewers();
         if viewers != said && counted.is_none_or(|at| at.elapsed() >= Duration::from_millis(options.counts_ms)) {
@@ -366,7 +372,7 @@ async fn tick(room: Arc<Room>) {
             });
             room.board.lock().counts.set(frame);
             (said, counted) = (viewers, Some(Instant::now()));
-            room.wake_all();
+            room.audience.wake();
         }
         if room.interest.load(Ordering::Relaxed) > 0 {
             idle_since = None;
