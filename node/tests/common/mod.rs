@@ -327,9 +327,9 @@ pub(crate) async fn stamped(api: &Api, id: &str, amount: u64, key: &str) -> Stam
 /// How far a clock may gain on real time before that is a jump, ms (as the checkers of `chaos` have it).
 const GAIN_MAX_MS: f64 = 20.0;
 
-/// A shard's clock went on from where it stood, over whatever came between: it never fell below a stamp of before (the first may read the
-/// same: until then it stood), and never gained
-/// on real time, which would be bidding time taken away. Says what it certainly did.
+/// A shard's clock went on from where it stood, over whatever came between: it never fell below a stamp of before (the first
+/// may read the same, until then it stood), and never gained on real time, which would be bidding time taken away. Says what
+/// it certainly did.
 pub(crate) fn went_on(what: &str, before: &[Stamped], after: &[Stamped]) {
     let ms = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64() * 1e3;
     let (mut gained, mut stood) = (f64::MIN, f64::MAX);
