@@ -8,6 +8,11 @@
 //! It keeps nothing but since when nodes are silent, which a new leader counts from anew: rather a grace too long than a
 //! node replaced that was only unheard by somebody else.
 //!
+//! Whoever led shard 0 when it was cut off, and was frozen or heard nothing since, still believes to lead it when it is back:
+//! its map is of then, and its look is of now. By that map every replica that came meanwhile is a stranger, to be sent away.
+//! So nothing is done before a majority has said, *after* the look, that this leader leads and that its map is the newest:
+//! the map's own write says so, and where none is to be written a read is asked for.
+//!
 //! Deliberately absent: decisions (`placement::mover`), openraft (`membership`).
 
 use crate::{
@@ -46,6 +51,9 @@ impl Default for Pace {
 
 /// What moves wait for, by the mover's last look.
 pub(crate) type Waits = BTreeMap<ShardId, String>;
+
+/// How long a majority may take to say that this node leads shard 0.
+const CONFIRM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs until it is aborted.
 pub(crate) async fn run(meta: Arc<Group>, crew: Crew, limits: Limits, pace: Pace, waits: watch::Sender<Waits>) {
@@ -115,6 +123,12 @@ async fn step(
             .iter()
             .for_each(|line| tracing::info!(target: "rushroom::moves", "{line}"));
         acted = true;
+    } else if !decision.work.is_empty() && !is_newest(meta, map).await {
+        tracing::info!(
+            version = map.steering.version,
+            "what was to be done was decided by a map that may be out of date: nothing is done"
+        );
+        return false;
     }
     acted |= !decision.work.is_empty();
     let work = decision.work.into_iter().map(|(shard, node, work)| {
@@ -130,6 +144,17 @@ async fn step(
     });
     join_all(work).await;
     acted
+}
+
+/// Whether this node leads shard 0, and `map` is what a majority has now.
+async fn is_newest(meta: &Group, map: &ClusterMap) -> bool {
+    meta.up().await;
+    if meta.read_index(CONFIRM_PATIENCE).await.is_err() {
+        return false;
+    }
+    let now = meta.replica.map.borrow();
+    now.as_ref()
+        .is_some_and(|now| now.steering.version == map.steering.version)
 }
 
 fn facts(

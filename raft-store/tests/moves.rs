@@ -6,7 +6,7 @@ mod common;
 use auction::{AuctionId, Reply};
 use common::{Cluster, command, open_auction};
 use placement::{Change, NodeId, ShardId, Standing, Step};
-use raft_store::{Fresh, RaftOptions};
+use raft_store::{Fresh, RaftOptions, Role};
 use std::{
     collections::BTreeSet,
     sync::{
@@ -205,6 +205,82 @@ async fn a_move_outlives_meta_leaders_that_die_at_each_step() {
         let verdict = common::bid(&cluster, shard, &auctions[0].1, cluster.map().steering.move_ids).await;
         assert_eq!(verdict.outcome, Ok(()), "after {step:?}: {verdict:?}");
         agree(&cluster, shard).await;
+    }
+}
+
+/// Whoever led shard 0 when it was cut off believes so still, with the map of then. It sees the members of now, by which
+/// all that came meanwhile are strangers: it may send none of them away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mover_that_was_deposed_unheard_undoes_nothing() {
+    let mut cluster = Cluster::new(2, RaftOptions::default());
+    cluster.start_all().await;
+    let auctions = one_each(&cluster).await;
+    settled(&cluster).await;
+    let old = cluster.leader_of(ShardId::META).unwrap();
+    cluster.between.cut.store(old, Ordering::Relaxed);
+    // What stands between them ends with the others' lives; nothing new comes about.
+    let others: Vec<u64> = (1..=3).filter(|id| *id != old).collect();
+    for id in &others {
+        cluster.crash(*id).await;
+        cluster.start(*id).await;
+    }
+    let leads = |c: &Cluster, node: u64, shard: ShardId| {
+        let status = c.running[&node].host.status();
+        status.iter().any(|g| g.shard == shard && g.role == Role::Leader)
+    };
+    cluster
+        .until("the others have a leader", |c| {
+            others.iter().any(|id| leads(c, *id, ShardId::META))
+        })
+        .await;
+    assert!(
+        leads(&cluster, old, ShardId::META),
+        "the old leader has heard of its end"
+    );
+    cluster.join_by(others[0], 4).await;
+    cluster
+        .until("the new node has its share", |c| {
+            let map = c.map();
+            let quiet = map.steering.goal.is_empty() && map.steering.moves.is_empty();
+            quiet && map.shards_on(NodeId(4)).next().is_some()
+        })
+        .await;
+    // Each look asks two others. Whom it sends away is let in again in a moment: so members are looked at all the while.
+    let asked = |c: &Cluster| c.between.asked.load(Ordering::Relaxed);
+    let before = asked(&cluster);
+    cluster
+        .until("the old leader has looked", |c| {
+            members_as_placed(c, old);
+            asked(c) >= before + 12
+        })
+        .await;
+    assert!(
+        leads(&cluster, old, ShardId::META),
+        "the old leader has heard of its end"
+    );
+    cluster.between.cut.store(0, Ordering::Relaxed);
+    settled(&cluster).await;
+    members_as_placed(&cluster, old);
+    for (shard, auction) in &auctions {
+        assert_eq!(common::bid(&cluster, *shard, auction, 7).await.outcome, Ok(()));
+        agree(&cluster, *shard).await;
+    }
+}
+
+/// Each group's members are those that the map names, by the word of whoever leads it; `old` isn't asked.
+fn members_as_placed(cluster: &Cluster, old: u64) {
+    let map = cluster.map();
+    for shard in (0..=map.shards).map(ShardId) {
+        let mut placed = nodes_of(cluster, shard);
+        if shard == ShardId::META {
+            placed.extend(map.steering.watchers.keys().map(|node| node.0));
+        }
+        let now = cluster.running.iter().filter(|(id, _)| **id != old);
+        let led = now.flat_map(|(_, r)| r.host.status());
+        for group in led.filter(|g| g.shard == shard && g.role == Role::Leader) {
+            let members: BTreeSet<u64> = group.replicas.iter().map(|node| node.0).collect();
+            assert_eq!(members, placed, "{shard:?}");
+        }
     }
 }
 

@@ -4,14 +4,24 @@
 use auction::{Action, Actor, AuctionId, Command, Currency, Definition, Id, Reply, Rights, Terms, TimeRule, Verdict};
 use placement::{Change, ClusterMap, Node, NodeId, Origin, Plan, ReplicaId, ShardId, mover::Limits};
 use raft_store::{
-    Ask, GroupStatus, Host, Options, RaftOptions, Role,
+    Ask, Dial, GroupStatus, Host, Options, RaftOptions, Role,
     clock::{Time, compare},
     mover::Pace,
     wal,
 };
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::Instant};
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Status, service::interceptor::InterceptedService};
 
 /// How long anything that must happen may take before the test fails. Never slept through.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,6 +39,35 @@ impl Running {
     }
 }
 
+/// What lies between nodes: one of them may be cut off from Raft, while movers still ask and are answered.
+#[derive(Default)]
+pub struct Between {
+    /// The node that no Raft call reaches or comes from; 0: none. Calls that stand already go on.
+    pub cut: AtomicU64,
+    /// How often that node's mover asked another node.
+    pub asked: AtomicU64,
+}
+
+impl Between {
+    fn is_cut(&self, to: u64, request: &Request<()>) -> bool {
+        let cut = self.cut.load(Ordering::Relaxed);
+        cut != 0 && (to == cut || is_from(cut, request))
+    }
+}
+
+/// A node's requests bear its name.
+fn named(id: u64) -> Dial {
+    Dial::by(move |_, endpoint| {
+        let named = endpoint.clone().user_agent(format!("node-{id}"));
+        named.unwrap().connect_lazy()
+    })
+}
+
+fn is_from(id: u64, request: &Request<()>) -> bool {
+    let name = request.metadata().get("user-agent").and_then(|name| name.to_str().ok());
+    name.is_some_and(|name| name.split(' ').next() == Some(&format!("node-{id}")))
+}
+
 pub struct Cluster {
     pub dir: tempfile::TempDir,
     pub founders: Vec<Node>,
@@ -44,6 +83,7 @@ pub struct Cluster {
     pub times: BTreeMap<u64, Time>,
     /// How nodes compare their clocks.
     pub compare: compare::Options,
+    pub between: Arc<Between>,
     listeners: BTreeMap<u64, std::net::TcpListener>,
 }
 
@@ -78,6 +118,7 @@ impl Cluster {
             odd: None,
             times: BTreeMap::new(),
             compare: compare::Options::default(),
+            between: Arc::default(),
             listeners,
         }
     }
@@ -120,6 +161,7 @@ impl Cluster {
                 idle: Duration::from_millis(100),
             },
             joined,
+            dial: named(id),
             wal: wal::Options {
                 segment_bytes: 1024 * 1024,
                 preallocate: false,
@@ -149,7 +191,19 @@ impl Cluster {
             }
             None => TcpListener::bind(address).await.unwrap(),
         };
-        let (service, moves) = (host.raft_service(), host.moves_service());
+        let (cut, asked) = (self.between.clone(), self.between.clone());
+        let service = InterceptedService::new(host.raft_service(), move |request: Request<()>| {
+            match cut.is_cut(id, &request) {
+                true => Err(Status::unavailable("cut off")),
+                false => Ok(request),
+            }
+        });
+        let moves = InterceptedService::new(host.moves_service(), move |request: Request<()>| {
+            if is_from(asked.cut.load(Ordering::Relaxed), &request) {
+                asked.asked.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(request)
+        });
         let (end, ended) = oneshot::channel();
         let server = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
@@ -166,6 +220,12 @@ impl Cluster {
 
     /// Lets a new node into the cluster, and starts it.
     pub async fn join(&mut self, id: u64) {
+        let any = *self.running.keys().next().unwrap();
+        self.join_by(any, id).await;
+    }
+
+    /// The same, asked of a certain node.
+    pub async fn join_by(&mut self, of: u64, id: u64) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let grpc = listener.local_addr().unwrap().to_string();
         let node = Node {
@@ -177,7 +237,7 @@ impl Cluster {
             http: String::new(),
             trunk: String::new(),
         };
-        let plan = self.steer(Change::Join(node.clone())).await;
+        let plan = steer(&self.running[&of].host, Change::Join(node.clone()), None).await;
         self.joined.insert(id, (node, plan.map.steering.watchers[&NodeId(id)]));
         self.listeners.insert(id, listener);
         self.start(id).await;
