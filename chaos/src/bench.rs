@@ -48,6 +48,13 @@ use std::{path::Path, time::Duration};
 /// People that are set up at a time.
 const SETUP: usize = 32;
 
+/// The middle one, or the lower of the two in the middle: always a value that was seen.
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied()
+}
+
 /// A fresh cluster in a folder of its own, ready.
 async fn fresh(shards: u32) -> Result<(tempfile::TempDir, Cluster, Api)> {
     fresh_in(None, shards).await
@@ -144,6 +151,14 @@ impl Pair {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_median_is_a_value_that_was_seen() {
+        for (values, expected) in [(vec![], 0.0), (vec![3.0, 1.0], 1.0), (vec![9.0, 1.0, 2.0], 2.0)] {
+            let found = median(values.iter().copied()).unwrap_or_default();
+            assert_eq!(found, expected, "{values:?}");
+        }
+    }
 
     #[test]
     fn ids_fall_into_their_shard() {

@@ -70,8 +70,6 @@ type Out = BTreeMap<NodeId, (Vec<pb::RestAsk>, Vec<pb::Mark>)>;
 /// A node's pulse: what it says, and whom it hears.
 pub(crate) struct Pulse {
     me: NodeId,
-    /// This life of the process.
-    life: u64,
     began: Instant,
     options: watch::Options,
     /// In ms.
@@ -106,7 +104,6 @@ impl Pulse {
         };
         Pulse {
             me,
-            life: fleet.life(),
             began: ground.began,
             options,
             wake_ahead: ms(raft.wake_ahead),
@@ -176,7 +173,7 @@ impl Pulse {
     fn pulse(&self) -> pb::NodePulse {
         pb::NodePulse {
             node: self.me.0,
-            life: self.life,
+            life: self.fleet.life(),
             leaving: self.is_leaving(),
             cluster_version: self.agreed.version(),
             newest: versions::NEWEST,
@@ -333,11 +330,15 @@ impl Pulse {
     /// Somebody here has a command for a shard whose leader is elsewhere. A replica that rests wakes, has the leader speak, and
     /// so finds out within a silence if that one's machine is gone, which would else be told by the seldom pulses of a calm node.
     pub(crate) fn want(&self, group: &Group) {
+        // Each command that goes elsewhere asks: one flag, as long as the shard is awake.
+        if !group.rest.is_resting() {
+            return;
+        }
         let leader = group.led();
         let Some(node) = leader.leader.filter(|_| !leader.leading) else {
             return;
         };
-        if group.rest.is_resting() && group.rest.stir() {
+        if group.rest.stir() {
             metrics::woken("wanted");
             group.rest.hear();
             let wake = vec![group.shard.0];

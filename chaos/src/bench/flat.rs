@@ -12,7 +12,7 @@
 //! shares its way through log and disk, and would flatter the larger steps.
 
 use super::{
-    BidsOptions, SETUP, fresh_in, open,
+    BidsOptions, SETUP, fresh_in, median, open,
     usage::{self, round1},
 };
 use anyhow::{Result, ensure};
@@ -93,7 +93,7 @@ pub(crate) async fn flat(options: &FlatOptions) -> Result<Value> {
     });
     let mut costs = Vec::new();
     for (live, done) in options.auctions.iter().zip(&steps) {
-        let of = |what: fn(&Step) -> f64| median(done.iter().map(what).collect());
+        let of = |what: fn(&Step) -> f64| median(done.iter().map(what)).unwrap_or_default();
         costs.push(of(|step| step.cost_us));
         figures[format!("cpu_us_per_bid_{live}")] = round1(of(|step| step.cost_us)).into();
         figures[format!("bids_per_s_{live}")] = round1(of(|step| step.per_s)).into();
@@ -109,7 +109,7 @@ async fn step(options: &BidsOptions, live: usize) -> Result<Step> {
     let (clients, seconds) = (options.clients, options.seconds);
     let (dir, cluster, api) = fresh_in(options.dir.as_deref(), options.shards).await?;
     let mut hoppers = hoppers(&api, clients).await?;
-    open_until(&api, 0, live, seconds).await?;
+    open_all(&api, live, seconds).await?;
     for n in 0..live {
         hoppers[n % clients].lots.push(Lot {
             auction: id(n),
@@ -138,15 +138,6 @@ async fn step(options: &BidsOptions, live: usize) -> Result<Step> {
         per_s: accepted as f64 / seconds as f64,
         others: spent.others_percent(),
     })
-}
-
-/// The middle one, the lower of two.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values
-        .get(values.len().saturating_sub(1) / 2)
-        .copied()
-        .unwrap_or_default()
 }
 
 /// The dearest to the cheapest, to two places.
@@ -187,9 +178,9 @@ async fn hoppers(api: &Api, clients: usize) -> Result<Vec<Hopper>> {
     all.buffer_unordered(SETUP).try_collect().await
 }
 
-/// Opens auctions `from..to`, those of one seller one after another.
-async fn open_until(api: &Api, from: usize, to: usize, seconds: u64) -> Result<()> {
-    let lots: Vec<usize> = (from..to).collect();
+/// Opens so many auctions, those of one seller one after another.
+async fn open_all(api: &Api, live: usize, seconds: u64) -> Result<()> {
+    let lots: Vec<usize> = (0..live).collect();
     let sellers = lots.chunks(SOLD).map(|lots| {
         let lots = lots.to_vec();
         async move {
@@ -233,13 +224,6 @@ async fn hop(mut hopper: Hopper, from: Instant, until: Instant) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_median_is_a_value_that_was_seen() {
-        for (values, expected) in [(vec![], 0.0), (vec![3.0, 1.0], 1.0), (vec![9.0, 1.0, 2.0], 2.0)] {
-            assert_eq!(median(values.clone()), expected, "{values:?}");
-        }
-    }
 
     #[test]
     fn the_ratio_is_of_the_dearest_to_the_cheapest() {

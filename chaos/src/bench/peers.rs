@@ -21,7 +21,7 @@
 
 mod servers;
 
-use super::{bids, bids::BidsOptions, usage};
+use super::{bids, bids::BidsOptions, median, usage};
 use anyhow::{Context as _, Result, ensure};
 use prost::Message as _;
 use proto::log::v1;
@@ -199,7 +199,7 @@ fn figures(options: &PeersOptions, payload: usize, tools: &Tools, runs: &BTreeMa
     out.insert("bench".into(), "peers".into());
     for (name, own, against, clients) in RATIOS {
         if let (Some(ours), Some(theirs)) = (runs.get(&(own, clients)), runs.get(&(against, clients))) {
-            let ratio = median(ours, |run| run.per_s) / median(theirs, |run| run.per_s);
+            let ratio = middle(ours, |run| run.per_s) / middle(theirs, |run| run.per_s);
             out.insert(name.into(), ((ratio * 100.0).round() / 100.0).into());
         }
     }
@@ -208,7 +208,7 @@ fn figures(options: &PeersOptions, payload: usize, tools: &Tools, runs: &BTreeMa
         let mut put = |what: &str, of: fn(&Run) -> f64| {
             out.insert(
                 format!("{name}_{clients}_{what}"),
-                usage::round1(median(all, of)).into(),
+                usage::round1(middle(all, of)).into(),
             );
         };
         put("per_s", |run| run.per_s);
@@ -234,11 +234,9 @@ fn figures(options: &PeersOptions, payload: usize, tools: &Tools, runs: &BTreeMa
     Value::Object(out)
 }
 
-/// The middle one, or the lower of the two in the middle: always a run that happened.
-fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
-    let mut all: Vec<f64> = runs.iter().map(of).collect();
-    all.sort_by(f64::total_cmp);
-    all.get((all.len().max(1) - 1) / 2).copied().unwrap_or(f64::NAN)
+/// The middle one of some runs.
+fn middle(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
+    median(runs.iter().map(of)).unwrap_or(f64::NAN)
 }
 
 /// What one bid of `chaos bench bids` takes in a log entry: the peers store as much.

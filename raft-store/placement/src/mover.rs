@@ -81,6 +81,11 @@ impl GroupFacts {
         self.pending || self.voters.len() > 1
     }
 
+    /// All who vote, before or after a change that is half done.
+    pub(crate) fn voting(&self) -> BTreeSet<ReplicaId> {
+        self.voters.iter().flatten().copied().collect()
+    }
+
     pub(crate) fn votes(&self, replica: ReplicaId) -> bool {
         self.voters.iter().any(|set| set.contains(&replica))
     }
@@ -307,7 +312,7 @@ impl Run<'_> {
             let members = group.learners.iter().filter(|replica| !known.contains_key(replica));
             let stranger = members.chain(voters.filter(|replica| !placed.contains_key(replica)));
             if let Some(replica) = stranger.copied().next() {
-                let mut left: BTreeSet<ReplicaId> = group.voters.iter().flatten().copied().collect();
+                let mut left = group.voting();
                 left.remove(&replica);
                 let keep = known.contains_key(&replica);
                 if self.majority_alive(*shard, &left) {
@@ -326,7 +331,7 @@ impl Run<'_> {
             let drains = self.map.standing(group.leader) != Standing::Active;
             let busy = self.out.work.iter().any(|work| work.0 == *shard);
             let forced = self.map.steering.forced.is_some();
-            let others = group.voters.iter().flatten().collect::<BTreeSet<_>>().len() > 1;
+            let others = group.voting().len() > 1;
             if drains && others && !busy && (forced || !self.hot(*shard)) {
                 let mut others = self.map.replicas_of(*shard).iter().map(|replica| replica.0);
                 let to = others.find(|node| self.map.share(*node) > 0 && self.facts.alive(*node));

@@ -131,11 +131,7 @@ pub(crate) async fn run(pulse: Arc<Pulse>, host: impl Fn(u64) -> Option<Now> + S
         let stirs = *pulse.woken.borrow();
         rounds.calm &= stirs == stirred;
         stirred = stirs;
-        let paused = if slow {
-            pulse.options.pace * u64::from(CALM_PACES)
-        } else {
-            0
-        };
+        let paused = if slow { rounds.pause() } else { 0 };
         rounds.look(&now.map, paused).await;
         rounds.speak();
     }
@@ -161,6 +157,11 @@ impl Rounds {
                 self.charges.insert(seat.group.shard, charge);
             }
         }
+    }
+
+    /// Between two pulses of a node that has been calm for a while, ms.
+    fn pause(&self) -> u64 {
+        self.pulse.options.pace * u64::from(CALM_PACES)
     }
 
     async fn look(&mut self, map: &ClusterMap, paused: u64) {
@@ -239,7 +240,7 @@ impl Rounds {
         } else {
             0
         };
-        self.pulse.rests(self.calm.then_some(pace * u64::from(CALM_PACES)));
+        self.pulse.rests(self.calm.then_some(self.pause()));
         // A look that comes a little early is on time.
         if self.calm || !out.is_empty() || now + pace / 4 >= self.spoke + pace {
             self.spoke = now;

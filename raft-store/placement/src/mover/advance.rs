@@ -59,7 +59,7 @@ impl Run<'_> {
             }
             (Step::CaughtUp, Some((_, replica))) if group.votes(replica) => self.joined(shard, one),
             (Step::CaughtUp, Some((_, replica))) => {
-                let mut then: BTreeSet<ReplicaId> = group.voters.iter().flatten().copied().collect();
+                let mut then = group.voting();
                 then.insert(replica);
                 self.change(shard, one, &then, Work::Promote(replica));
             }
@@ -130,7 +130,7 @@ impl Run<'_> {
             self.hand_over_again(shard, one);
             return;
         }
-        let mut then: BTreeSet<ReplicaId> = group.voters.iter().flatten().copied().collect();
+        let mut then = group.voting();
         then.remove(&replica);
         self.change(shard, one, &then, Work::Remove { replica, keep });
     }
@@ -191,7 +191,7 @@ impl Run<'_> {
                 self.work(shard, Work::HandOver(one.from.map(|from| from.0)));
             }
             Some((_, replica)) => {
-                let mut then: BTreeSet<ReplicaId> = group.voters.iter().flatten().copied().collect();
+                let mut then = group.voting();
                 then.remove(&replica);
                 self.change(shard, one, &then, Work::Remove { replica, keep });
             }

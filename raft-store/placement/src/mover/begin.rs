@@ -5,7 +5,6 @@ use crate::{
     ClusterMap, Move, NodeId, ReplicaId, ShardId, Standing, Step,
     plan::{pairs, reason, renew_goal},
 };
-use std::collections::BTreeSet;
 
 impl Run<'_> {
     pub(super) fn begin_moves(&mut self) {
@@ -61,12 +60,14 @@ impl Run<'_> {
             self.wait(shard, format!("node {} to answer", to.0));
             return;
         }
-        let mut left: BTreeSet<ReplicaId> = group.voters.iter().flatten().copied().collect();
-        let goes = from.and_then(|node| self.map.replica_on(shard, node));
-        left.retain(|replica| Some(*replica) != goes);
-        if to.is_none() && self.has_hurt(shard, &left) {
-            self.wait(shard, "a hurt replica to be replaced");
-            return;
+        if to.is_none() {
+            let goes = from.and_then(|node| self.map.replica_on(shard, node));
+            let mut left = group.voting();
+            left.retain(|replica| Some(*replica) != goes);
+            if self.has_hurt(shard, &left) {
+                self.wait(shard, "a hurt replica to be replaced");
+                return;
+            }
         }
         let busy = [from, to].into_iter().flatten().find(|node| self.loaded(*node));
         if let Some(node) = busy {

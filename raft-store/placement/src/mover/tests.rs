@@ -49,6 +49,18 @@ struct Host {
     seats: BTreeMap<ShardId, ReplicaId>,
 }
 
+impl Host {
+    /// Up, with nothing on its disk.
+    fn new() -> Host {
+        Host {
+            up: true,
+            knows: 0,
+            hurt: BTreeSet::new(),
+            seats: BTreeMap::new(),
+        }
+    }
+}
+
 struct World {
     dice: Dice,
     map: ClusterMap,
@@ -91,15 +103,9 @@ impl World {
             ..ClusterMap::default()
         };
         let map = place(&bare, Rules::default());
-        let host = |_| Host {
-            up: true,
-            knows: 0,
-            hurt: BTreeSet::new(),
-            seats: BTreeMap::new(),
-        };
         let mut world = World {
             dice: Dice(seed),
-            hosts: map.nodes.keys().map(|id| (*id, host(id))).collect(),
+            hosts: map.nodes.keys().map(|id| (*id, Host::new())).collect(),
             groups: map.placement.iter().map(|(shard, p)| (*shard, Group::of(p))).collect(),
             map,
             limits: Limits::default(),
@@ -109,14 +115,27 @@ impl World {
             looks: Vec::new(),
             now_ms: 1_000_000,
         };
+        world.adopt_all();
         world
-            .hosts
-            .keys()
-            .copied()
-            .collect::<Vec<_>>()
-            .into_iter()
-            .for_each(|id| world.adopt(id));
-        world
+    }
+
+    /// Node 4 is let in, and comes up.
+    fn join_4(&mut self, force: Option<&str>) {
+        let join = Change::Join(node(4));
+        self.map = plan(&self.map, &join, Rules::default(), 0, force).unwrap().map;
+        self.hosts.insert(NodeId(4), Host::new());
+    }
+
+    /// Every host takes in the stored map.
+    fn adopt_all(&mut self) {
+        let hosts: Vec<NodeId> = self.hosts.keys().copied().collect();
+        hosts.into_iter().for_each(|id| self.adopt(id));
+    }
+
+    /// Every replica has all that its leader has.
+    fn catch_up(&mut self) {
+        let lags = self.groups.values_mut().flat_map(|g| g.facts.lag.values_mut());
+        lags.for_each(|lag| *lag = 0);
     }
 
     /// A host takes in the stored map: throws away what it no longer has, opens what it has.
@@ -348,12 +367,7 @@ impl World {
         if let Ok(plan) = plan(&self.map, &change, Rules::default(), self.now_ms, None) {
             self.map = plan.map;
             for id in self.map.nodes.keys() {
-                self.hosts.entry(*id).or_insert(Host {
-                    up: true,
-                    knows: 0,
-                    hurt: BTreeSet::new(),
-                    seats: BTreeMap::new(),
-                });
+                self.hosts.entry(*id).or_insert_with(Host::new);
             }
         }
     }
@@ -465,11 +479,8 @@ impl World {
                 .map;
         }
         for _ in 0..2_000 {
-            let hosts: Vec<NodeId> = self.hosts.keys().copied().collect();
-            hosts.into_iter().for_each(|id| self.adopt(id));
-            self.groups
-                .values_mut()
-                .for_each(|g| g.facts.lag.values_mut().for_each(|lag| *lag = 0));
+            self.adopt_all();
+            self.catch_up();
             self.commit();
             self.look();
             let quiet = {

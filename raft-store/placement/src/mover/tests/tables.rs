@@ -6,31 +6,12 @@ use super::*;
 #[test]
 fn a_move_in_words() {
     let mut world = World::new(1);
-    let join = plan(&world.map, &Change::Join(node(4)), Rules::default(), 0, None).unwrap();
-    world.map = join.map;
-    world.hosts.insert(
-        NodeId(4),
-        Host {
-            up: true,
-            knows: 0,
-            hurt: BTreeSet::new(),
-            seats: BTreeMap::new(),
-        },
-    );
+    world.join_4(None);
     let first = *world.map.steering.goal.keys().next().unwrap();
     let mut steps = Vec::new();
     for _ in 0..40 {
-        world
-            .hosts
-            .keys()
-            .copied()
-            .collect::<Vec<_>>()
-            .into_iter()
-            .for_each(|id| world.adopt(id));
-        world
-            .groups
-            .values_mut()
-            .for_each(|g| g.facts.lag.values_mut().for_each(|lag| *lag = 0));
+        world.adopt_all();
+        world.catch_up();
         world.look();
         world.act(true, false);
         let step = world.map.steering.moves.get(&first).map(|one| one.step);
@@ -110,17 +91,7 @@ fn a_closing_auction_is_not_disturbed() {
         (Some(5_000), Some("fire"), true),
     ] {
         let mut world = World::new(2);
-        let change = Change::Join(node(4));
-        world.map = plan(&world.map, &change, Rules::default(), 0, force).unwrap().map;
-        world.hosts.insert(
-            NodeId(4),
-            Host {
-                up: true,
-                knows: 0,
-                hurt: BTreeSet::new(),
-                seats: BTreeMap::new(),
-            },
-        );
+        world.join_4(force);
         world
             .groups
             .values_mut()
