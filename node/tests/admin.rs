@@ -4,15 +4,22 @@
 
 mod common;
 
-use common::Cluster;
+use client::Role;
+use common::{Cluster, SHARDS, auction};
 use serde_json::Value;
 use std::process::{Command, Output};
 
 /// Runs one command against a node; its exit code, and what it printed.
 fn admin(cluster: &Cluster, at: usize, words: &str) -> (i32, String, String) {
+    let words: Vec<&str> = words.split_whitespace().collect();
+    said(cluster, at, &words)
+}
+
+/// The same, of words that may be empty or hold spaces.
+fn said(cluster: &Cluster, at: usize, words: &[&str]) -> (i32, String, String) {
     let output: Output = Command::new(env!("CARGO_BIN_EXE_rushroom"))
         .args(["admin", "--node", &cluster.nodes[at].grpc, "--who", "olga"])
-        .args(words.split_whitespace())
+        .args(words)
         .output()
         .unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -75,46 +82,79 @@ async fn a_node_comes_and_goes() {
     );
 }
 
-/// Columns: command | exit code | what the operator is told.
+/// Command | exit code | what the operator is told.
+const REFUSED: &[(&str, i32, &str)] = &[
+    ("node drain 9", 1, "refused [unknown_node]: there is no node 9"),
+    (
+        "node decommission 3",
+        1,
+        "refused [too_few]: only 2 nodes would take shards, and each shard wants 3 replicas (--force",
+    ),
+    (
+        "shard move 1 --from 1 --to 2",
+        1,
+        "refused [there]: node 2 has a replica of shard 1 already",
+    ),
+    ("plan cancel", 1, "refused [nothing_to_cancel]"),
+    (
+        "plan apply --version 99",
+        1,
+        "refused [stale]: the plan is of version 99",
+    ),
+    (
+        "cluster upgrade --to 1",
+        1,
+        "refused [not_newer]: the cluster is at version 1",
+    ),
+    (
+        "cluster upgrade --to 9",
+        1,
+        "refused [version_newer]: node 1: its build knows up to cluster version 1, not 9",
+    ),
+    (
+        "shard transfer-leader 1 --to 9",
+        1,
+        "refused [unknown_node]: there is no node 9",
+    ),
+    (
+        "shard transfer-leader 99",
+        1,
+        "refused [unknown_shard]: there is no shard 99",
+    ),
+    ("shard explain 99", 1, "refused [unknown_shard]: there is no shard 99"),
+    ("shard exclude 0 1", 1, "refused [unknown_shard]"),
+    ("shard pin 1 9", 1, "refused [unknown_node]"),
+    ("shard pin 1 1 --hours 8761", 2, "8761 is not in 1..=8760"),
+    ("shard lift 1 1", 1, "refused [nothing_to_cancel]"),
+    ("plan cancel --shard 99", 1, "refused [nothing_to_cancel]"),
+    ("node weight 1 10001", 1, "refused [too_heavy]"),
+    ("node weight 1 -1", 2, "unexpected argument '-1'"),
+    ("node weight 1 4294967296", 2, "4294967296 is not in 0..=4294967295"),
+    ("node join rubbish", 1, "rubbish"),
+    (
+        "rolling-restart --nodes 9 --command true",
+        1,
+        "refused [unknown_node]: there is no node 9",
+    ),
+    ("shard explain", 2, "required arguments"),
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_done_is_refused_with_its_reason() {
     let cluster = Cluster::start("").await;
-    let rows = [
-        ("node drain 9", 1, "refused [unknown_node]: there is no node 9"),
-        (
-            "node decommission 3",
-            1,
-            "refused [too_few]: only 2 nodes would take shards, and each shard wants 3 replicas (--force",
-        ),
-        (
-            "shard move 1 --from 1 --to 2",
-            1,
-            "refused [there]: node 2 has a replica of shard 1 already",
-        ),
-        ("plan cancel", 1, "refused [nothing_to_cancel]"),
-        (
-            "plan apply --version 99",
-            1,
-            "refused [stale]: the plan is of version 99",
-        ),
-        (
-            "cluster upgrade --to 1",
-            1,
-            "refused [not_newer]: the cluster is at version 1",
-        ),
-        (
-            "cluster upgrade --to 9",
-            1,
-            "refused [version_newer]: node 1: its build knows up to cluster version 1, not 9",
-        ),
-        ("shard transfer-leader 1 --to 9", 1, "node 9 has no replica of shard 1"),
-        ("shard explain 99", 1, "there is no shard 99"),
-        ("shard explain", 2, "required arguments"),
-    ];
-    for (words, expected, told) in rows {
+    for (words, expected, told) in REFUSED {
         let (code, _, err) = admin(&cluster, 0, words);
-        assert!(code == expected && err.contains(told), "{words}: {code} {err}");
+        assert!(code == *expected && err.contains(told), "{words}: {code} {err}");
     }
+    let long = "x".repeat(201);
+    let decommission = ["node", "decommission", "3", "--force"];
+    for (reason, told) in [(" ", "refused [no_reason]"), (&long, "refused [too_long]")] {
+        let (code, _, err) = said(&cluster, 0, &[&decommission[..], &[reason]].concat());
+        assert!(code == 1 && err.contains(told), "{reason:?}: {code} {err}");
+    }
+    let (code, out, _) = admin(&cluster, 0, "--json shard transfer-leader 99");
+    let refused: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &refused["refused"]["code"]), (1, &"unknown_shard".into()));
     let unreached = Command::new(env!("CARGO_BIN_EXE_rushroom"))
         .args(["admin", "--node", "127.0.0.1:1", "status"])
         .output()
@@ -127,6 +167,45 @@ async fn what_cannot_be_done_is_refused_with_its_reason() {
     assert!(
         nodes.len() == 3 && nodes.iter().all(|n| n["knows_up_to"] == 1),
         "{versions:#}"
+    );
+}
+
+/// Each exception that an operator can make is kept with its owner, shown, and taken back; a node is let in by hand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exceptions_are_kept_shown_and_taken_back() {
+    let cluster = Cluster::start("").await;
+    for (words, told) in [("shard pin 1 2 --hours 1", "pin"), ("shard exclude 2 3", "exclude")] {
+        let (code, _, err) = admin(&cluster, 0, words);
+        assert_eq!(code, 0, "{words}: {err}");
+        let shard = words.split(' ').nth(2).unwrap();
+        let (_, out, _) = admin(&cluster, 0, &format!("shard explain {shard}"));
+        assert!(out.contains(told) && out.contains("olga"), "{words}: {out}");
+    }
+    for words in ["shard lift 1 2", "shard lift 2 3"] {
+        let (code, _, err) = admin(&cluster, 0, words);
+        assert_eq!(code, 0, "{words}: {err}");
+    }
+    assert_eq!(json(&cluster, "status")["overrides"], serde_json::json!([]));
+    let line = "id=9 zone=d region=seoul grpc=127.0.0.1:9 http=http://127.0.0.1:9 trunk=127.0.0.1:9";
+    let (code, _, err) = said(&cluster, 0, &["node", "join", line, "--dry-run"]);
+    assert_eq!(code, 0, "{err}");
+    let (code, _, err) = said(&cluster, 0, &["node", "join", "id=9 zone=d"]);
+    assert!(code == 1 && err.contains("has no region"), "{code} {err}");
+    let audit = json(&cluster, "ops list")["audit"].clone();
+    let told: Vec<&str> = audit
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["what"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "shard 1: pin 2 for olga",
+            "shard 2: exclude 3 for olga",
+            "shard 1: no override for node 2",
+            "shard 2: no override for node 3"
+        ]
     );
 }
 
@@ -169,4 +248,74 @@ async fn leadership_goes_where_it_is_sent() {
         let (code, out, err) = admin(&cluster, 0, words);
         assert!(code == 0 && out.contains(has), "{words}: {code}\n{out}\n{err}");
     }
+}
+
+/// What an operator may not disturb without a reason: an auction that closes soon, and a shard's only majority. What was
+/// forced is in the audit, with why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_restarted_only_when_nobody_feels_it() {
+    let mut cluster = Cluster::start("").await;
+    let api = cluster.api(0);
+    let seller = api.guest("seller", Role::Seller).await.unwrap();
+    let selling = api.with_token(&seller.token);
+    // It closes within 30 s for as long as this test can take.
+    selling.create(&auction("soon", 29_000)).await.unwrap();
+    selling.start("soon").await.unwrap();
+    let shard = u64::from(placement::shard_of("soon", SHARDS).0);
+    let shards = json(&cluster, "shard list");
+    let shards = shards["shards"].as_array().unwrap();
+    let one = shards.iter().find(|s| s["id"] == shard).unwrap();
+    let leader = one["leader"].as_u64().unwrap();
+    let ran = cluster.nodes[0].home.join("ran");
+    let roll = |more: &[&str]| {
+        let (command, nodes) = (format!("echo {{node}} >> {}", ran.display()), leader.to_string());
+        let words = [
+            "rolling-restart",
+            "--timeout",
+            "1",
+            "--nodes",
+            &nodes,
+            "--command",
+            &command,
+        ];
+        said(&cluster, 1, &[&words[..], more].concat())
+    };
+
+    let transfer = format!("shard transfer-leader {shard}");
+    let (code, _, err) = admin(&cluster, 0, &transfer);
+    assert!(
+        code == 1 && err.contains("refused [closes_soon]: a live auction of shard"),
+        "{err}"
+    );
+    let (code, out, err) = admin(&cluster, 0, &format!("{transfer} --dry-run --force fire"));
+    assert!(code == 0 && out.contains("would be led by"), "{out} {err}");
+    let (code, _, err) = roll(&[]);
+    assert!(
+        code == 1 && err.contains("refused [closes_soon]") && err.contains("waits"),
+        "{err}"
+    );
+    let (code, _, err) = roll(&["--dry-run"]);
+    assert!(code == 0 && err.contains("now it would wait"), "{err}");
+    assert!(!ran.exists(), "it was restarted");
+    assert_eq!(json(&cluster, "status")["version"], 0, "something was stored");
+
+    let (code, out, err) = roll(&["--json", "--force", "kernel hole"]);
+    assert_eq!(code, 0, "{err}");
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(told["restarted"], serde_json::json!([leader]));
+    assert_eq!(std::fs::read_to_string(&ran).unwrap(), format!("{leader}\n"));
+    let audit = &json(&cluster, "ops list")["audit"][0];
+    assert_eq!(audit["what"], format!("node {leader} is restarted"));
+    assert_eq!((&audit["who"], &audit["why"]), (&"olga".into(), &"kernel hole".into()));
+    assert!(cluster.logs().contains("rushroom::audit"), "no line in any log");
+
+    // Two of three are a majority, one isn't.
+    let third = (leader % 3 + 1) as usize;
+    cluster.kill(&[third - 1]);
+    let asked = if third == 1 { 1 } else { 0 };
+    let roll = format!("rolling-restart --timeout 1 --nodes {leader} --command true");
+    let (code, _, err) = admin(&cluster, asked, &roll);
+    assert!(code == 1 && err.contains("stopped before node"), "{err}");
+    let (_, _, err) = admin(&cluster, asked, &format!("{roll} --dry-run"));
+    assert!(err.contains("refused [not_whole]"), "{err}");
 }

@@ -134,6 +134,14 @@ async fn a_living_cluster_is_kept_and_what_is_kept_is_proven() {
     let node = cluster.nodes[0].grpc.clone();
     let (code, said) = backup(&s3, &node, &["--to", &url, "--all"]);
     assert_eq!(code, 0, "{said}");
+    // What was taken holds maxima and reserves: that somebody did is in the audit, by each node once at most.
+    let audit = status(&s3, &node)["audit"].clone();
+    let copies = audit
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|said| said["what"] == "shards are copied into a backup");
+    assert!((1..=3).contains(&copies.count()), "{audit}");
     // Everything was acknowledged before the nodes went: it is in the backup.
     cluster.kill(&[0, 1, 2]);
     let (code, listed) = backup(&s3, &node, &["list", &url]);

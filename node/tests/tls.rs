@@ -173,14 +173,14 @@ async fn a_person_is_what_the_certificate_says() {
         (
             Some("auditor-bob"),
             &["pause"],
-            3,
-            "[not_allowed] auditor bob may not call",
+            1,
+            "refused [not_allowed] auditor bob may not call",
         ),
         (
             Some("node-1"),
             &["pause"],
-            3,
-            "[not_allowed] node 1 may ask to be let in itself",
+            1,
+            "refused [not_allowed] node 1 may ask to be let in itself",
         ),
         (Some("operator-alice"), &["pause"], 0, ""),
         (None, &["status"], 3, "was not reached"),
@@ -192,6 +192,14 @@ async fn a_person_is_what_the_certificate_says() {
     }
     let (_, kept) = admin(&cluster, d, Some("auditor-bob"), &["ops", "list"]);
     assert!(kept.contains("operator alice (as somebody)"), "{kept}");
+    // An override's owner, too, is the certificate's holder.
+    let pin = ["shard", "pin", "1", "1", "--dry-run"];
+    let (exit, told) = admin(&cluster, d, Some("operator-alice"), &pin);
+    assert_eq!(exit, 0, "{told}");
+    let (exit, told) = admin(&cluster, d, Some("operator-alice"), &pin[..4]);
+    assert_eq!(exit, 0, "{told}");
+    let (_, told) = admin(&cluster, d, Some("auditor-bob"), &["shard", "explain", "1"]);
+    assert!(told.contains("operator alice (as somebody)"), "{told}");
 
     // A node that joins needs a certificate, too, and comes in as itself.
     issue(d, &["--node", "4"]);

@@ -26,6 +26,7 @@
 //! | Time counts only while a timer pends or a command is under way | `clock/office.rs` | `idle_time_is_nobodys_loss` |
 //! | Above 5 % lost in 10 s another replica should lead | `pulse/rounds.rs` | `a_clock_that_loses_much_says_so_until_it_is_better`, `a_leader_that_loses_much_time_says_so` |
 //! | While a timer pends the leader beats, and at once when one comes due | `clock/office.rs` | `a_live_auction_beats_ten_times_a_second`, `a_bid_is_judged_and_the_auction_closes_by_itself` |
+//! | Beats come twice as often where commits take over 60 ms, and have room in a full window | `clock/office.rs` | `slow_commits_make_beats_closer`, `a_beat_finds_room_in_a_full_window` |
 //! | A shard without timers commits nothing and costs nothing | `clock/office.rs` | `a_shard_without_timers_and_work_proposes_nothing` |
 //! | Due lanes go first, earliest due before all, then fair turns | `clock/lanes.rs` | `turns_are_fair_and_due_lanes_go_first` |
 //! | A lane's room is what is free of what the shard drains in 40 ms | `clock/lanes.rs` | `hot_lanes_share_and_a_newcomer_finds_room`, `a_hot_auction_is_told_busy_and_a_quiet_one_is_not` |

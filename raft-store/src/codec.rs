@@ -9,6 +9,8 @@
 mod command;
 mod cut;
 mod event;
+#[cfg(test)]
+mod golden;
 mod map;
 mod parts;
 mod steering;

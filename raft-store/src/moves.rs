@@ -111,7 +111,10 @@ impl Crew {
 
     pub(crate) async fn store(&self, node: NodeId, expected: u64, map: ClusterMap) -> Result<(), NotStored> {
         if node == self.me {
-            return self.here.store(expected, map).await;
+            // A leader whose majority is gone goes on believing that it leads, and what it logs is never committed.
+            let stored = tokio::time::timeout(WORK_PATIENCE, self.here.store(expected, map)).await;
+            return stored
+                .unwrap_or_else(|_| Err(NotStored::Unknown("no majority of shard 0 answered in time".into())));
         }
         let mut client = self.client(node).map_err(|_| NotStored::NotLeader(None))?;
         let map = Some(map.to_proto());

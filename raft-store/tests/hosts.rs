@@ -6,8 +6,8 @@ mod common;
 
 use auction::Action;
 use common::{Cluster, bid, command, open_auction};
-use placement::ShardId;
-use raft_store::{Fresh, RaftOptions, ReadError};
+use placement::{Change, ShardId};
+use raft_store::{Ask, Fresh, RaftOptions, ReadError, SteerError};
 
 /// A bid is accepted, the leader dies, another leads, the bid is there, and the dead one comes back to the same state.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -153,4 +153,42 @@ async fn another_epoch_is_refused() {
     );
     let reply = host.submit(ShardId(1), epoch + 1, start).await;
     assert_eq!(reply, auction::Reply::WrongEpoch { epoch });
+}
+
+/// Shard 0 has lost its majority, so nobody can change the map: bids go on by the one that is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bids_go_on_without_the_map() {
+    let mut cluster = Cluster::of(5, 2, RaftOptions::default());
+    cluster.start_all().await;
+    let (shard, auction) = open_auction(&cluster, "lamp", 3_600_000).await;
+    assert_eq!(bid(&cluster, shard, &auction, 0).await.outcome, Ok(()));
+    let map = cluster.map();
+    let stay: Vec<u64> = map
+        .replicas_of(shard)
+        .iter()
+        .take(2)
+        .map(|replica| replica.0.0)
+        .collect();
+    for node in (1..=5).filter(|node| !stay.contains(node)) {
+        cluster.crash(node).await;
+    }
+    for n in 1..8 {
+        assert_eq!(bid(&cluster, shard, &auction, n).await.outcome, Ok(()), "bid {n}");
+    }
+    let pause = Ask {
+        change: Change::Pause,
+        who: "olga".into(),
+        force: None,
+        version: None,
+        dry_run: false,
+        newest: raft_store::versions::NEWEST,
+    };
+    let refused = cluster.running[&stay[0]].host.steer(pause).await.unwrap_err();
+    assert!(
+        matches!(refused, SteerError::Unavailable(_) | SteerError::Unknown(_)),
+        "shard 0 decides without a majority: {refused}"
+    );
+    assert_eq!(*cluster.map(), *map);
+    assert_eq!(bid(&cluster, shard, &auction, 8).await.outcome, Ok(()));
+    cluster.agree(shard).await;
 }

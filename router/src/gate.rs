@@ -21,6 +21,7 @@
 //!
 //! Deliberately absent: what the commands are, and retries: a bid that has passed keeps its place until it has an answer.
 
+use crate::metrics;
 use auction::AuctionId;
 use parking_lot::Mutex;
 use placement::ShardId;
@@ -61,6 +62,7 @@ impl Gates {
             if state.waiting == 0 && state.flying < state.credit {
                 state.flying += 1;
                 drop(state);
+                metrics::waited_at_the_gate(Duration::ZERO);
                 return Ok(Place(Some(gate)));
             }
             if !state.has_room(auction) {
@@ -70,8 +72,12 @@ impl Gates {
         };
         // More may have been granted since the last bid left.
         gate.let_out();
+        let since = Instant::now();
         match waits.await {
-            Ok(place) => Ok(place),
+            Ok(place) => {
+                metrics::waited_at_the_gate(since.elapsed());
+                Ok(place)
+            }
             // A gate never forgets who waits; if it did, that bid was not judged.
             Err(_) => Err(gate.state.lock().turn_away(Instant::now())),
         }

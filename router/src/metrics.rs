@@ -13,6 +13,7 @@ const SENT: &str = "rushroom_edge_sent_frames_total";
 const SLOW: &str = "rushroom_edge_viewer_snapshots_total";
 const CHAT_SKIPPED: &str = "rushroom_edge_chat_skipped_total";
 const BIDS: &str = "rushroom_edge_bids_total";
+const GATE_WAIT: &str = "rushroom_edge_gate_wait_seconds";
 const BID_TIME: &str = "rushroom_edge_bid_seconds";
 const SETTLED: &str = "rushroom_edge_bids_settled_total";
 const TURNED_AWAY: &str = "rushroom_edge_bids_turned_away_total";
@@ -68,6 +69,11 @@ pub fn describe() {
         Unit::Count,
         "pauses of sockets that said many things at once while much else was ready on this node"
     );
+    describe_histogram!(
+        GATE_WAIT,
+        Unit::Seconds,
+        "how long bids waited at the edge for their shard's leave, before they could be stamped"
+    );
     describe_histogram!(BID_TIME, Unit::Seconds, "from a bid at the edge to its verdict");
     describe_counter!(
         ASKS,
@@ -76,6 +82,10 @@ pub fn describe() {
     );
     describe_counter!(PROBLEMS, Unit::Count, "problems answered over HTTP, by code");
     describe_counter!(LIMITED, Unit::Count, "requests refused by a rate limit, by kind");
+    begin();
+}
+
+fn begin() {
     // An alert on a counter's rise must see it before it rises.
     counter!(CONNECTIONS, "fate" => "turned_away").increment(0);
     for outcome in ["accepted", "busy", "timeout", "unavailable"] {
@@ -131,6 +141,10 @@ pub(crate) fn chat_skipped(n: u64) {
 pub(crate) fn bid(outcome: &'static str, took: Duration) {
     counter!(BIDS, "outcome" => outcome).increment(1);
     histogram!(BID_TIME).record(took.as_secs_f64());
+}
+
+pub(crate) fn waited_at_the_gate(waited: Duration) {
+    histogram!(GATE_WAIT).record(waited.as_secs_f64());
 }
 
 pub(crate) fn settled() {

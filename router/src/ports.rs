@@ -202,6 +202,17 @@ pub struct AdminChange {
     pub dry_run: bool,
 }
 
+/// How a leadership is to be handed over.
+#[derive(Clone, Debug)]
+pub struct AdminTransfer {
+    /// Who asks, for the audit.
+    pub who: String,
+    /// A reason to disturb an auction that closes soon.
+    pub force: Option<String>,
+    /// Only shown.
+    pub dry_run: bool,
+}
+
 /// What an operator sees and does.
 #[async_trait]
 pub trait Admin: Send + Sync + 'static {
@@ -219,15 +230,14 @@ pub trait Admin: Send + Sync + 'static {
     async fn change(&self, _ask: AdminChange) -> Result<serde_json::Value, serde_json::Value> {
         Err(serde_json::Value::Null)
     }
-    /// Hands a shard's leadership over; the new leader, or why it stays.
+    /// Hands a shard's leadership over; the new leader, or why it stays, as JSON.
     async fn transfer(
         &self,
         _shard: ShardId,
         _to: Option<NodeId>,
-        _who: String,
-        _force: Option<String>,
-    ) -> Result<NodeId, String> {
-        Err("not here".into())
+        _ask: AdminTransfer,
+    ) -> Result<NodeId, serde_json::Value> {
+        Err(serde_json::Value::Null)
     }
     /// Demo only: stops a node's process as a crash would.
     async fn stop_node(&self, node: NodeId) -> Result<(), PortError>;

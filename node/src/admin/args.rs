@@ -124,7 +124,7 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: OpsCommand,
     },
-    /// Restart nodes one after the other, each only when all are whole.
+    /// Restart nodes one after the other, each only when all are whole and no auction that it leads closes within 30 s.
     RollingRestart(Roll),
     /// Print a completion script.
     Completion {
@@ -160,6 +160,7 @@ pub(super) enum NodeCommand {
     /// Let a node into the map. (A node with `cluster.join` set does this itself.)
     Join {
         /// As in the settings: `id=4 zone=a region=x grpc=H:P http=URL trunk=H:P`.
+        #[arg(id = "line", value_name = "LINE")]
         node: String,
         #[command(flatten)]
         how: How,
@@ -244,7 +245,8 @@ pub(super) enum ShardCommand {
     Lift {
         /// The shard.
         id: u32,
-        /// The node.
+        /// The node. (An argument named as the global `--node` would be that.)
+        #[arg(id = "seat", value_name = "NODE")]
         node: u64,
         #[command(flatten)]
         how: How,
@@ -259,6 +261,9 @@ pub(super) enum ShardCommand {
         /// Override the guard of auctions that close soon; the reason is kept.
         #[arg(long, value_name = "REASON")]
         force: Option<String>,
+        /// Show who would lead, do nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// The shards with most live auctions.
     Top,
@@ -269,9 +274,10 @@ pub(super) struct Wished {
     /// The shard.
     pub(super) id: u32,
     /// The node.
+    #[arg(id = "seat", value_name = "NODE")]
     pub(super) node: u64,
-    /// For how many hours.
-    #[arg(long, default_value_t = 168)]
+    /// For how many hours: up to a year.
+    #[arg(long, default_value_t = 168, value_parser = clap::value_parser!(u64).range(1..=8_760))]
     pub(super) hours: u64,
     #[command(flatten)]
     pub(super) how: How,
@@ -285,10 +291,13 @@ pub(super) struct Roll {
     /// Only these nodes, in this order.
     #[arg(long, value_delimiter = ',')]
     pub(super) nodes: Vec<u64>,
-    /// Show what would be done, do nothing.
+    /// Show what would be done, and what stands against it now; do nothing.
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// Longest wait for a node to be whole again, seconds.
+    /// Restart though an auction closes soon, or a shard would be without a majority; the reason is kept.
+    #[arg(long, value_name = "REASON")]
+    pub(super) force: Option<String>,
+    /// Longest wait until a node may be restarted, and until it is whole again, seconds.
     #[arg(long, default_value_t = 120)]
     pub(super) timeout: u64,
 }

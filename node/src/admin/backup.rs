@@ -82,7 +82,7 @@ async fn image(client: &Client, shard: ShardId) -> Result<(proto::cluster::v1::I
         .leaders
         .get(&shard)
         .and_then(|node| overview.map.nodes.get(node));
-    let leader = leader.ok_or_else(|| NotReached {
+    let leader = leader.ok_or_else(|| NotReached::Silent {
         node: format!("the leader of shard {}", shard.0),
         why: "nobody leads it".into(),
     })?;

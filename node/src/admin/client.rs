@@ -20,10 +20,12 @@ const MESSAGE_MAX: usize = 32 * 1024 * 1024;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-#[error("{node} was not reached: {why}")]
-pub(super) struct NotReached {
-    pub(super) node: String,
-    pub(super) why: String,
+pub(super) enum NotReached {
+    #[error("{node} was not reached: {why}")]
+    Silent { node: String, why: String },
+    /// It answered that whoever asks may not, or not so.
+    #[error("refused {0}")]
+    Denied(String),
 }
 
 pub(super) struct Client {
@@ -38,7 +40,7 @@ impl Client {
     }
 
     async fn connect_for(node: &str, papers: &Papers, answer: Duration) -> Result<Client, NotReached> {
-        let failed = |why: String| NotReached {
+        let failed = |why: String| NotReached::Silent {
             node: node.to_owned(),
             why,
         };
@@ -64,37 +66,45 @@ impl Client {
     }
 
     fn failed(&self, why: impl ToString) -> NotReached {
-        NotReached {
+        NotReached::Silent {
             node: self.node.clone(),
             why: why.to_string(),
         }
     }
 
+    fn answered(&self, status: &tonic::Status) -> NotReached {
+        use tonic::Code::{InvalidArgument, PermissionDenied};
+        match status.code() {
+            PermissionDenied | InvalidArgument => NotReached::Denied(status.message().to_owned()),
+            _ => self.failed(status.message()),
+        }
+    }
+
     pub(super) async fn overview(&self) -> Result<Overview, NotReached> {
         let reply = self.admin().overview(pb::OverviewRequest { own: false }).await;
-        let reply = reply.map_err(|status| self.failed(status.message()))?;
+        let reply = reply.map_err(|status| self.answered(&status))?;
         overview_from(reply.into_inner()).map_err(|bad| self.failed(bad))
     }
 
     pub(super) async fn change(&self, request: pb::ChangeRequest) -> Result<pb::ChangeReply, NotReached> {
         let reply = self.admin().change(request).await;
-        Ok(reply.map_err(|status| self.failed(status.message()))?.into_inner())
+        Ok(reply.map_err(|status| self.answered(&status))?.into_inner())
     }
 
     pub(super) async fn transfer(&self, request: pb::TransferRequest) -> Result<pb::TransferReply, NotReached> {
         let reply = self.admin().transfer(request).await;
-        Ok(reply.map_err(|status| self.failed(status.message()))?.into_inner())
+        Ok(reply.map_err(|status| self.answered(&status))?.into_inner())
     }
 
     /// Who runs which build.
     pub(super) async fn versions(&self) -> Result<pb::VersionsReply, NotReached> {
         let reply = self.admin().versions(pb::VersionsRequest {}).await;
-        Ok(reply.map_err(|status| self.failed(status.message()))?.into_inner())
+        Ok(reply.map_err(|status| self.answered(&status))?.into_inner())
     }
 
     /// A shard's state, by the node that leads it.
     pub(super) async fn image(&self, shard: u32) -> Result<(pb::ImageHead, Vec<u8>), NotReached> {
-        let failed = |status: tonic::Status| self.failed(status.message());
+        let failed = |status: tonic::Status| self.answered(&status);
         let mut chunks = self
             .admin()
             .image(pb::ImageRequest { shard })
@@ -137,7 +147,7 @@ impl Client {
         let parts = std::iter::once(pb::refound_chunk::Part::Head(head)).chain(pieces);
         let chunks = parts.map(|part| pb::RefoundChunk { part: Some(part) });
         let reply = there.admin().refound(futures_util::stream::iter(chunks)).await;
-        Ok(reply.map_err(|status| there.failed(status.message()))?.into_inner())
+        Ok(reply.map_err(|status| there.answered(&status))?.into_inner())
     }
 
     /// The node's own replicas.
@@ -145,7 +155,7 @@ impl Client {
         let reply = ClusterClient::new(self.channel.clone())
             .status(pb::StatusRequest {})
             .await;
-        Ok(reply.map_err(|status| self.failed(status.message()))?.into_inner())
+        Ok(reply.map_err(|status| self.answered(&status))?.into_inner())
     }
 }
 

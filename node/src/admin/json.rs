@@ -94,7 +94,7 @@ pub(crate) fn audit(map: &ClusterMap) -> Vec<Value> {
 /// What a change did, or would do.
 pub(crate) fn change(reply: &pb::ChangeReply, dry_run: bool) -> Value {
     if let Some(refused) = &reply.refused {
-        return json!({"refused": {"code": refused.code, "why": refused.why, "may_be_forced": refused.may_be_forced}});
+        return self::refused(refused);
     }
     let moves = reply
         .moves
@@ -108,6 +108,11 @@ pub(crate) fn change(reply: &pb::ChangeReply, dry_run: bool) -> Value {
         "version": reply.base, "stored": !dry_run, "moves": moves.collect::<Vec<_>>(),
         "leaders": leaders.collect::<Vec<_>>(), "warnings": reply.warnings,
     })
+}
+
+/// Why not.
+pub(super) fn refused(refused: &pb::Refused) -> Value {
+    json!({"refused": {"code": refused.code, "why": refused.why, "may_be_forced": refused.may_be_forced}})
 }
 
 /// A shard's place.

@@ -1,15 +1,20 @@
 //! `rushroom admin rolling-restart`: nodes one after the other, each only while all others are whole.
 //!
 //! What restarts a process is the operator's (systemd, a container runtime, a script); this decides *when*. A node that is
-//! told to stop hands its leaderships over by itself. Before each one: every node answers, every shard is led, every replica
-//! is open, nothing moves. After it: the same again, or the roll stops there.
+//! told to stop hands its leaderships over by itself. Before each one: every node answers, every shard is led, nothing moves;
+//! then the cluster is asked (`Change::Restart`): it says no where a shard would be left without a majority that is open and
+//! has its log, or an auction that the node leads closes within 30 s, and writes down what it allows. A reason overrides
+//! that. After the last one: all is whole again, or the roll has failed.
 
-use super::args::Roll;
+use super::args::{AdminArgs, Roll};
 use super::client::Client;
+use super::run::told;
 use super::wire::Overview;
-use crate::cli::complain;
+use crate::cli::{complain, say};
 use anyhow::{Context as _, Result};
-use placement::{NodeId, Standing};
+use placement::{NodeId, Refusal, Standing};
+use proto::cluster::v1 as pb;
+use serde_json::json;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -30,49 +35,133 @@ pub(super) fn not_whole(o: &Overview) -> Option<String> {
 }
 
 /// Rolls; exit code 1 where it stopped.
-pub(super) async fn roll(client: &Client, how: &Roll) -> Result<ExitCode> {
+pub(super) async fn roll(client: &Client, how: &Roll, args: &AdminArgs) -> Result<ExitCode> {
     let first = client.overview().await?;
-    let all: Vec<NodeId> = first.map.nodes.keys().copied().collect();
-    let wanted: Vec<NodeId> = how.nodes.iter().copied().map(NodeId).collect();
-    if let Some(unknown) = wanted.iter().find(|node| !all.contains(node)) {
-        complain(&format!("there is no node {}", unknown.0));
-        return Ok(ExitCode::FAILURE);
-    }
-    // Who leads shard 0 comes last, so that it changes hands once.
-    let mut order = if wanted.is_empty() { all } else { wanted.clone() };
-    if wanted.is_empty() {
-        order.sort_by_key(|node| first.leaders.get(&placement::ShardId::META) == Some(node));
-    }
-    for (i, node) in order.iter().enumerate() {
-        let command = how.command.replace("{node}", &node.0.to_string());
-        if how.dry_run {
-            complain(&format!("would wait until all is whole, then run: {command}"));
-            continue;
-        }
-        if let Some(why) = until_whole(client, &first, how).await {
-            complain(&format!("stopped before node {}: {why}", node.0));
+    let order = match order(&first, how) {
+        Ok(order) => order,
+        Err(unknown) => {
+            complain(&format!("refused [{}]: {unknown}", unknown.code()));
             return Ok(ExitCode::FAILURE);
         }
+    };
+    let mut done = Vec::new();
+    let stopped = if how.dry_run {
+        show(client, &order, how, args).await?;
+        None
+    } else {
+        one_by_one(client, &first, &order, how, args, &mut done).await?
+    };
+    match &stopped {
+        Some(why) => complain(why),
+        None if how.dry_run => {}
+        None => complain("done"),
+    }
+    if args.json {
+        let done: Vec<u64> = done.iter().map(|node: &NodeId| node.0).collect();
+        say(&format!("{:#}\n", json!({"restarted": done, "stopped": stopped})))?;
+    }
+    Ok(if stopped.is_none() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Who leads shard 0 comes last, so that it changes hands once. Who has left isn't there to be restarted.
+fn order(first: &Overview, how: &Roll) -> Result<Vec<NodeId>, Refusal> {
+    let wanted: Vec<NodeId> = how.nodes.iter().copied().map(NodeId).collect();
+    if let Some(unknown) = wanted.iter().find(|node| !first.map.nodes.contains_key(node)) {
+        return Err(Refusal::UnknownNode(*unknown));
+    }
+    if !wanted.is_empty() {
+        return Ok(wanted);
+    }
+    let here = |node: &NodeId| first.map.standing(*node) != Standing::Decommissioned;
+    let mut all: Vec<NodeId> = first.map.nodes.keys().copied().filter(here).collect();
+    all.sort_by_key(|node| first.leaders.get(&placement::ShardId::META) == Some(node));
+    Ok(all)
+}
+
+/// Restarts them; why it stopped, if it did.
+async fn one_by_one(
+    client: &Client,
+    first: &Overview,
+    order: &[NodeId],
+    how: &Roll,
+    args: &AdminArgs,
+    done: &mut Vec<NodeId>,
+) -> Result<Option<String>> {
+    for (i, node) in order.iter().enumerate() {
+        if let Some(why) = until_whole(client, first, how).await {
+            return Ok(Some(format!("stopped before node {}: {why}", node.0)));
+        }
+        if let Some(why) = until_allowed(client, *node, how, args).await? {
+            return Ok(Some(format!("stopped before node {}: {why}", node.0)));
+        }
+        let command = how.command.replace("{node}", &node.0.to_string());
         complain(&format!("[{}/{}] node {}: {command}", i + 1, order.len(), node.0));
-        let status = tokio::process::Command::new("sh")
-            .arg("-c")
-            .arg(&command)
-            .status()
-            .await;
+        let mut shell = tokio::process::Command::new("sh");
+        let status = shell.arg("-c").arg(&command).status().await;
         let status = status.with_context(|| format!("running {command}"))?;
         if !status.success() {
-            complain(&format!("stopped at node {}: its command ended with {status}", node.0));
-            return Ok(ExitCode::FAILURE);
+            return Ok(Some(format!(
+                "stopped at node {}: its command ended with {status}",
+                node.0
+            )));
+        }
+        done.push(*node);
+    }
+    let missing = until_whole(client, first, how).await;
+    Ok(missing.map(|why| format!("the last node did not come back whole: {why}")))
+}
+
+/// What a roll would do, and what stands against it now.
+async fn show(client: &Client, order: &[NodeId], how: &Roll, args: &AdminArgs) -> Result<()> {
+    for node in order {
+        let command = how.command.replace("{node}", &node.0.to_string());
+        complain(&format!("would wait until all is whole, then run: {command}"));
+        if let Some(refused) = ask(client, *node, how, args, true).await? {
+            complain(&format!("now it would wait: node {}: {}", node.0, told(&refused)));
         }
     }
-    if !how.dry_run
-        && let Some(why) = until_whole(client, &first, how).await
-    {
-        complain(&format!("the last node did not come back whole: {why}"));
-        return Ok(ExitCode::FAILURE);
+    Ok(())
+}
+
+/// Asks whether a node may be restarted now; what is granted stands in the audit.
+async fn ask(
+    client: &Client,
+    node: NodeId,
+    how: &Roll,
+    args: &AdminArgs,
+    dry_run: bool,
+) -> Result<Option<pb::Refused>> {
+    let request = pb::ChangeRequest {
+        change: Some(pb::change_request::Change::Restart(node.0)),
+        who: args.who.clone(),
+        force: how.force.clone(),
+        dry_run,
+        ..pb::ChangeRequest::default()
+    };
+    Ok(client.change(request).await?.refused)
+}
+
+/// Waits until a node may be restarted: until its shards have a majority without it, and nothing that it leads closes soon.
+async fn until_allowed(client: &Client, node: NodeId, how: &Roll, args: &AdminArgs) -> Result<Option<String>> {
+    let deadline = Instant::now() + Duration::from_secs(how.timeout);
+    let mut waits = None;
+    loop {
+        let Some(refused) = ask(client, node, how, args, false).await? else {
+            return Ok(None);
+        };
+        if !refused.may_be_forced || Instant::now() > deadline {
+            return Ok(Some(told(&refused)));
+        }
+        if waits.as_ref() != Some(&refused.code) {
+            complain(&format!("node {} waits: {}", node.0, refused.why));
+            waits = Some(refused.code);
+        }
+        tokio::time::sleep(LOOK).await;
     }
-    complain("done");
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Waits until every node says that all is whole; what is missing if that doesn't come.

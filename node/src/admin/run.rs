@@ -35,7 +35,10 @@ pub(crate) async fn run(args: AdminArgs, completion: impl FnOnce(clap_complete::
         Err(error) => match error.downcast::<NotReached>() {
             Ok(unreached) => {
                 complain(&unreached.to_string());
-                Ok(ExitCode::from(UNREACHED))
+                Ok(match unreached {
+                    NotReached::Silent { .. } => ExitCode::from(UNREACHED),
+                    NotReached::Denied(_) => ExitCode::FAILURE,
+                })
             }
             Err(error) => Err(error),
         },
@@ -65,7 +68,7 @@ async fn dispatch(args: &AdminArgs) -> Result<ExitCode> {
         Command::Ops {
             command: OpsCommand::List,
         } => asking.show(|o| tables::ops(o, wall_ms())).await,
-        Command::RollingRestart(how) => roll::roll(&asking.client, how).await,
+        Command::RollingRestart(how) => roll::roll(&asking.client, how, args).await,
         Command::Restore(what) => refound::restore(&asking.client, what, args).await,
         Command::UnsafeRecover(what) => refound::recover(&asking.client, what, args).await,
         Command::Backup(what) => backup::take(&asking.client, what, args.json).await,
@@ -139,8 +142,13 @@ impl Asking<'_> {
             ShardCommand::Explain { id } => {
                 let overview = self.client.overview().await?;
                 if *id == 0 || *id > overview.map.shards {
-                    complain(&format!("there is no shard {id}"));
-                    return Ok(ExitCode::FAILURE);
+                    // Shard 0 isn't placed by arithmetic: its voters are the founders, and grow with the cluster.
+                    let refusal = placement::Refusal::UnknownShard(ShardId(*id));
+                    return self.refused(&pb::Refused {
+                        code: refusal.code().into(),
+                        why: refusal.to_string(),
+                        may_be_forced: false,
+                    });
                 }
                 let told = explain(&overview.map, ShardId(*id), Rules::default(), wall_ms());
                 self.print(&json::explained(&told), || tables::explained(&told, wall_ms()))
@@ -153,7 +161,9 @@ impl Asking<'_> {
             ShardCommand::Pin(wished) => self.wish(wished, Wish::Pin(NodeId(wished.node))).await,
             ShardCommand::Exclude(wished) => self.wish(wished, Wish::Exclude(NodeId(wished.node))).await,
             ShardCommand::Lift { id, node, how } => self.change(Change::Lift(ShardId(*id), NodeId(*node)), how).await,
-            ShardCommand::TransferLeader { id, to, force } => self.transfer(*id, *to, force.clone()).await,
+            ShardCommand::TransferLeader { id, to, force, dry_run } => {
+                self.transfer(*id, *to, force.clone(), *dry_run).await
+            }
             ShardCommand::Top => self.top().await,
         }
     }
@@ -168,18 +178,32 @@ impl Asking<'_> {
         self.change(Change::Override(o), &wished.how).await
     }
 
-    async fn transfer(&self, shard: u32, to: Option<u64>, force: Option<String>) -> Result<ExitCode> {
-        let who = self.args.who.clone();
-        let reply = self
-            .client
-            .transfer(pb::TransferRequest { shard, to, who, force })
-            .await?;
-        if !reply.refused.is_empty() {
-            complain(&reply.refused);
-            return Ok(ExitCode::FAILURE);
+    async fn transfer(&self, shard: u32, to: Option<u64>, force: Option<String>, dry_run: bool) -> Result<ExitCode> {
+        let request = pb::TransferRequest {
+            shard,
+            to,
+            who: self.args.who.clone(),
+            force,
+            dry_run,
+        };
+        let reply = self.client.transfer(request).await?;
+        if let Some(refused) = &reply.refused {
+            return self.refused(refused);
         }
-        let told = serde_json::json!({"shard": shard, "leader": reply.leader});
-        self.print(&told, || format!("shard {shard} is led by node {}\n", reply.leader))
+        let told = serde_json::json!({"shard": shard, "leader": reply.leader, "done": !dry_run});
+        let would = if dry_run { "would be" } else { "is" };
+        self.print(&told, || {
+            format!("shard {shard} {would} led by node {}\n", reply.leader)
+        })
+    }
+
+    /// Says why not; as JSON too, if that was asked for.
+    fn refused(&self, refused: &pb::Refused) -> Result<ExitCode> {
+        if self.args.json {
+            say(&format!("{:#}\n", json::refused(refused)))?;
+        }
+        complain(&told(refused));
+        Ok(ExitCode::FAILURE)
     }
 
     /// The shards of the asked node's leaders with most live auctions, asked of every node that answers.
@@ -224,16 +248,7 @@ impl Asking<'_> {
         };
         let reply = self.client.change(request).await?;
         if let Some(refused) = &reply.refused {
-            if self.args.json {
-                say(&format!("{:#}\n", json::change(&reply, how.dry_run)))?;
-            }
-            let hint = if refused.may_be_forced {
-                " (--force REASON overrides this)"
-            } else {
-                ""
-            };
-            complain(&format!("refused [{}]: {}{hint}", refused.code, refused.why));
-            return Ok(ExitCode::FAILURE);
+            return self.refused(refused);
         }
         self.print(&json::change(&reply, how.dry_run), || {
             tables::change(&reply, how.dry_run)
@@ -272,6 +287,16 @@ impl Asking<'_> {
             tokio::time::sleep(LOOK).await;
         }
     }
+}
+
+/// A refusal as a person reads it.
+pub(super) fn told(refused: &pb::Refused) -> String {
+    let hint = if refused.may_be_forced {
+        " (--force REASON overrides this)"
+    } else {
+        ""
+    };
+    format!("refused [{}]: {}{hint}", refused.code, refused.why)
 }
 
 /// One line of progress: a bar, and what is under way.

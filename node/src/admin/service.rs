@@ -58,9 +58,24 @@ async fn answer(host: &raft_store::Host, request: pb::ChangeRequest) -> pb::Chan
     };
     match host.steer(ask).await {
         Ok(plan) => plan_to(&plan),
-        Err(SteerError::Refused(refusal)) => refused_to(refusal.code(), refusal.to_string(), refusal.may_be_forced()),
-        Err(SteerError::Unavailable(why)) => refused_to("unavailable", why, false),
-        Err(SteerError::Unknown(why)) => refused_to("unknown", format!("the outcome is unknown: {why}"), false),
+        Err(error) => pb::ChangeReply {
+            refused: Some(refused(&error)),
+            ..pb::ChangeReply::default()
+        },
+    }
+}
+
+/// Why not, with its code.
+pub(crate) fn refused(error: &SteerError) -> pb::Refused {
+    let (code, may_be_forced) = match error {
+        SteerError::Refused(refusal) => (refusal.code(), refusal.may_be_forced()),
+        SteerError::Unavailable(_) => ("unavailable", false),
+        SteerError::Unknown(_) => ("unknown", false),
+    };
+    pb::Refused {
+        code: code.to_owned(),
+        why: error.to_string(),
+        may_be_forced,
     }
 }
 
@@ -176,6 +191,7 @@ impl Admin for AdminService {
     async fn image(&self, request: Request<pb::ImageRequest>) -> Result<Response<Self::ImageStream>, Status> {
         let who = signed(caller(&request).as_ref(), "");
         let shard = ShardId(request.into_inner().shard);
+        self.0.note_copy(&who).await?;
         let (proven, body) = self.0.host.image(shard).await.map_err(|error| match error {
             ImageError::Read(ReadError::NotHere | ReadError::NotLeader { .. }) => {
                 Status::failed_precondition(format!("this node doesn't lead shard {}", shard.0))
@@ -219,7 +235,8 @@ impl Admin for AdminService {
         // It goes on to its end though whoever asked has gone.
         let founding = tokio::spawn(async move {
             let shard = ShardId(head.shard);
-            let done = host.refound(shard, source, &who, head.force.as_deref()).await;
+            let force = head.force.as_deref().filter(|why| !why.trim().is_empty());
+            let done = host.refound(shard, source, &who, force).await;
             match &done {
                 Ok(new) => tracing::warn!(
                     shard = shard.0,
@@ -262,14 +279,20 @@ impl Admin for AdminService {
         let mut request = request.into_inner();
         request.who = signed(caller.as_ref(), &request.who);
         let (shard, to) = (ShardId(request.shard), request.to.map(NodeId));
-        let reply = match self.0.transfer(shard, to, &request.who, request.force).await {
+        let done = self
+            .0
+            .transfer(shard, to, &request.who, request.force, request.dry_run)
+            .await;
+        Ok(Response::new(match done {
             Ok(leader) => pb::TransferReply {
-                refused: String::new(),
+                refused: None,
                 leader: leader.0,
             },
-            Err(refused) => pb::TransferReply { refused, leader: 0 },
-        };
-        Ok(Response::new(reply))
+            Err(error) => pb::TransferReply {
+                refused: Some(refused(&error)),
+                leader: 0,
+            },
+        }))
     }
 }
 

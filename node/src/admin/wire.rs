@@ -53,7 +53,7 @@ pub(crate) fn overview_from(proto: pb::OverviewReply) -> Result<Overview, BadWir
     })
 }
 
-/// `Lose` is the mover's own, `HandedOver` a transfer's note, `Seal` and `Found` a founding's (`Admin.Refound`): no form here.
+/// `Lose` is the mover's own, `HandedOver` a transfer's note, `Copy` a backup's, `Seal` and `Found` a founding's (`Admin.Refound`): no form here.
 pub(crate) fn change_to(change: &Change, owner: &str) -> Option<(Pb, String)> {
     let pb = match change {
         Change::Join(node) => Pb::Join(node.to_proto()),
@@ -81,7 +81,10 @@ pub(crate) fn change_to(change: &Change, owner: &str) -> Option<(Pb, String)> {
         Change::Pause => Pb::Pause(pb::Nothing {}),
         Change::Go => Pb::Go(pb::Nothing {}),
         Change::Upgrade(to) => Pb::Upgrade(*to),
-        Change::Lose(_) | Change::HandedOver { .. } | Change::Seal { .. } | Change::Found(_) => return None,
+        Change::Restart(node) => Pb::Restart(node.0),
+        Change::Lose(_) | Change::HandedOver { .. } | Change::Copy | Change::Seal { .. } | Change::Found(_) => {
+            return None;
+        }
     };
     Some((pb, owner.to_owned()))
 }
@@ -99,13 +102,18 @@ pub(crate) fn change_from(proto: Pb, who: &str) -> Result<Change, BadWire> {
             to: NodeId(m.to),
             owner: who.to_owned(),
         },
-        Pb::Override(o) => Change::Override(placement::Override::from_proto(o)?),
+        // Whose it is, is who asks: a caller may call itself what it likes, and the certificate says otherwise.
+        Pb::Override(o) => Change::Override(placement::Override {
+            owner: who.to_owned(),
+            ..placement::Override::from_proto(o)?
+        }),
         Pb::Lift(l) => Change::Lift(ShardId(l.shard), NodeId(l.node)),
         Pb::Rebalance(_) => Change::Rebalance,
         Pb::Cancel(c) => Change::Cancel(c.shard.map(ShardId)),
         Pb::Pause(_) => Change::Pause,
         Pb::Go(_) => Change::Go,
         Pb::Upgrade(to) => Change::Upgrade(to),
+        Pb::Restart(node) => Change::Restart(NodeId(node)),
     })
 }
 

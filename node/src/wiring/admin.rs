@@ -1,16 +1,15 @@
 //! The operator's view: the map, who is alive, this node's replicas and streams; and in a demo the button that kills.
 
 use super::ShardPort;
-use crate::admin::{Overview, change, json as admin_json, wall_ms};
+use crate::admin::{Overview, change, json as admin_json, refused, wall_ms};
 use crate::grpc::{Peer, Peers};
 use async_trait::async_trait;
 use auction::{Phase, Stamp};
 use futures_util::future::join_all;
-use placement::{ClusterMap, NodeId, ShardId};
+use placement::{ClusterMap, NodeId, Refusal, ShardId};
 use proto::cluster::v1::{Replica, StatusReply, Stream};
-use raft_store::{Ask, Host};
-use router::ports::AdminChange;
-use router::ports::{Admin, PortError, Shards as _};
+use raft_store::{Ask, Host, SteerError};
+use router::ports::{Admin, AdminChange, AdminTransfer, PortError, Shards as _};
 use serde_json::{Value, json};
 use sfu::Media;
 use std::collections::BTreeMap;
@@ -22,6 +21,9 @@ use tokio::sync::watch;
 const LAST_WORDS: Duration = Duration::from_millis(50);
 /// How long the page waits for what another node says of its streams.
 const PEER_WAIT: Duration = Duration::from_millis(100);
+
+/// One note in the audit for all shards that somebody copies within so long, ms.
+const COPY_TOLD_MS: u64 = 600_000;
 
 /// How long a new leader may take to be known.
 const LED_WAIT: Duration = Duration::from_secs(3);
@@ -49,6 +51,17 @@ fn die() {
         tokio::time::sleep(LAST_WORDS).await;
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     });
+}
+
+fn asked(change: placement::Change, who: &str, force: Option<String>, dry_run: bool) -> Ask {
+    Ask {
+        change,
+        who: who.to_owned(),
+        force,
+        version: None,
+        dry_run,
+        newest: raft_store::versions::NEWEST,
+    }
 }
 
 impl AdminPort {
@@ -86,28 +99,18 @@ impl AdminPort {
         to: Option<NodeId>,
         who: &str,
         force: Option<String>,
-    ) -> Result<NodeId, String> {
+        dry_run: bool,
+    ) -> Result<NodeId, SteerError> {
         let map = self.map.borrow().clone();
-        let leader = self
-            .shards
-            .leader(shard)
-            .ok_or("the shard has no leader that is known")?;
-        if let Some(to) = to.filter(|to| map.replica_on(shard, *to).is_none()) {
-            return Err(format!("node {} has no replica of shard {}", to.0, shard.0));
-        }
+        let not_now = |why: &str| SteerError::Refused(Refusal::NotNow(shard, why.into()));
+        let (leader, heir) = self.heir(&map, shard, to).map_err(SteerError::Refused)?;
         if to == Some(leader) {
             return Ok(leader);
         }
-        let others = map
-            .replicas_of(shard)
-            .iter()
-            .map(|replica| replica.0)
-            .filter(|node| *node != leader);
-        let others: Vec<NodeId> = others.filter(|node| self.peers.alive(*node)).collect();
-        if others.is_empty() || to.is_some_and(|to| !others.contains(&to)) {
-            return Err("the node that should lead doesn't answer".into());
+        if force.is_none() {
+            let may = self.host.may_hand_over(shard, leader).await;
+            may.map_err(SteerError::Refused)?;
         }
-        self.host.may_hand_over(shard, leader, force.is_some()).await?;
         // What is written down first can't be forgotten: a preference, or a note that somebody asked for this.
         let change = if let (Some(to), true) = (to, shard != ShardId::META) {
             let wish = placement::Override {
@@ -120,24 +123,76 @@ impl AdminPort {
         } else {
             placement::Change::HandedOver { shard, from: leader }
         };
-        let ask = Ask {
-            change,
-            who: who.to_owned(),
-            force,
-            version: None,
-            dry_run: false,
-            newest: raft_store::versions::NEWEST,
-        };
-        self.host.steer(ask).await.map_err(|error| error.to_string())?;
-        self.host.hand_over(shard, leader, to).await?;
+        self.host.steer(asked(change, who, force, dry_run)).await?;
+        if dry_run {
+            return Ok(heir);
+        }
+        let handed = self.host.hand_over(shard, leader, to).await;
+        handed.map_err(|why| not_now(&why))?;
         let patience = tokio::time::Instant::now() + LED_WAIT;
         while self.shards.leader(shard).is_none_or(|now| now == leader) {
             if tokio::time::Instant::now() > patience {
-                return Err("it was handed over, and nobody is known to lead yet".into());
+                return Err(not_now("it was handed over, and nobody is known to lead yet"));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(self.shards.leader(shard).unwrap_or(leader))
+    }
+
+    /// Who leads a shard, and who would instead.
+    fn heir(&self, map: &ClusterMap, shard: ShardId, to: Option<NodeId>) -> Result<(NodeId, NodeId), Refusal> {
+        if !map.placement.contains_key(&shard) {
+            return Err(Refusal::UnknownShard(shard));
+        }
+        if let Some(to) = to.filter(|to| map.replica_on(shard, *to).is_none()) {
+            let known = map.nodes.contains_key(&to);
+            return Err(if known {
+                Refusal::NotThere(shard, to)
+            } else {
+                Refusal::UnknownNode(to)
+            });
+        }
+        let leader = self.shards.leader(shard);
+        let leader = leader.ok_or_else(|| Refusal::NotNow(shard, "it has no leader that is known".into()))?;
+        if to == Some(leader) {
+            return Ok((leader, leader));
+        }
+        let mut others = map.replicas_of(shard).iter().map(|replica| replica.0);
+        let heir = others.find(|node| *node != leader && self.peers.alive(*node) && to.is_none_or(|to| to == *node));
+        match (heir, to) {
+            (Some(heir), _) => Ok((leader, heir)),
+            (None, Some(to)) => Err(Refusal::Unheard(to)),
+            (None, None) => Err(Refusal::NotNow(
+                shard,
+                "no other node with a replica of it answers".into(),
+            )),
+        }
+    }
+
+    /// Writes down that somebody copies shards: once for all that follow within a while, since each image is a line of
+    /// its own in the log of the node that gives it.
+    pub(crate) async fn note_copy(&self, who: &str) -> Result<(), tonic::Status> {
+        let what = placement::Change::Copy;
+        let (text, now) = (what.to_string(), wall_ms());
+        let told = |map: &ClusterMap| {
+            let mut said = map.steering.said.iter().rev();
+            said.any(|said| said.who == who && said.what == text && now.saturating_sub(said.at_ms) < COPY_TOLD_MS)
+        };
+        if told(&self.map.borrow()) {
+            return Ok(());
+        }
+        match self.host.steer(asked(what, who, None, false)).await {
+            Ok(_) => Ok(()),
+            // With shard 0 down the others can be kept all the same, and should be: now of all times.
+            Err(SteerError::Unavailable(why) | SteerError::Unknown(why)) => {
+                tracing::warn!(target: "rushroom::audit", who, why, "shards are copied into a backup, and the map can't keep the note");
+                Ok(())
+            }
+            Err(SteerError::Refused(refusal)) => Err(tonic::Status::failed_precondition(format!(
+                "[{}] {refusal}",
+                refusal.code()
+            ))),
+        }
     }
 
     /// This node's own replicas and streams.
@@ -273,14 +328,16 @@ impl Admin for AdminPort {
         if reply.refused.is_some() { Err(told) } else { Ok(told) }
     }
 
-    async fn transfer(
-        &self,
-        shard: ShardId,
-        to: Option<NodeId>,
-        who: String,
-        force: Option<String>,
-    ) -> Result<NodeId, String> {
-        AdminPort::transfer(self, shard, to, &who, force).await
+    async fn transfer(&self, shard: ShardId, to: Option<NodeId>, ask: AdminTransfer) -> Result<NodeId, Value> {
+        let AdminTransfer { who, force, dry_run } = ask;
+        let done = AdminPort::transfer(self, shard, to, &who, force, dry_run).await;
+        done.map_err(|error| {
+            let reply = proto::cluster::v1::ChangeReply {
+                refused: Some(refused(&error)),
+                ..proto::cluster::v1::ChangeReply::default()
+            };
+            admin_json::change(&reply, dry_run)
+        })
     }
 
     async fn stop_node(&self, node: NodeId) -> Result<(), PortError> {

@@ -7,6 +7,11 @@
 use crate::{Node, NodeId, Origin, Override, ShardId};
 use std::fmt;
 
+/// Largest weight of a node: beyond it shares would drown in rounding.
+pub const WEIGHT_MAX: u32 = 10_000;
+/// Longest text that is kept in the map: a name, a reason, an address.
+pub const TEXT_MAX: usize = 200;
+
 /// What somebody wants.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
@@ -52,6 +57,10 @@ pub enum Change {
         /// From.
         from: NodeId,
     },
+    /// A node is about to be restarted by somebody else: whether it may, and a note for the audit.
+    Restart(NodeId),
+    /// Shards are copied into a backup: a note for the audit, and nothing else.
+    Copy,
     /// All nodes may rely on all others to know this version. There is no way back.
     Upgrade(u32),
     /// A shard is closed on every node, to be founded anew on one of them. What its replicas have stays on their disks.
@@ -98,6 +107,8 @@ impl fmt::Display for Change {
             Change::Pause => f.write_str("pause"),
             Change::Go => f.write_str("go on"),
             Change::HandedOver { shard, from } => write!(f, "shard {}: leadership away from node {}", shard.0, from.0),
+            Change::Restart(node) => write!(f, "node {} is restarted", node.0),
+            Change::Copy => f.write_str("shards are copied into a backup"),
             Change::Upgrade(to) => write!(f, "cluster version {to}"),
             Change::Seal { shard, node, from } => {
                 let from = from.word();
@@ -168,6 +179,28 @@ pub enum Refusal {
     NotSealed(ShardId),
     /// The shard is being founded anew: nothing else may be done with it.
     Sealed(ShardId),
+    /// Without that node the shard would have no majority that has its log.
+    NotWhole(ShardId, String),
+    /// A live auction of the shard closes soon, and would be disturbed.
+    ClosesSoon {
+        /// Which shard.
+        shard: ShardId,
+        /// In so many ms.
+        in_ms: u64,
+    },
+    /// A text is longer than what is kept.
+    TooLong {
+        /// Which.
+        what: &'static str,
+        /// Characters at most.
+        most: usize,
+    },
+    /// The weight is beyond every machine.
+    TooHeavy(u32),
+    /// A guard rail was to be overridden, and nobody said why.
+    NoReason,
+    /// Nobody took over: as things are now, or in time.
+    NotNow(ShardId, String),
     /// The plan is of another version of the map.
     Stale {
         /// The version that it is of.
@@ -201,6 +234,12 @@ impl Refusal {
             Refusal::GivesUp(_) => "gives_up",
             Refusal::NotSealed(_) => "not_sealed",
             Refusal::Sealed(_) => "shard_sealed",
+            Refusal::NotWhole(..) => "not_whole",
+            Refusal::ClosesSoon { .. } => "closes_soon",
+            Refusal::TooLong { .. } => "too_long",
+            Refusal::TooHeavy(_) => "too_heavy",
+            Refusal::NoReason => "no_reason",
+            Refusal::NotNow(..) => "not_now",
             Refusal::Stale { .. } => "stale",
         }
     }
@@ -210,7 +249,11 @@ impl Refusal {
     pub fn may_be_forced(&self) -> bool {
         matches!(
             self,
-            Refusal::TooFew { .. } | Refusal::SameZone(..) | Refusal::GivesUp(_)
+            Refusal::TooFew { .. }
+                | Refusal::SameZone(..)
+                | Refusal::GivesUp(_)
+                | Refusal::NotWhole(..)
+                | Refusal::ClosesSoon { .. }
         )
     }
 }
@@ -260,6 +303,13 @@ impl fmt::Display for Refusal {
             ),
             Refusal::NotSealed(shard) => write!(f, "shard {} isn't being founded anew", shard.0),
             Refusal::Sealed(shard) => write!(f, "shard {} is closed while it is founded anew", shard.0),
+            Refusal::NotWhole(shard, why) | Refusal::NotNow(shard, why) => write!(f, "shard {}: {why}", shard.0),
+            Refusal::ClosesSoon { shard, in_ms } => {
+                write!(f, "a live auction of shard {} closes in {in_ms} ms", shard.0)
+            }
+            Refusal::TooLong { what, most } => write!(f, "the {what} is longer than {most} characters"),
+            Refusal::NoReason => f.write_str("guard rails are overridden for a reason only, and none was given"),
+            Refusal::TooHeavy(weight) => write!(f, "a weight of {weight}: at most {WEIGHT_MAX}"),
             Refusal::Stale { of, now } => write!(f, "the plan is of version {of}; the map is at {now}: read it again"),
         }
     }

@@ -22,15 +22,17 @@ mod overrides;
 pub mod place;
 pub mod plan;
 pub mod rank;
+mod restart;
 mod steering;
 
-pub use change::{Change, Refusal};
+pub use change::{Change, Refusal, TEXT_MAX, WEIGHT_MAX};
 pub use explain::{Candidate, Explained, explain};
 pub use mover::{Decision, Facts, GroupFacts, Work, decide};
 pub use overrides::{Override, Wish};
 pub use place::{Rules, place};
 pub use plan::{Plan, PlannedMove, plan};
 pub use rank::{rank, shard_of};
+pub use restart::{may_hand_over, may_stop};
 pub use steering::{Ended, Move, Origin, Said, Seal, Standing, Steering, Step};
 
 /// A machine's id in the cluster: chosen by the operator, never reused.

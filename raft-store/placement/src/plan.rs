@@ -15,7 +15,7 @@
 mod seal;
 
 use crate::{
-    Change, ClusterMap, Node, NodeId, Override, Refusal, Rules, ShardId, Standing, Step, Wish,
+    Change, ClusterMap, Node, NodeId, Override, Refusal, Rules, ShardId, Standing, Step, TEXT_MAX, WEIGHT_MAX, Wish,
     overrides::OVERRIDES_MAX, place::wanted, rank::rank,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +24,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const NODES_MAX: usize = 256;
 /// Voters of shard 0 that the cluster grows to by itself.
 pub const META_VOTERS: usize = 5;
+/// Longest time for which an override may be wanted, ms: a year.
+pub const OVERRIDE_MAX_MS: u64 = 365 * 24 * 3_600_000;
 /// How long a shard stays where an operator moved it, ms: seven days.
 pub const MOVED_FOR_MS: u64 = 7 * 24 * 3_600_000;
 
@@ -66,6 +68,7 @@ pub fn plan(
     now_ms: u64,
     force: Option<&str>,
 ) -> Result<Plan, Refusal> {
+    short_texts(change, force)?;
     let mut next = map.clone();
     let mut warnings = Vec::new();
     next.steering.version += 1;
@@ -126,6 +129,7 @@ fn edit(next: &mut ClusterMap, change: &Change, rules: Rules, now_ms: u64) -> Re
         }
         Change::Weight(node, weight) => {
             known(next, *node).map_err(hard)?;
+            light(*weight).map_err(hard)?;
             if let Some(known) = next.nodes.get_mut(node) {
                 known.weight = *weight;
             }
@@ -141,7 +145,10 @@ fn edit(next: &mut ClusterMap, change: &Change, rules: Rules, now_ms: u64) -> Re
             stand(next, *node, Standing::Lost).map_err(hard)?;
             enough_left(next, rules, Scope::All)?
         }
-        Change::Override(o) => add_override(next, o.clone()).map_err(hard)?,
+        Change::Override(o) => {
+            let until_ms = o.until_ms.min(now_ms.saturating_add(OVERRIDE_MAX_MS));
+            add_override(next, Override { until_ms, ..o.clone() }).map_err(hard)?
+        }
         Change::Lift(shard, node) => {
             let before = next.steering.overrides.len();
             let theirs = |o: &Override| o.shard == *shard && o.wish.node() == *node;
@@ -158,7 +165,11 @@ fn edit(next: &mut ClusterMap, change: &Change, rules: Rules, now_ms: u64) -> Re
             next.steering.paused = *change == Change::Pause;
             Scope::Nothing
         }
-        Change::HandedOver { .. } => Scope::Nothing,
+        Change::HandedOver { .. } | Change::Copy => Scope::Nothing,
+        Change::Restart(node) => {
+            known(next, *node).map_err(hard)?;
+            Scope::Nothing
+        }
         Change::Upgrade(to) => {
             let now = next.cluster_version();
             if *to <= now {
@@ -183,7 +194,43 @@ fn known(map: &ClusterMap, node: NodeId) -> Result<Standing, Refusal> {
     }
 }
 
+fn light(weight: u32) -> Result<(), Refusal> {
+    match weight <= WEIGHT_MAX {
+        true => Ok(()),
+        false => Err(Refusal::TooHeavy(weight)),
+    }
+}
+
+/// Texts go into the map as they are, and the map to every node with each change.
+fn short(what: &'static str, text: &str) -> Result<(), Refusal> {
+    match text.chars().nth(TEXT_MAX) {
+        None => Ok(()),
+        Some(_) => Err(Refusal::TooLong { what, most: TEXT_MAX }),
+    }
+}
+
+/// Everything in a change that somebody wrote.
+fn short_texts(change: &Change, force: Option<&str>) -> Result<(), Refusal> {
+    if force.is_some_and(|reason| reason.trim().is_empty()) {
+        return Err(Refusal::NoReason);
+    }
+    short("reason", force.unwrap_or_default())?;
+    match change {
+        Change::Join(node) => {
+            short("zone", &node.zone)?;
+            short("region", &node.region)?;
+            [&node.grpc, &node.http, &node.trunk]
+                .into_iter()
+                .try_for_each(|address| short("address", address))
+        }
+        Change::Override(o) => short("owner", &o.owner),
+        Change::Move { owner, .. } => short("owner", owner),
+        _ => Ok(()),
+    }
+}
+
 fn join(next: &mut ClusterMap, node: &Node) -> Result<Scope, Refusal> {
+    light(node.weight)?;
     if next.nodes.contains_key(&node.id) {
         known(next, node.id)?;
         // Whoever holds nothing that counts may come again, under a fresh replica id: it may have lost its disk.

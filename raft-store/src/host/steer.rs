@@ -17,7 +17,10 @@ use crate::{
     port::Log,
 };
 use futures_util::future::join_all;
-use placement::{Change, NodeId, Plan, Refusal, Said, ShardId, Standing, Work, plan};
+use placement::{
+    Change, ClusterMap, Facts, NodeId, Plan, Refusal, Said, ShardId, Standing, TEXT_MAX, Work, may_hand_over, may_stop,
+    plan,
+};
 use proto::cluster::v1::moves_server::MovesServer;
 use std::{
     collections::BTreeMap,
@@ -29,8 +32,6 @@ use std::{
 const STEER_PATIENCE: Duration = Duration::from_secs(10);
 /// Before another try.
 const AGAIN: Duration = Duration::from_millis(50);
-/// Longest name or reason that is kept.
-const TEXT_MAX: usize = 200;
 
 /// What an operator wants.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -117,13 +118,16 @@ impl Host {
             let now_ms = wall_ms();
             self.check_builds(&map, &ask).await.map_err(SteerError::Refused)?;
             let planned = plan(&map, &ask.change, rules, now_ms, ask.force.as_deref()).map_err(SteerError::Refused)?;
+            self.check_stop(&map, &ask).await.map_err(SteerError::Refused)?;
             if ask.dry_run {
                 return Ok(planned);
             }
             let mut next = planned.map.clone();
-            next.steering.say(said(&ask, now_ms, next.steering.version));
+            let said = said(&ask, now_ms, next.steering.version);
+            next.steering.say(said.clone());
             match self.store(hint.take(), planned.base, next).await {
                 Ok(()) => {
+                    told(&said);
                     let stored = maps.wait_for(|map| map.steering.version > planned.base);
                     let _ = tokio::time::timeout(deadline.saturating_duration_since(Instant::now()), stored).await;
                     return Ok(planned);
@@ -179,6 +183,30 @@ impl Host {
         }
     }
 
+    /// Whether a node may be stopped now; a reason overrides it.
+    async fn check_stop(&self, map: &ClusterMap, ask: &Ask) -> Result<(), Refusal> {
+        match (&ask.change, &ask.force) {
+            (Change::Restart(node), None) => may_stop(map, &self.facts(map).await, &self.inner.options.moves, *node),
+            _ => Ok(()),
+        }
+    }
+
+    /// What every node says of itself now.
+    async fn facts(&self, map: &ClusterMap) -> Facts {
+        let crew = self.crew();
+        let looks = map.nodes.keys().map(|node| {
+            let crew = &crew;
+            async move { Some((*node, crew.look(*node).await?)) }
+        });
+        let mut facts = Facts::default();
+        for (node, looked) in join_all(looks).await.into_iter().flatten() {
+            facts.seats.insert(node, looked.seats);
+            let led = looked.led.into_iter().map(|(shard, led)| (shard, led.facts));
+            facts.groups.extend(led);
+        }
+        facts
+    }
+
     async fn store(&self, hint: Option<NodeId>, expected: u64, map: placement::ClusterMap) -> Result<(), NotStored> {
         let seat = self.inner.seat(ShardId::META);
         let leader = seat.and_then(|seat| seat.group.leadership().borrow().leader);
@@ -192,18 +220,11 @@ impl Host {
     ///
     /// # Errors
     /// Why it would, or that the leader doesn't answer.
-    pub async fn may_hand_over(&self, shard: ShardId, leader: NodeId, forced: bool) -> Result<(), String> {
-        let looked = self.crew().look(leader).await.ok_or("the leader doesn't answer")?;
-        let led = looked
-            .led
-            .get(&shard)
-            .ok_or("that node doesn't lead the shard any more")?;
-        let hot_ms = self.inner.options.moves.hot_ms;
-        match led.facts.closes_in_ms.filter(|in_ms| *in_ms <= hot_ms && !forced) {
-            Some(in_ms) => Err(format!(
-                "a live auction closes in {in_ms} ms; give a reason to disturb it"
-            )),
-            None => Ok(()),
+    pub async fn may_hand_over(&self, shard: ShardId, leader: NodeId) -> Result<(), Refusal> {
+        let looked = self.crew().look(leader).await.ok_or(Refusal::Unheard(leader))?;
+        match looked.led.get(&shard) {
+            Some(led) => may_hand_over(shard, &led.facts, &self.inner.options.moves),
+            None => Err(Refusal::NotWhole(shard, "it has no leader that answers".into())),
         }
     }
 
@@ -214,6 +235,19 @@ impl Host {
     pub async fn hand_over(&self, shard: ShardId, leader: NodeId, to: Option<NodeId>) -> Result<(), String> {
         self.crew().work(leader, shard, Work::HandOver(to), None).await
     }
+}
+
+/// The map keeps the newest only: the whole audit is in the nodes' logs.
+fn told(said: &Said) {
+    let Said {
+        who,
+        what,
+        why,
+        version,
+        ..
+    } = said;
+    let forced = why.as_deref().unwrap_or_default();
+    tracing::info!(target: "rushroom::audit", who, what, forced, version, "done");
 }
 
 fn said(ask: &Ask, at_ms: u64, version: u64) -> Said {

@@ -90,8 +90,13 @@ pub struct Cluster {
 impl Cluster {
     /// Three nodes that have not started.
     pub fn new(shards: u32, raft: RaftOptions) -> Cluster {
+        Cluster::of(3, shards, raft)
+    }
+
+    /// So many nodes that have not started.
+    pub fn of(nodes: u64, shards: u32, raft: RaftOptions) -> Cluster {
         let mut listeners = BTreeMap::new();
-        let founders = (1..=3).map(|id| {
+        let founders = (1..=nodes).map(|id| {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let grpc = listener.local_addr().unwrap().to_string();
             listeners.insert(id, listener);
@@ -131,7 +136,7 @@ impl Cluster {
     }
 
     pub async fn start_all(&mut self) {
-        for id in 1..=3 {
+        for id in 1..=self.founders.len() as u64 {
             self.start(id).await;
         }
         self.until("all nodes are ready", |cluster| {

@@ -8,7 +8,7 @@ use crate::{
     auth::User,
     auth::wall_ms,
     edge::State,
-    ports::{Admin, AdminChange},
+    ports::{Admin, AdminChange, AdminTransfer},
     problem::{EdgeCode, Problem},
 };
 use auction::{Reason, Rights};
@@ -49,6 +49,7 @@ enum Wanted {
     Pause,
     Go,
     Upgrade { to: u32 },
+    Restart { node: u64 },
 }
 
 /// A change, and how it is made.
@@ -68,6 +69,8 @@ pub(crate) struct Ask {
 pub(crate) struct Transfer {
     to: Option<u64>,
     force: Option<String>,
+    #[serde(default)]
+    dry_run: bool,
 }
 
 impl Wanted {
@@ -100,6 +103,7 @@ impl Wanted {
             Wanted::Pause => Change::Pause,
             Wanted::Go => Change::Go,
             Wanted::Upgrade { to } => Change::Upgrade(to),
+            Wanted::Restart { node } => Change::Restart(NodeId(node)),
         }
     }
 }
@@ -216,17 +220,18 @@ pub(crate) async fn transfer(
 ) -> Result<Response, Problem> {
     let who = operator(&state, user.as_ref(), Wants::Act)?;
     let shard = shard(&id)?;
-    let moved = state
-        .ports
-        .admin
-        .transfer(shard, ask.to.map(NodeId), who, ask.force)
-        .await;
+    let how = AdminTransfer {
+        who,
+        force: ask.force,
+        dry_run: ask.dry_run,
+    };
+    let moved = state.ports.admin.transfer(shard, ask.to.map(NodeId), how).await;
     Ok(match moved {
-        Ok(leader) => axum::Json(serde_json::json!({"shard": shard.0, "leader": leader.0})).into_response(),
-        Err(why) => {
-            let refused = serde_json::json!({"refused": {"code": "not_now", "why": why, "may_be_forced": false}});
-            (StatusCode::CONFLICT, axum::Json(refused)).into_response()
+        Ok(leader) => {
+            let told = serde_json::json!({"shard": shard.0, "leader": leader.0, "done": !ask.dry_run});
+            axum::Json(told).into_response()
         }
+        Err(why) => (StatusCode::CONFLICT, axum::Json(why)).into_response(),
     })
 }
 

@@ -260,3 +260,64 @@ fn ids_are_looked_up_in_order() {
     };
     assert!(told(1) && told(2) && told(3) && told(7), "{:?}", desk.told);
 }
+
+/// Gaps between entries of an idle office whose commits take `trip` ms, once it knows that.
+fn gaps(trip: u64) -> Vec<u64> {
+    let mut desk = Desk::open(None, 6);
+    let (mut sent, mut gaps, mut last) = (VecDeque::new(), Vec::new(), None);
+    let began = desk.mono;
+    while desk.shard.has_timers() && desk.mono < began + 4_000 {
+        desk.mono += 5;
+        while sent.front().is_some_and(|at| at + trip <= desk.mono) {
+            sent.pop_front();
+            assert!(desk.land());
+        }
+        let before = desk.flying.len();
+        desk.look().unwrap();
+        for _ in before..desk.flying.len() {
+            sent.push_back(desk.mono);
+            gaps.extend(last.replace(desk.mono).map(|last| desk.mono - last));
+        }
+    }
+    assert!(gaps.len() > 16, "{gaps:?}");
+    // A smoothed round trip is learnt in some beats, and the last auction's close comes when it is due.
+    gaps.truncate(gaps.len() - 4);
+    gaps.split_off(gaps.len() / 2)
+}
+
+/// A beat each 100 ms; each 50 where commits take over 60 ms, so that the reading seldom meets `hold_ms`.
+#[test]
+fn slow_commits_make_beats_closer() {
+    for (trip, expected) in [(5, 100), (55, 100), (70, 50), (120, 50)] {
+        let gaps = gaps(trip);
+        assert!(
+            gaps.iter().all(|gap| *gap <= expected) && gaps.contains(&expected),
+            "commits of {trip} ms: {gaps:?}"
+        );
+    }
+}
+
+/// The window is full of commands that don't come back: beats go out all the same, with nothing in them.
+#[test]
+fn a_beat_finds_room_in_a_full_window() {
+    let mut desk = Desk::open(None, 6);
+    for n in 0..12 {
+        let bid = desk.bid(n % 3, "ann", &format!("b{n}"), 1_000 * (n as u64 + 1));
+        desk.say(bid, n);
+        desk.look().unwrap();
+    }
+    let full: usize = desk.flying.iter().map(|entry| entry.commands.len()).sum();
+    assert_eq!(full, 6, "the window isn't full");
+    let (before, waiting) = (desk.flying.len(), desk.office.load().waiting);
+    for _ in 0..25 {
+        desk.mono += 5;
+        desk.look().unwrap();
+    }
+    let beats: Vec<usize> = desk
+        .flying
+        .iter()
+        .skip(before)
+        .map(|entry| entry.commands.len())
+        .collect();
+    assert_eq!((beats, desk.office.load().waiting), (vec![0], waiting));
+}
