@@ -4,7 +4,9 @@
 //! has one reference log (the longest that a replica gave: C2 holds all others against it) whose versions are looked up
 //! by `seq`; faults are intervals.
 
-use crate::history::{At, End, Evt, Held, History, Inv, Log, Med, Meta, Nanos, Nem, Place, Record, Ret, Role, Sub};
+use crate::history::{
+    At, Behind, End, Evt, Held, History, Inv, Log, Med, Meta, Nanos, Nem, Place, Record, Ret, Role, Sub,
+};
 use std::collections::{BTreeMap, HashMap};
 
 /// An operation, whole.
@@ -99,6 +101,8 @@ pub(crate) struct Book<'h> {
     pub(crate) faults: Vec<Fault<'h>>,
     pub(crate) nems: Vec<(&'h Nem, Place)>,
     pub(crate) helds: Vec<(&'h Held, Place)>,
+    /// In order of office, then of node.
+    pub(crate) behinds: Vec<(&'h Behind, Place)>,
     pub(crate) roles: Vec<&'h Role>,
     pub(crate) meds: Vec<(&'h Med, Place)>,
     /// The last moment that anyone wrote down.
@@ -163,6 +167,7 @@ impl<'h> Book<'h> {
             Record::Meta(meta) => self.metas.push((meta, at.place)),
             Record::End(end) => self.ends.push((end, at.place)),
             Record::Held(held) => self.helds.push((held, at.place)),
+            Record::Behind(behind) => self.behinds.push((behind, at.place)),
             Record::Role(role) => self.roles.push(role),
             Record::Med(med) => self.meds.push((med, at.place)),
             Record::Log(log) if log.ty != "chat" => {
@@ -199,6 +204,7 @@ impl<'h> Book<'h> {
                 .map(|(log, _)| log.seq);
             auction.versions = versions;
         }
+        self.behinds.sort_by_key(|(b, place)| (b.term, b.turn, b.node, *place));
         self.evts.sort_by_key(|(evt, place)| (evt.t, *place));
         self.subs.sort_by_key(|(sub, place)| (sub.t, *place));
         self.nems.sort_by_key(|(nem, place)| (nem.t, *place));

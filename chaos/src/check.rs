@@ -25,6 +25,7 @@ mod c10_streams;
 mod c11_chat;
 mod c12_gaps;
 mod c13_coverage;
+mod stamps;
 
 /// The hash chain of the history's document, for whoever writes one.
 pub(crate) mod hash {

@@ -1,6 +1,7 @@
 //! `rushroom-history/1`: what a run under test writes down, as types; reading many files as one, writing one.
 //!
-//! The form is fixed by its document; this file follows it line by line. A record remembers where it stands (file and
+//! The form is fixed by its document; this file follows it line by line. What it adds is called *ours*, is optional, and means
+//! nothing to a reader that doesn't know it. A record remembers where it stands (file and
 //! line), because a violation is only worth something together with the lines that show it.
 //!
 //! Deliberately absent: meaning. `book` relates records to each other, `check` judges them.
@@ -221,6 +222,26 @@ pub(crate) struct Held {
     pub(crate) dms: u64,
 }
 
+/// Ours: an auction whose lane was behind when an office of its shard was taken, as a replica has it from the log. In that
+/// office's grace its bids are stamped from `ct` on, while the clock reads `base`; nothing else in a history tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Behind {
+    /// When the harness saw it.
+    pub(crate) t: Nanos,
+    pub(crate) node: u64,
+    pub(crate) shard: u32,
+    pub(crate) term: u64,
+    pub(crate) turn: u32,
+    /// Where the office's clock stood until the end of its grace.
+    pub(crate) base: u64,
+    pub(crate) a: String,
+    /// The auction's watermark, below `base`.
+    pub(crate) ct: u64,
+    /// The auction's version when the office was taken.
+    pub(crate) seq: u64,
+}
+
 /// The last line.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -244,6 +265,7 @@ pub(crate) enum Record {
     Role(Role),
     Med(Med),
     Held(Held),
+    Behind(Behind),
     End(End),
 }
 

@@ -18,6 +18,7 @@
 
 mod clocks;
 mod cluster;
+mod dark;
 mod doors;
 mod edge;
 mod judge;
@@ -71,6 +72,12 @@ pub(crate) struct SimOptions {
     /// Every node makes this mistake: the seeds must find it, or the command fails. `all`: each in turn.
     #[arg(long)]
     plant: Option<String>,
+    /// Windows so narrow that lanes fall behind, as they do under a crowd.
+    #[arg(long)]
+    narrow: bool,
+    /// Something that happens in a given way, in place of people and faults.
+    #[arg(long)]
+    scene: Option<Scene>,
     /// Each seed runs twice, and must have the same trace twice.
     #[arg(long)]
     twice: bool,
@@ -83,6 +90,13 @@ pub(crate) struct SimOptions {
     /// Tells what every check looked at.
     #[arg(long)]
     verbose: bool,
+}
+
+/// What happens in a given way; the seed says when, and to whom.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Scene {
+    /// All shards rest, and a machine loses its power without a word.
+    Dark,
 }
 
 /// What a seed came to: one line of JSON.
@@ -127,13 +141,17 @@ fn one(seed: u64, plant: Option<&str>, options: &SimOptions, out: &mut String) -
         seed,
         seconds: options.seconds,
         verbose: options.verbose,
-        narrow: plant.is_some_and(plants::is_narrow),
+        narrow: options.narrow,
     };
+    let scene = options.scene;
     // A thread of its own: this one has hash keys from before the seed.
     doors::begin(seed);
     let ran = std::thread::Builder::new()
         .name("sim".into())
-        .spawn(move || run::run(&begin))?;
+        .spawn(move || match scene {
+            Some(Scene::Dark) => dark::run(seed),
+            None => run::run(&begin),
+        })?;
     let ran = ran
         .join()
         .map_err(|_| anyhow::anyhow!("seed {seed}: {}", panicked().unwrap_or_default()))?;
@@ -170,6 +188,12 @@ fn keep(dir: &Path, seed: u64, history: &[Record]) -> anyhow::Result<()> {
 /// The command that runs one seed again.
 fn replay(seed: u64, plant: Option<&str>, options: &SimOptions) -> String {
     let mut text = format!("chaos sim --seed {seed} --seconds {}", options.seconds);
+    if options.narrow {
+        text.push_str(" --narrow");
+    }
+    if options.scene == Some(Scene::Dark) {
+        text.push_str(" --scene dark");
+    }
     if let Some(plant) = plant {
         let _ = write!(text, " --plant {plant}");
     }
@@ -186,6 +210,12 @@ fn child(seed: u64, plant: Option<&str>, options: &SimOptions) -> anyhow::Result
         "--seconds",
         &options.seconds.to_string(),
     ]);
+    if options.narrow {
+        command.arg("--narrow");
+    }
+    if options.scene == Some(Scene::Dark) {
+        command.args(["--scene", "dark"]);
+    }
     if let Some(plant) = plant {
         command.args(["--plant", plant]);
     }

@@ -24,6 +24,7 @@ pub use refound::{Founded, RefoundError, Source};
 pub use steer::{Ask, NodeVersion, SteerError};
 
 use crate::{
+    behind::Behind,
     clock::{NodeClock, proposer::ProposerHandle},
     fitness::{Fitness, Unfit},
     group::{Ground, Group},
@@ -346,6 +347,13 @@ impl Host {
         self.inner.seats().iter().map(|seat| status(seat)).collect()
     }
 
+    /// Whose lanes were behind when a shard's last offices were taken, as far as this node's replica applied their markers.
+    #[must_use]
+    pub fn behind(&self, shard: ShardId) -> Vec<Behind> {
+        let seat = self.inner.seat(shard);
+        seat.map_or_else(Vec::new, |seat| seat.group.replica.behind.lock().all())
+    }
+
     /// Who leads each group of this node, by the word of its replica here, and in which term. Cheap: nothing is hashed.
     #[must_use]
     pub fn leaders(&self) -> Vec<(ShardId, u64, Option<NodeId>)> {
@@ -354,6 +362,12 @@ impl Host {
             (seat.group.shard, known.term, known.leader)
         };
         self.inner.seats().iter().map(leader).collect()
+    }
+
+    /// Whether another node's signs of life come.
+    #[must_use]
+    pub fn hears(&self, node: NodeId) -> bool {
+        self.inner.pulse.lives(node)
     }
 
     /// Rises whenever a group's leadership, as its replica here knows it, changes.

@@ -16,6 +16,7 @@
 //! Deliberately absent: HTTP, WebSockets, routing between nodes (the edge's), rules (the core's), what should
 //! move where (`placement`'s).
 
+mod behind;
 pub mod clock;
 pub mod codec;
 pub mod dial;
@@ -51,6 +52,7 @@ pub mod wal;
 mod wire;
 mod world;
 
+pub use behind::Behind;
 pub use dial::{Dial, Speaker};
 pub use fitness::Unfit;
 pub use host::{

@@ -133,8 +133,16 @@ impl From<CallError> for RPCError<TypeConfig> {
 static SESSION: AtomicU64 = AtomicU64::new(1);
 
 impl Way {
+    /// A group that says anything is awake; but what is said to a node that is held for lost nobody hears. openraft says it
+    /// again and again where a replica there lacks an entry: the shard would never rest until that machine is back.
+    fn stir(&self) {
+        if !self.peers.is_gone(self.node) {
+            self.rest.stir();
+        }
+    }
+
     fn start(&self, class: Class, body: request::Body, ttl: Duration) -> Result<Calling, CallError> {
-        self.rest.stir();
+        self.stir();
         self.peers.call(self.node, class, self.group, self.target, body, ttl)
     }
 
@@ -161,7 +169,7 @@ impl Way {
 
     /// Sends what the peer hasn't got yet, and waits until it is installed there.
     async fn send_snapshot(&self, vote: Vote, meta: &SnapshotMeta, stored: Arc<Stored>) -> Result<Vote, CallError> {
-        self.rest.stir();
+        self.stir();
         let patience = self.peers.options().snapshot_rpc;
         let mut client = RaftClient::new(self.peers.channel(self.node, Class::Snapshot)?);
         let head = pb::SnapshotHead {

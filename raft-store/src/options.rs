@@ -85,6 +85,9 @@ pub struct RaftOptions {
     pub home_after: Duration,
     /// A shard with a scheduled start is awake so long before it.
     pub wake_ahead: Duration,
+    /// Most elections, and most heartbeats to whoever came back, that a node begins at one look (half a `heartbeat`): a lost
+    /// machine's shards are inherited in a row, not in a heap.
+    pub at_once: usize,
     /// Ask before standing, so that a node that comes back from a cut doesn't unseat a good leader.
     pub pre_vote: bool,
     /// A connection, a vote or a heartbeat that takes longer has failed.
@@ -120,6 +123,22 @@ pub struct RaftOptions {
     pub group_queue: u64,
 }
 
+impl RaftOptions {
+    /// A machine that falls silent while every shard rests, and none is wanted, is held for lost within this by every other:
+    /// three of the pauses that it announced, the look that comes a pause later at most, and a silence more at a node that
+    /// another's finding it out wakes just before, since who is awake counts from there.
+    #[must_use]
+    pub fn lost_at_rest(&self) -> Duration {
+        crate::pulse::calm_pause(self) + crate::pulse::lives::patience_at_rest(self) + self.election_max
+    }
+
+    /// The same from the moment at which somebody wants a shard that it leads: a silence, and the look after it.
+    #[must_use]
+    pub fn lost_when_wanted(&self) -> Duration {
+        self.election_max + self.heartbeat / 2
+    }
+}
+
 impl Default for RaftOptions {
     fn default() -> RaftOptions {
         RaftOptions {
@@ -129,6 +148,7 @@ impl Default for RaftOptions {
             rest_after: Duration::from_secs(2),
             home_after: Duration::from_secs(10),
             wake_ahead: Duration::from_secs(5),
+            at_once: 64,
             pre_vote: true,
             rpc: Duration::from_millis(300),
             append_rpc: Duration::from_secs(1),

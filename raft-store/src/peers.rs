@@ -99,6 +99,8 @@ pub(crate) struct Peers {
     channels: Mutex<HashMap<(NodeId, Class), (String, Channel)>>,
     /// Nodes at whose address nobody listens, since this was last taken.
     refused: Mutex<BTreeSet<NodeId>>,
+    /// Nodes that are held for lost.
+    gone: RwLock<BTreeSet<NodeId>>,
     news: Notify,
 }
 
@@ -113,6 +115,7 @@ impl Peers {
             pulses: Mutex::default(),
             channels: Mutex::default(),
             refused: Mutex::default(),
+            gone: RwLock::default(),
             news: Notify::new(),
         }
     }
@@ -155,6 +158,21 @@ impl Peers {
     /// Nodes at whose address nobody listened when they were dialled; each is told once for each dial.
     pub(crate) fn take_refused(&self) -> BTreeSet<NodeId> {
         std::mem::take(&mut *self.refused.lock())
+    }
+
+    /// A node is held for lost from now on.
+    pub(crate) fn lose(&self, node: NodeId) {
+        self.gone.write().insert(node);
+    }
+
+    /// It isn't any more.
+    pub(crate) fn find(&self, node: NodeId) {
+        self.gone.write().remove(&node);
+    }
+
+    /// Whether a node is held for lost.
+    pub(crate) fn is_gone(&self, node: NodeId) -> bool {
+        self.gone.read().contains(&node)
     }
 
     /// Told when there is more to take, or when `pulse` learnt something that can't wait for its next look.

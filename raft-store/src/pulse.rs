@@ -14,7 +14,7 @@
 //! **Rest.** A leader with nothing to do asks its living followers to rest; a follower does so only at the leader's exact
 //! vote and last index, with all of it applied and no timer pending. When all have said yes, the leader rests. From
 //! then on nothing is sent and nothing is looked at but one flag. A shard wakes
-//! - when anything is proposed or any message of the group goes or comes (`rest`);
+//! - when anything is proposed or any message of the group goes or comes (`rest`), but for what goes to a node that is lost;
 //! - at each follower, when its leader's node is lost or lives another life: the followers stand in order of succession;
 //! - at the leader, when a follower's node comes (back): whoever was away must hear who leads before it stands itself;
 //! - at every replica, five seconds before a scheduled start, by the wall time that most nodes have.
@@ -62,7 +62,7 @@ use std::{
 };
 use tokio::{sync::watch as news, time::Instant};
 
-pub(crate) use rounds::{Now, run};
+pub(crate) use rounds::{Now, calm_pause, run};
 
 /// What goes with the next pulse to a node.
 type Out = BTreeMap<NodeId, (Vec<pb::RestAsk>, Vec<pb::Mark>)>;
@@ -221,6 +221,7 @@ impl Pulse {
 
     fn ended(&self, node: NodeId) {
         tracing::info!(node = node.0, "a node's process has ended");
+        self.peers.lose(node);
         self.look_now();
     }
 
@@ -252,6 +253,7 @@ impl Pulse {
         let heard = self.lives.lock().hear(self.now(), node, lives);
         if heard.anew {
             tracing::debug!(node = node.0, "a node is here");
+            self.peers.find(node);
             self.anew.lock().insert(node);
         }
         if heard.stirs {

@@ -7,6 +7,7 @@
 //! Deliberately absent: simulated time (the runtime's), schedules of faults, judgement: those are `chaos`'s.
 
 use crate::wal::lag_disk::LagDisk;
+use parking_lot::Mutex;
 use std::{
     sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     time::Duration,
@@ -15,6 +16,7 @@ use std::{
 static RUNNING: AtomicBool = AtomicBool::new(false);
 static PLANTED: AtomicU8 = AtomicU8::new(0);
 static PIECES: AtomicU64 = AtomicU64::new(0);
+static STANDS: Mutex<Vec<(u64, u32)>> = Mutex::new(Vec::new());
 
 /// From now on this process is a simulation: nothing of it waits in threads.
 pub fn begin() {
@@ -57,6 +59,10 @@ pub enum Plant {
     /// The last entry of an office that ended comes into the log again behind the next office's marker, as from a queue
     /// that nobody emptied. No mistake by itself, either: it is void.
     EntriesReturn,
+    /// However long a node is silent, it isn't held for lost.
+    SilenceUnseen,
+    /// All that a lost node led is stood for at one look.
+    StandTogether,
 }
 
 /// Has every shard of this process make a mistake.
@@ -77,6 +83,17 @@ pub(crate) fn piece_came() {
 #[must_use]
 pub fn pieces() -> u64 {
     PIECES.load(Ordering::Relaxed)
+}
+
+/// A node stands for election in a shard.
+pub(crate) fn stands(node: u64, shard: u32) {
+    STANDS.lock().push((node, shard));
+}
+
+/// Who stood for election since this was asked last: (node, shard).
+#[must_use]
+pub fn stood() -> Vec<(u64, u32)> {
+    std::mem::take(&mut *STANDS.lock())
 }
 
 /// A node's disk, with a seed of its own. It outlives the node's crashes.

@@ -11,6 +11,7 @@
 //! Deliberately absent: rules (`State`, `auction`), and any decision of when to make a snapshot (`janitor`).
 
 use crate::{
+    behind::Remembered,
     feed::Feed,
     log_store::LogStore,
     marks::{self, Marks},
@@ -46,6 +47,8 @@ pub(crate) struct Replica {
     pub(crate) heard_top: Mutex<Instant>,
     /// Digests of the state at places where all replicas take one.
     pub(crate) marks: Mutex<Marks>,
+    /// Whose lanes were behind when offices were taken.
+    pub(crate) behind: Mutex<Remembered>,
 }
 
 impl Replica {
@@ -56,6 +59,7 @@ impl Replica {
             map: watch::channel(state.map.clone()).0,
             heard_top: Mutex::new(Instant::now()),
             marks: Mutex::default(),
+            behind: Mutex::default(),
             state: RwLock::new(state),
         }
     }
@@ -127,6 +131,11 @@ impl StateMachine {
             *self.replica.heard_top.lock() = heard;
         }
         match (&answer, payload) {
+            (Answer::Entry(applied), Payload::Entry { entry, .. }) if entry.n == 0 => {
+                if matches!(**applied, Applied::Done(_)) {
+                    self.replica.behind.lock().taken(&state.shard);
+                }
+            }
             (Answer::Entry(applied), Payload::Entry { traces, .. }) => {
                 let _spans: Vec<_> = traces.iter().map(|(_, trace)| publish_span(*trace)).collect();
                 if let Applied::Done(done) = &**applied {

@@ -19,7 +19,7 @@
 //! whoever sees the close, as an event, in a snapshot or in an answer, before its earliest moment (less 20 ms, as C9
 //! lets a clock gain) has seen it early.
 
-use super::{Outcome, c09_clock};
+use super::{Outcome, c09_clock, stamps::Stamps};
 use crate::{
     book::{Auction, Book},
     history::{Log, Nanos, Place},
@@ -105,16 +105,7 @@ fn one(book: &Book<'_>, a: &str, auction: &Auction<'_>, close: &Log, place: Plac
 /// How late the news of each close certainly was, at the first viewer that got it.
 fn late(book: &Book<'_>, out: &mut Outcome) {
     let limit = LATE_MAX_MS + book.meta().eps_ms as f64;
-    // Acknowledged bids per shard: (moment by which the stamp had surely been read, stamp).
-    let mut acks: HashMap<u32, Vec<(Nanos, u64)>> = HashMap::new();
-    for op in book.ops.iter().filter(|op| op.inv.f == "bid") {
-        if let (Some(ret), Some(auction)) = (op.ok(), book.auctions.get(op.inv.a.as_str()))
-            && let Some(ct) = ret.ct
-        {
-            acks.entry(auction.shard).or_default().push((ret.t, ct));
-        }
-    }
-    acks.values_mut().for_each(|acks| acks.sort_unstable());
+    let readings = Stamps::of(book).readings(book);
     let mut first: HashMap<&str, (Nanos, Place)> = HashMap::new();
     for (evt, place) in book.evts.iter().filter(|(evt, _)| evt.ty == "close") {
         first.entry(&evt.a).or_insert((evt.t, *place));
@@ -125,18 +116,19 @@ fn late(book: &Book<'_>, out: &mut Outcome) {
         let Some((close, at)) = auction.versions.last().filter(|(log, _)| log.ty == "close") else {
             continue;
         };
-        let acks = acks.get(&auction.shard).map_or(&[][..], Vec::as_slice);
-        let n = acks.partition_point(|(seen, _)| *seen <= t);
-        let Some((seen, stamp)) = n.checked_sub(1).map(|i| acks[i]) else {
+        let acks = readings.get(&auction.shard).map_or(&[][..], Vec::as_slice);
+        // Of what was answered by then, the newest that isn't after the close: what others bid since says nothing.
+        let before = &acks[..acks.partition_point(|ack| ack.read <= close.ct)];
+        let Some(ack) = before.iter().rfind(|ack| ack.ret <= t) else {
             continue;
         };
-        let due = seen + (close.ct.saturating_sub(stamp) as i64) * 1_000_000;
+        let (seen, due) = (ack.ret, ack.ret + (close.ct - ack.read) as i64 * 1_000_000);
         // What happens after the news had to be there is no excuse.
         let until = t.min(due + (limit * 1e6) as i64);
-        if close.ct < stamp || disturbed(book, seen, until, auction.shard) {
+        if disturbed(book, seen, until, auction.shard) {
             continue;
         }
-        let late = super::ms(t - due.max(seen));
+        let late = super::ms(t - due);
         worst = worst.max(late);
         if late > limit {
             out.fail(
@@ -195,8 +187,9 @@ fn early(book: &Book<'_>, out: &mut Outcome) {
 /// Per shard, in order of stamp: acknowledged bids, and acknowledged opens (each auction that closed had one).
 fn bounds(book: &Book<'_>) -> HashMap<u32, Vec<Bound>> {
     let mut shards: HashMap<u32, Vec<Bound>> = HashMap::new();
-    for (shard, readings) in c09_clock::readings(book) {
-        let bounds = readings.into_iter().map(|r| (r.ct, r.inv, r.lines));
+    let stamps = Stamps::of(book);
+    for (shard, readings) in stamps.readings(book) {
+        let bounds = readings.into_iter().map(|r| (r.read, r.inv, r.lines));
         shards.entry(shard).or_default().extend(bounds);
     }
     // Asked again, the answer tells of the first time: the stamp was read after the first call, not after the last.
@@ -211,8 +204,9 @@ fn bounds(book: &Book<'_>) -> HashMap<u32, Vec<Bound>> {
             && log.ty == "open"
             && let Some(first) = called.get(op.inv.a.as_str())
         {
-            let lines = op.lines().into_iter().chain([*place]).collect();
-            shards.entry(auction.shard).or_default().push((log.ct, *first, lines));
+            let (read, line) = stamps.read(&log.a, log.seq, log.ct);
+            let lines = op.lines().into_iter().chain([*place]).chain(line).collect();
+            shards.entry(auction.shard).or_default().push((read, *first, lines));
         }
     }
     shards.values_mut().for_each(|bounds| bounds.sort());

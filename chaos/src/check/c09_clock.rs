@@ -1,37 +1,30 @@
 //! C9, the clock: a shard's clock is never ahead of where it was against the harness's, and falls back only where time
 //! was declared lost.
 //!
-//! Source: G5; `rushroom-history/1`. theta = ct - harness clock. Each acknowledged bid bounds it: the stamp was read
-//! between the call and the answer, so theta lies in [ct - ret, ct - inv]. Two disjoint intervals are a *certain* step.
+//! Source: G5; `rushroom-history/1`. theta = reading - harness clock. Each acknowledged bid bounds it: the clock was read
+//! between the call and the answer, so theta lies in [reading - ret, reading - inv]; the reading is the bid's stamp, but
+//! for those of a lane that was behind (`stamps`). Two disjoint intervals are a *certain* step.
 //! - Rise: never more than 20 ms (that would be bidding time taken away).
 //! - Fall: at most eps outside faults and holds; over a fault or a hold at most its length plus eps.
 //!
 //! One sweep: with A(t) = length of faults and holds up to t plus eps for each that began by then, a fall between i and
 //! j is too large iff (lo_i + A(inv_i)) - (hi_j + A(ret_j)) > eps: a running maximum does for all pairs.
 
-use super::Outcome;
-use crate::{
-    book::Book,
-    history::{Nanos, Place},
+use super::{
+    Outcome,
+    stamps::{self, Reading, Stamps},
 };
-use std::collections::{BTreeMap, HashSet};
+use crate::{book::Book, history::Nanos};
+use std::collections::HashSet;
 
 /// A certain gain up to this is no jump.
 pub(super) const RISE_MAX_MS: f64 = 20.0;
 
-/// One acknowledged bid: when its stamp was read, at the earliest and the latest.
-pub(super) struct Reading {
-    pub(super) ct: u64,
-    pub(super) inv: Nanos,
-    ret: Nanos,
-    pub(super) lines: Vec<Place>,
-}
-
 impl Reading {
     /// Bounds of theta, ms.
     fn theta(&self) -> (f64, f64) {
-        let ct = self.ct as f64;
-        (ct - super::ms(self.ret), ct - super::ms(self.inv))
+        let read = self.read as f64;
+        (read - super::ms(self.ret), read - super::ms(self.inv))
     }
 }
 
@@ -39,7 +32,7 @@ pub(super) fn check(book: &Book<'_>) -> Outcome {
     let mut out = Outcome::new("C9", "the clock neither jumps nor slips");
     let eps = book.meta().eps_ms as f64;
     let mut worst = (0.0_f64, 0.0_f64);
-    for (shard, readings) in readings(book) {
+    for (shard, readings) in Stamps::of(book).readings(book) {
         let allowance = Allowance::of(book, shard, eps);
         out.judged += readings.len() as u64;
         let (rise, fall) = sweep(shard, &readings, &allowance, eps, &mut out);
@@ -47,36 +40,9 @@ pub(super) fn check(book: &Book<'_>) -> Outcome {
     }
     out.figure("certain_rise_ms_max", worst.0);
     out.figure("certain_fall_ms_max", worst.1);
+    stamps::judge(book, &mut out);
     held_share(book, &mut out);
     out
-}
-
-/// The first good answer of each accepted bid, per shard, in order of stamp. Calls count from the first attempt: a
-/// repeat's answer carries the first verdict's stamp.
-pub(super) fn readings(book: &Book<'_>) -> BTreeMap<u32, Vec<Reading>> {
-    let mut shards: BTreeMap<u32, Vec<Reading>> = BTreeMap::new();
-    for ((a, ..), attempts) in &book.bids {
-        let Some(auction) = book.auctions.get(a) else { continue };
-        let attempts: Vec<_> = attempts.iter().map(|i| &book.ops[*i]).collect();
-        let answered = attempts
-            .iter()
-            .filter_map(|op| Some((op.ok()?, op)))
-            .min_by_key(|(ret, _)| ret.t);
-        let (Some((ret, op)), Some(inv)) = (answered, attempts.iter().map(|op| op.inv.t).min()) else {
-            continue;
-        };
-        let Some(ct) = ret.ct else { continue };
-        shards.entry(auction.shard).or_default().push(Reading {
-            ct,
-            inv,
-            ret: ret.t,
-            lines: op.lines(),
-        });
-    }
-    shards
-        .values_mut()
-        .for_each(|readings| readings.sort_by_key(|r| (r.ct, r.ret)));
-    shards
 }
 
 fn sweep(shard: u32, readings: &[Reading], allowance: &Allowance, eps: f64, out: &mut Outcome) -> (f64, f64) {

@@ -1,7 +1,7 @@
 //! Writes the history while it happens: one line at a time, from any task, each stamped by who writes it.
 
 use crate::{
-    history::{Held, Inv, Record, Ret, Writer},
+    history::{Behind, Held, Inv, Record, Ret, Writer},
     mono,
 };
 use parking_lot::Mutex;
@@ -19,6 +19,8 @@ pub(crate) struct Recorder {
     subs: AtomicU64,
     /// Holds that were told already: (shard, stamp). A hold is an event in every auction of its shard.
     held: Mutex<BTreeSet<(u32, u64)>>,
+    /// Lanes that were behind, as told already: (node, shard, office, auction).
+    behind: Mutex<BTreeSet<(u64, u32, (u64, u32), String)>>,
 }
 
 /// A call that was written down and waits for its answer.
@@ -36,7 +38,8 @@ impl Recorder {
             ops,
             people,
             subs,
-            held: Mutex::new(BTreeSet::new()),
+            held: Mutex::default(),
+            behind: Mutex::default(),
         })
     }
 
@@ -88,6 +91,15 @@ impl Recorder {
     pub(crate) fn held(&self, t: i64, shard: u32, stamp: u64, dms: u64) {
         if self.held.lock().insert((shard, stamp)) {
             self.write(&Record::Held(Held { t, node: 0, shard, dms }));
+        }
+    }
+
+    /// A lane that was behind, when a replica tells it first.
+    pub(crate) fn behind(&self, behind: Behind) {
+        let office = (behind.term, behind.turn);
+        let key = (behind.node, behind.shard, office, behind.a.clone());
+        if self.behind.lock().insert(key) {
+            self.write(&Record::Behind(behind));
         }
     }
 

@@ -1,4 +1,5 @@
-//! Who leads what, as each replica itself has it: `role` lines, ten a second for every node and shard.
+//! Who leads what, as each replica itself has it: `role` lines, ten a second for every node and shard; and, once for each
+//! replica that tells it, whose lanes its offices found behind (`behind`).
 //!
 //! A node's `GET /api/v1/cluster` speaks of its own replicas, so each node is asked by a task of its own: one that is
 //! frozen or dead keeps only its own task waiting, and says nothing, which is what the history then shows. Asking must
@@ -12,7 +13,7 @@
 
 use super::Recorder;
 use crate::{
-    history::{Record, Role},
+    history::{Behind, Record, Role},
     mono,
 };
 use client::{Api, wire::Cluster};
@@ -41,6 +42,7 @@ async fn look(api: Api, shards: BTreeSet<u32>, recorder: Arc<Recorder>) {
         if let Ok(cluster) = api.cluster().await {
             let t = mono::now();
             roles(&cluster, &shards, t).for_each(|role| recorder.write(&Record::Role(role)));
+            behinds(&cluster, &shards, t).for_each(|behind| recorder.behind(behind));
         }
     }
 }
@@ -61,6 +63,25 @@ fn roles(cluster: &Cluster, shards: &BTreeSet<u32>, t: i64) -> impl Iterator<Ite
     })
 }
 
+/// What the answering node's replicas of `shards` say of lanes that were behind.
+fn behinds(cluster: &Cluster, shards: &BTreeSet<u32>, t: i64) -> impl Iterator<Item = Behind> {
+    let node = cluster.me;
+    let ours = cluster.shards.iter().filter(|shard| shards.contains(&shard.id));
+    ours.flat_map(move |shard| {
+        shard.behind.iter().map(move |behind| Behind {
+            t,
+            node,
+            shard: shard.id,
+            term: behind.term,
+            turn: behind.turn,
+            base: behind.base,
+            a: behind.auction.clone(),
+            ct: behind.stamp,
+            seq: behind.seq,
+        })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -69,7 +90,9 @@ mod tests {
     #[test]
     fn only_own_replicas_of_the_runs_shards_are_written() {
         let cluster = serde_json::json!({ "me": 2, "shards": [
-            { "id": 1, "leader": 2, "role": "leader", "term": 7, "applied": 90 },
+            { "id": 1, "leader": 2, "role": "leader", "term": 7, "applied": 90, "behind": [
+                { "term": 7, "turn": 1, "base": 900, "auction": "x", "stamp": 700, "seq": 3 },
+            ] },
             { "id": 2, "leader": 1, "role": "follower", "term": 3, "applied": 4 },
             { "id": 3, "leader": 1 },
         ] });
@@ -78,6 +101,11 @@ mod tests {
             .map(|role| serde_json::to_string(&Record::Role(role)).unwrap())
             .collect();
         let line = r#"{"k":"role","t":5,"node":2,"shard":1,"role":"leader","term":7,"applied":90}"#;
+        assert_eq!(lines, [line]);
+        let lines: Vec<String> = behinds(&cluster, &BTreeSet::from([1, 3, 9]), 5)
+            .map(|behind| serde_json::to_string(&Record::Behind(behind)).unwrap())
+            .collect();
+        let line = r#"{"k":"behind","t":5,"node":2,"shard":1,"term":7,"turn":1,"base":900,"a":"x","ct":700,"seq":3}"#;
         assert_eq!(lines, [line]);
     }
 }

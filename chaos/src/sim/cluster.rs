@@ -31,6 +31,8 @@ use tokio::{
 /// Real time at the beginning of every run, ns: the wall's clock of a machine that isn't lied to.
 const EPOCH_NS: i64 = 1_750_000_000_000_000_000;
 const MS: i64 = 1_000_000;
+/// The longest that a message is under way where nothing is wrong.
+pub(super) const LATENCY_MAX_MS: u64 = 4;
 
 /// One machine.
 pub(super) struct Machine {
@@ -166,7 +168,7 @@ impl Cluster {
             .rng_seed(seed)
             .tick_duration(Duration::from_millis(1))
             .min_message_latency(Duration::from_millis(1))
-            .max_message_latency(Duration::from_millis(4))
+            .max_message_latency(Duration::from_millis(LATENCY_MAX_MS))
             .simulation_duration(Duration::from_secs(86_400))
             .tcp_capacity(1 << 20)
             .udp_capacity(1 << 20)
@@ -221,6 +223,20 @@ impl Cluster {
             ended.extend(machine.ended().map(|why| (at, why)));
         }
         Ok(ended)
+    }
+
+    /// Has a node's process do something, with its host.
+    pub(super) fn spawn<F>(&self, at: usize, work: impl FnOnce(Host) -> F) -> Option<JoinHandle<F::Output>>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let machine = self.machines.get(at)?;
+        let host = machine.start.host.lock().clone()?;
+        let (runtime, _) = machine.process.as_ref()?;
+        machine.clocks(self.now_ms);
+        let task = runtime.spawn(work(host));
+        self.outside();
+        Some(task)
     }
 
     /// Whoever is no machine has a right clock.

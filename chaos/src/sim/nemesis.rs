@@ -402,7 +402,12 @@ fn leader(cluster: &Cluster) -> Option<usize> {
 }
 
 /// Something between a machine and each other machine, and perhaps the edges.
-fn each(cluster: &Cluster, at: usize, edges: &[String], act: impl Fn(&turmoil::Sim<'static>, String, String)) {
+pub(super) fn each(
+    cluster: &Cluster,
+    at: usize,
+    edges: &[String],
+    act: impl Fn(&turmoil::Sim<'static>, String, String),
+) {
     let me = name(cluster.machines[at].start.node);
     let others = cluster.machines.iter().map(|machine| name(machine.start.node));
     for other in others.filter(|other| *other != me).chain(edges.iter().cloned()) {

@@ -48,6 +48,8 @@ pub(super) struct Start {
     pub(super) joined: Option<ReplicaId>,
     pub(super) lanes: lanes::Options,
     pub(super) shards: u32,
+    /// Elections at one look.
+    pub(super) at_once: usize,
     pub(super) nic: Arc<Nic>,
     pub(super) disk: raft_store::sim::Disk,
     pub(super) post: Post,
@@ -92,6 +94,18 @@ pub(super) fn entry(id: u64) -> Node {
     }
 }
 
+/// Small bounds, so that snapshots are made and laggards need them within seconds; paces as they are.
+pub(super) fn raft(start: &Start) -> RaftOptions {
+    RaftOptions {
+        at_once: start.at_once,
+        snapshot_bytes: 48 * 1024,
+        snapshot_age: Duration::from_secs(6),
+        keep_bytes: 12 * 1024,
+        snapshot_piece: 4 * 1024,
+        ..RaftOptions::default()
+    }
+}
+
 fn options(start: &Start) -> Options {
     let founders = if start.joined.is_some() { 0 } else { start.founders };
     Options {
@@ -111,7 +125,7 @@ fn options(start: &Start) -> Options {
             busy: Duration::from_millis(40),
             idle: Duration::from_millis(300),
         },
-        // Small, so that segments roll, snapshots are made and laggards need them within seconds.
+        // Small, so that segments roll.
         wal: wal::Options {
             segment_bytes: 128 * 1024,
             tally_bytes: 16 * 1024,
@@ -120,13 +134,7 @@ fn options(start: &Start) -> Options {
             low_water_bytes: 0,
             ..wal::Options::default()
         },
-        raft: RaftOptions {
-            snapshot_bytes: 48 * 1024,
-            snapshot_age: Duration::from_secs(6),
-            keep_bytes: 12 * 1024,
-            snapshot_piece: 4 * 1024,
-            ..RaftOptions::default()
-        },
+        raft: raft(start),
         ..Options::default()
     }
 }

@@ -428,7 +428,7 @@ impl Person {
     }
 }
 
-fn definition(seller: &Id, duration_ms: u64) -> Definition {
+pub(super) fn definition(seller: &Id, duration_ms: u64) -> Definition {
     Definition {
         seller: seller.clone(),
         title: "a lot".into(),

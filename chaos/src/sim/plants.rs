@@ -1,6 +1,6 @@
 //! Mistakes that every node of a simulation makes, to show that the seeds find them: each within a bound.
 
-use super::{SimOptions, child, jobs, replay};
+use super::{Scene, SimOptions, child, jobs, replay};
 use crate::check::Status;
 use raft_store::sim::Plant;
 use std::fmt::Write as _;
@@ -18,10 +18,19 @@ struct Row {
     within: u64,
     /// No mistake: this many seeds must all pass.
     sound: bool,
-    /// The check that must find it, where it shows in a world of narrow windows only. There lanes are behind, and in the grace
-    /// of an office such a lane's bids are stamped with its own watermark, which is less than the shard's clock: C8 and C9
-    /// know nothing of that, and take such a stamp for a reading.
-    narrow: Option<&'static str>,
+    /// Where it shows.
+    world: World,
+}
+
+/// In which world a mistake is looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum World {
+    /// What seeds make.
+    Usual,
+    /// Windows so narrow that lanes fall behind.
+    Narrow,
+    /// A machine loses its power while everything rests.
+    Dark,
 }
 
 macro_rules! raft {
@@ -46,7 +55,7 @@ const ROWS: &[Row] = &[
         sow: raft!(AckBeforeFsync),
         within: 20,
         sound: false,
-        narrow: None,
+        world: World::Usual,
     },
     Row {
         name: "fsync-error-ignored",
@@ -54,7 +63,7 @@ const ROWS: &[Row] = &[
         sow: raft!(FsyncErrorIgnored),
         within: 60,
         sound: false,
-        narrow: None,
+        world: World::Usual,
     },
     Row {
         name: "vote-not-persisted",
@@ -62,7 +71,7 @@ const ROWS: &[Row] = &[
         sow: raft!(VoteNotPersisted),
         within: 20,
         sound: false,
-        narrow: None,
+        world: World::Usual,
     },
     Row {
         name: "truncate-not-persisted",
@@ -70,7 +79,7 @@ const ROWS: &[Row] = &[
         sow: raft!(TruncateNotPersisted),
         within: 0,
         sound: false,
-        narrow: None,
+        world: World::Usual,
     },
     Row {
         name: "snapshot-forgets",
@@ -78,7 +87,7 @@ const ROWS: &[Row] = &[
         sow: raft!(SnapshotForgets),
         within: 20,
         sound: false,
-        narrow: None,
+        world: World::Usual,
     },
     Row {
         name: "ack-before-commit",
@@ -86,7 +95,7 @@ const ROWS: &[Row] = &[
         sow: raft!(AckBeforeCommit),
         within: 20,
         sound: false,
-        narrow: None,
+        world: World::Usual,
     },
     Row {
         name: "stale-read",
@@ -94,7 +103,7 @@ const ROWS: &[Row] = &[
         sow: raft!(StaleRead),
         within: 20,
         sound: false,
-        narrow: None,
+        world: World::Usual,
     },
     Row {
         name: "clock-falls-back",
@@ -102,7 +111,7 @@ const ROWS: &[Row] = &[
         sow: raft!(ClockFallsBack),
         within: 20,
         sound: false,
-        narrow: None,
+        world: World::Usual,
     },
     Row {
         name: "clock-jumps",
@@ -110,7 +119,7 @@ const ROWS: &[Row] = &[
         sow: raft!(ClockJumps),
         within: 20,
         sound: false,
-        narrow: None,
+        world: World::Usual,
     },
     Row {
         name: "clock-runs-free",
@@ -118,7 +127,7 @@ const ROWS: &[Row] = &[
         sow: raft!(ClockRunsFree),
         within: 20,
         sound: false,
-        narrow: None,
+        world: World::Usual,
     },
     Row {
         name: "lane-backwards",
@@ -126,7 +135,7 @@ const ROWS: &[Row] = &[
         sow: raft!(LaneBackwards),
         within: 20,
         sound: false,
-        narrow: None,
+        world: World::Usual,
     },
     Row {
         name: "old-office-accepted",
@@ -134,7 +143,7 @@ const ROWS: &[Row] = &[
         sow: core!("old-office-accepted", without EntriesReturn),
         within: 20,
         sound: false,
-        narrow: None,
+        world: World::Usual,
     },
     Row {
         name: "entries-return",
@@ -142,7 +151,7 @@ const ROWS: &[Row] = &[
         sow: raft!(EntriesReturn),
         within: 20,
         sound: true,
-        narrow: None,
+        world: World::Usual,
     },
     Row {
         name: "close-at-now",
@@ -150,7 +159,7 @@ const ROWS: &[Row] = &[
         sow: core!("close-at-now"),
         within: 20,
         sound: false,
-        narrow: None,
+        world: World::Usual,
     },
     Row {
         name: "now-for-all",
@@ -158,7 +167,7 @@ const ROWS: &[Row] = &[
         sow: core!("now-for-all"),
         within: 20,
         sound: false,
-        narrow: Some("S9"),
+        world: World::Narrow,
     },
     Row {
         name: "timer-early",
@@ -166,7 +175,7 @@ const ROWS: &[Row] = &[
         sow: core!("timer-early"),
         within: 20,
         sound: false,
-        narrow: None,
+        world: World::Usual,
     },
     Row {
         name: "applied-twice",
@@ -174,7 +183,23 @@ const ROWS: &[Row] = &[
         sow: core!("applied-twice", without DoorForgets),
         within: 20,
         sound: false,
-        narrow: None,
+        world: World::Usual,
+    },
+    Row {
+        name: "silence-unseen",
+        what: "however long a node is silent, it isn't held for lost",
+        sow: raft!(SilenceUnseen),
+        within: 5,
+        sound: false,
+        world: World::Dark,
+    },
+    Row {
+        name: "stand-together",
+        what: "all that a lost node led is stood for at one look",
+        sow: raft!(StandTogether),
+        within: 5,
+        sound: false,
+        world: World::Dark,
     },
     Row {
         name: "door-forgets",
@@ -182,7 +207,7 @@ const ROWS: &[Row] = &[
         sow: raft!(DoorForgets),
         within: 20,
         sound: true,
-        narrow: None,
+        world: World::Usual,
     },
 ];
 
@@ -200,24 +225,20 @@ pub(super) fn sow(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a mistake is sought where lanes fall behind.
-pub(super) fn is_narrow(name: &str) -> bool {
-    row(name).is_ok_and(|row| row.narrow.is_some())
-}
-
 /// One mistake: found within its bound, or not.
 pub(super) fn one(name: &str, options: &SimOptions, out: &mut String) -> anyhow::Result<Status> {
     let row = row(name)?;
+    let options = &SimOptions {
+        narrow: options.narrow || row.world == World::Narrow,
+        scene: options.scene.or((row.world == World::Dark).then_some(Scene::Dark)),
+        ..options.clone()
+    };
     let within = if row.within == 0 { options.seeds } else { row.within };
     for n in 0..within {
         let seed = options.from + n;
         let (line, _) = child(seed, Some(name), options)?;
         let failed = line.map_or_else(|| vec!["broke off".to_owned()], |line| line.failed);
-        let found = match row.narrow {
-            Some(by) => failed.iter().any(|failed| failed == by),
-            None => !failed.is_empty(),
-        };
-        if found {
+        if !failed.is_empty() {
             let (by, how) = (failed.join(" "), replay(seed, Some(name), options));
             let found = if row.sound { "HARMED seed " } else { "found by seed" };
             writeln!(out, "{name:<24}{found} {seed:<4}{by:<20}{how}   ({})", row.what)?;

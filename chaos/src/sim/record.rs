@@ -3,7 +3,7 @@
 //! Everything runs on one thread, so the order of writing is the order of things. A moment is the simulated ms and, in
 //! its lower digits, how many lines were written before in it: two things of the same ms stay in their order.
 
-use crate::history::{Held, Inv, Nanos, Record, Ret};
+use crate::history::{Behind, Held, Inv, Nanos, Record, Ret};
 use parking_lot::Mutex;
 use std::{
     collections::BTreeSet,
@@ -21,6 +21,8 @@ struct Page {
     ops: u64,
     people: u64,
     held: BTreeSet<(u32, u64)>,
+    /// (node, shard, office, auction).
+    behind: BTreeSet<(u64, u32, (u64, u32), String)>,
 }
 
 /// The pen.
@@ -92,6 +94,29 @@ impl Pen {
         let first = self.page.lock().held.insert((shard, stamp));
         if first {
             self.write(|t| Record::Held(Held { t, node: 0, shard, dms }));
+        }
+    }
+
+    /// A lane that was behind, when a replica tells it first.
+    pub(super) fn behind(&self, node: u64, shard: u32, b: &raft_store::Behind) {
+        let (office, a) = ((b.office.term, b.office.turn), b.auction.to_string());
+        let first = self.page.lock().behind.insert((node, shard, office, a.clone()));
+        if first {
+            let ((term, turn), base) = (office, b.base.0);
+            let (ct, seq) = (b.stamp.0, b.seq);
+            self.write(|t| {
+                Record::Behind(Behind {
+                    t,
+                    node,
+                    shard,
+                    term,
+                    turn,
+                    base,
+                    a,
+                    ct,
+                    seq,
+                })
+            });
         }
     }
 

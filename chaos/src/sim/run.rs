@@ -107,6 +107,7 @@ impl World {
             joined: None,
             lanes,
             shards: SHARDS,
+            at_once: 64,
             nic: Nic::new(),
             disk: raft_store::sim::Disk::new(dice.fork(node).roll()),
             post: post.clone(),
@@ -160,9 +161,12 @@ impl World {
         self.welcome();
         let looked = self
             .cluster
-            .ask(|node, host| (node, host.leaders(), host.readings(), host.status()));
+            .ask(|node, host| (node, host.leaders(), host.readings(), host.status(), behind(host)));
         let mut tops: BTreeMap<u32, u64> = BTreeMap::new();
-        for (node, leaders, readings, status) in looked.into_iter().flatten() {
+        for (node, leaders, readings, status, behind) in looked.into_iter().flatten() {
+            for (shard, behind) in &behind {
+                self.pen.behind(node, shard.0, behind);
+            }
             for (shard, term, leader) in leaders {
                 let words = [u64::from(shard.0), term, node, leader.map_or(0, |leader| leader.0)];
                 words.iter().for_each(|word| self.trace.update(word.to_le_bytes()));
@@ -369,6 +373,16 @@ impl World {
         }
         logs
     }
+}
+
+/// Whose lanes were behind at each shard's last offices, by the word of one node.
+fn behind(host: &raft_store::Host) -> Vec<(ShardId, raft_store::Behind)> {
+    let of = |shard: u32| {
+        host.behind(ShardId(shard))
+            .into_iter()
+            .map(move |b| (ShardId(shard), b))
+    };
+    (1..=SHARDS).flat_map(of).collect()
 }
 
 /// How commands are packed into entries: it must make no difference, so it is another one in each seed. A narrow window makes

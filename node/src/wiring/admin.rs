@@ -248,8 +248,21 @@ impl AdminPort {
             "held_total_ms": own.map(|r| r.held_total_ms),
             "role": own.map(|r| r.role.clone()),
             "applied": own.map(|r| r.applied),
+            "behind": behind(&self.host, shard),
         })
     }
+}
+
+/// Whose lanes the last offices of a shard found behind, by this node's replica: what their stamps mean can't be told
+/// from a history without it.
+fn behind(host: &raft_store::Host, shard: ShardId) -> Vec<Value> {
+    let word = |b: raft_store::Behind| {
+        json!({
+            "term": b.office.term, "turn": b.office.turn, "base": b.base.0,
+            "auction": b.auction.as_str(), "stamp": b.stamp.0, "seq": b.seq,
+        })
+    };
+    host.behind(shard).into_iter().map(word).collect()
 }
 
 #[async_trait]

@@ -23,8 +23,9 @@
 //!
 //! Values in, values out; time is an argument. Deliberately absent: sockets, groups.
 
+use crate::options::RaftOptions;
 use placement::NodeId;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// A look this many paces after the last one means that this process stood still.
 const LATE_PACES: u64 = 4;
@@ -34,6 +35,12 @@ const PAUSES: u64 = 3;
 const PAUSE_SILENCES: u64 = 10;
 /// A peer that never spoke counts as lost once we have listened for so many silences.
 const UNKNOWN_SILENCES: u64 = 3;
+
+/// How long a peer is waited for that rests as long as we do.
+pub(crate) fn patience_at_rest(raft: &RaftOptions) -> Duration {
+    let pause = super::calm_pause(raft).min(raft.election_max * PAUSE_SILENCES as u32);
+    raft.election_max.max(pause * PAUSES as u32)
+}
 
 #[derive(Debug)]
 struct Peer {
@@ -217,6 +224,11 @@ impl Lives {
                 Some(awake) if peer.next > 0 => (peer.heard.max(awake), self.silence),
                 Some(_) => (peer.heard, self.silence),
                 None => (peer.heard, self.silence.max(peer.next * PAUSES)),
+            };
+            #[cfg(feature = "sim")]
+            let patience = match crate::sim::planted(crate::sim::Plant::SilenceUnseen) {
+                true => u64::MAX,
+                false => patience,
             };
             if peer.lost_at.is_none() && now - since >= patience {
                 peer.lost_at = Some(now);

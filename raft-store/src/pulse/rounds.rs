@@ -21,17 +21,18 @@ use super::{
     view::Part,
     watch::{Do, Watch},
 };
-use crate::{clock::proposer::ProposerHandle, group::Group, host::Seat, metrics, types::Vote, wire};
+use crate::{
+    clock::proposer::ProposerHandle, group::Group, host::Seat, metrics, options::RaftOptions, types::Vote, wire,
+};
 use openraft::{async_runtime::watch::WatchReceiver, raft::TransferLeaderRequest};
-use placement::{ClusterMap, ShardId};
+use placement::{ClusterMap, NodeId, ShardId};
 use proto::raft::v1 as pb;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
-/// Most elections, and most heartbeats to whoever came back, at one look.
-const AT_ONCE: usize = 64;
 /// Between two full looks at groups that rest, although nobody came or went; ms.
 const FULL_LOOK: u64 = 1_000;
 /// How many times slower a node's pulse is that has just become calm: its peers hear several times that it will speak less.
@@ -42,6 +43,11 @@ const CALM_LOOKS: u32 = 3;
 const CALM_PACES: u32 = 10;
 /// Between two tries to give a shard away whose clock stood too much, ms: long, since the next leader's may stand as well.
 const STRAINED_AGAIN: u64 = 60_000;
+
+/// Between two pulses of a node that has been calm for a while.
+pub(crate) fn calm_pause(raft: &RaftOptions) -> Duration {
+    raft.heartbeat * CALM_PACES
+}
 
 /// A replica under watch.
 struct Charge {
@@ -110,7 +116,7 @@ pub(crate) async fn run(pulse: Arc<Pulse>, host: impl Fn(u64) -> Option<Now> + S
     loop {
         let slow = rounds.calm && rounds.calm_looks >= CALM_LOOKS && pulse.lives.lock().all_rest();
         let pace = match (slow, rounds.calm) {
-            (true, _) => heartbeat * CALM_PACES,
+            (true, _) => calm_pause(&pulse.raft),
             (false, true) => heartbeat * CALM_FIRST,
             (false, false) => heartbeat / 2,
         };
@@ -164,17 +170,25 @@ impl Rounds {
         self.pulse.options.pace * u64::from(CALM_PACES)
     }
 
+    /// Who is lost, at this moment; gives how often anybody's state has changed.
+    fn count(&self, now: u64, paused: u64) -> u64 {
+        let pulse = &self.pulse;
+        let mut lives = pulse.lives.lock();
+        for node in lives.look(now, paused, !self.calm) {
+            tracing::info!(node = node.0, "a node is lost");
+        }
+        // One that was never heard, too.
+        let gone = |node: &NodeId| matches!(lives.known(now, *node), lives::Known::Lost { .. });
+        let others = pulse.peers.nodes().into_iter().filter(|node| *node != pulse.me);
+        others.filter(gone).for_each(|node| pulse.peers.lose(node));
+        metrics::peers_alive(lives.alive());
+        lives.changes()
+    }
+
     async fn look(&mut self, map: &ClusterMap, paused: u64) {
         let pulse = self.pulse.clone();
         let now = pulse.now();
-        let changes = {
-            let mut lives = pulse.lives.lock();
-            for node in lives.look(now, paused, !self.calm) {
-                tracing::info!(node = node.0, "a node is lost");
-            }
-            metrics::peers_alive(lives.alive());
-            lives.changes()
-        };
+        let changes = self.count(now, paused);
         self.take_answers();
         self.welcome();
         self.speak_up();
@@ -207,11 +221,13 @@ impl Rounds {
             }
             calm = false;
             match self.step(&group, shard, now, wall, map) {
-                Some(Do::Stand) if stood < AT_ONCE => {
+                Some(Do::Stand) if stood < at_once(&pulse) => {
                     stood += 1;
+                    #[cfg(feature = "sim")]
+                    crate::sim::stands(pulse.me.0, shard.0);
                     stand(&group, pulse.raft.pre_vote).await;
                 }
-                Some(Do::Inherit) if stood < AT_ONCE => {
+                Some(Do::Inherit) if stood < at_once(&pulse) => {
                     stood += 1;
                     if let Some(vote) = self.charges.get(&shard).and_then(|charge| charge.follows) {
                         inherit(&group, vote).await;
@@ -403,7 +419,7 @@ impl Rounds {
     }
 
     fn speak_up(&mut self) {
-        let some = self.to_speak.len().min(AT_ONCE);
+        let some = self.to_speak.len().min(self.pulse.raft.at_once);
         for shard in self.to_speak.drain(..some) {
             if let Some(charge) = self.charges.get(&shard) {
                 self.pulse.speak(&charge.seat.group, "came");
@@ -434,6 +450,15 @@ impl Rounds {
     }
 }
 
+/// Most elections at one look.
+fn at_once(pulse: &Pulse) -> usize {
+    #[cfg(feature = "sim")]
+    if crate::sim::planted(crate::sim::Plant::StandTogether) {
+        return usize::MAX;
+    }
+    pulse.raft.at_once
+}
+
 async fn stand(group: &Group, pre_vote: bool) {
     metrics::stood();
     tracing::info!(shard = group.shard.0, "stands for election");
@@ -460,12 +485,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        Host, Options, RaftOptions,
+        Host, Options,
         types::{LogEntry, LogId, LogPayload, TypeConfig},
     };
     use openraft::{RaftState, raft::AppendEntriesRequest};
-    use placement::{Node, NodeId};
-    use std::time::Duration;
+    use placement::Node;
 
     /// A node whose peers aren't there, and that looks at nothing by itself: who stands is asked to.
     async fn alone(dir: &std::path::Path) -> Host {

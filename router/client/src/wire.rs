@@ -353,6 +353,27 @@ pub struct ClusterShard {
     pub role: Option<String>,
     /// The own replica's applied index.
     pub applied: Option<u64>,
+    /// Whose lanes the last offices found behind, by the own replica.
+    pub behind: Vec<ClusterBehind>,
+}
+
+/// An auction whose lane was behind when an office was taken: in that office's grace its bids are stamped with less than
+/// the clock reads.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ClusterBehind {
+    /// The office.
+    pub term: u64,
+    /// The office, within the term.
+    pub turn: u32,
+    /// Where the clock stood in its grace.
+    pub base: u64,
+    /// The auction.
+    pub auction: String,
+    /// From where on its bids were stamped.
+    pub stamp: u64,
+    /// Its version then.
+    pub seq: u64,
 }
 
 /// A live stream at the answering node.
