@@ -343,6 +343,8 @@ fn config(options: &RaftOptions) -> Result<Config, String> {
         api_channel_size: Some(options.group_queue),
         notification_channel_size: Some(options.group_queue),
         state_machine_channel_size: Some(256),
+        // For statistics that nobody asks for: the default would set 144 KiB a replica aside.
+        log_stage_capacity: Some(1),
         api_batch_capacity: 256,
         ..Config::default()
     };
