@@ -26,6 +26,7 @@ mod wake;
 
 use crate::{
     log_store::{Found, LogStore},
+    membership::Handing,
     network::Network,
     options::RaftOptions,
     peers::Peers,
@@ -50,7 +51,7 @@ use openraft::{
     raft::{ClientWriteResult, ReadPolicy},
     type_config::alias::OneshotReceiverOf,
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use placement::{NodeId, ShardId};
 use std::{
     collections::BTreeMap,
@@ -62,6 +63,8 @@ use wake::{Wake, forward};
 
 /// Proposals that wait for the forwarder. Above the proposer's window: it never fills.
 const PROPOSALS_MAX: usize = 1024;
+/// Longest wait for a majority; less than whoever asks from elsewhere waits for the answer.
+const DECREE_PATIENCE: Duration = Duration::from_secs(5);
 
 type Outcome = OneshotReceiverOf<TypeConfig, ClientWriteResult<TypeConfig>>;
 
@@ -108,6 +111,8 @@ pub(crate) struct Group {
     leadership: watch::Sender<Leadership>,
     proposals: mpsc::Sender<Proposal>,
     wake: Wake,
+    /// The last hand-over that was begun here.
+    pub(crate) handing: Mutex<Option<Handing>>,
     /// Set when it is stopped on purpose.
     stopping: OnceLock<()>,
     failed: watch::Sender<Option<String>>,
@@ -159,6 +164,7 @@ impl Group {
             leadership,
             proposals,
             wake: wake.clone(),
+            handing: Mutex::default(),
             stopping,
             failed: ground.failed.clone(),
         };
@@ -238,6 +244,12 @@ impl Group {
                 Ok(Err(_)) | Err(_) => Err(ProposeError::Unknown),
             }
         })
+    }
+
+    /// Proposes what may be asked for again, and waits so long: a leader without a majority would never say.
+    pub(crate) async fn decree(&self, term: u64, payload: Payload) -> Result<Answer, ProposeError> {
+        let written = tokio::time::timeout(DECREE_PATIENCE, self.write(term, payload));
+        written.await.unwrap_or(Err(ProposeError::Unknown))
     }
 
     /// Returns when this replica is known to lead, and has applied all that was committed before the call.

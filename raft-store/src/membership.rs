@@ -19,11 +19,21 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
+use tokio::time::Instant;
 
 /// A change that takes longer is looked at again: it may still be done.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a planned hand-over may take.
 const HAND_OVER_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A hand-over that was begun. From then on a leader takes no proposals and speaks no heartbeats, in that term, for good:
+/// openraft knows no way back. So whoever was named and doesn't come must be followed by another.
+pub(crate) struct Handing {
+    term: u64,
+    /// The replica that was named last.
+    to: u64,
+    at: Instant,
+}
 
 /// A group that this node leads.
 pub(crate) struct Led {
@@ -125,9 +135,12 @@ impl Group {
         if let Some(proposer) = proposer {
             proposer.quiesce().await;
         }
+        // Who was named already, and didn't come, is the last choice.
+        let named = self.handing().map(|(to, _)| to);
         let target = self
-            .heir(|node| Some(node) == wished && fit(node))
-            .or_else(|| self.heir(&fit));
+            .heir(|voter, node| Some(node) == wished && Some(voter) != named && fit(node))
+            .or_else(|| self.heir(|voter, node| Some(voter) != named && fit(node)))
+            .or_else(|| self.heir(|_, node| fit(node)));
         let done = match target {
             Some(target) => self.transfer(target).await,
             None => Err("no other voter has the whole log".into()),
@@ -140,6 +153,12 @@ impl Group {
 
     async fn transfer(&self, to: u64) -> Result<(), String> {
         let mut leadership = self.leadership();
+        // Noted first: whoever asked for it may not wait for the outcome.
+        *self.handing.lock() = Some(Handing {
+            term: leadership.borrow().term,
+            to,
+            at: Instant::now(),
+        });
         self.raft
             .trigger()
             .transfer_leader(to)
@@ -152,6 +171,24 @@ impl Group {
         }
     }
 
+    /// The replica that was named last as the next leader, and when, while this one still leads.
+    fn handing(&self) -> Option<(u64, Instant)> {
+        let known = *self.leadership().borrow();
+        let handing = self.handing.lock();
+        let same = |handing: &&Handing| known.leading && handing.term == known.term;
+        handing.as_ref().filter(same).map(|handing| (handing.to, handing.at))
+    }
+
+    /// Whether it leads without being able to, since whoever it named didn't take over in time. Said once each time that is
+    /// waited for: who hears it names another.
+    pub(crate) fn is_mute(&self) -> bool {
+        let mute = self.handing().is_some_and(|(_, at)| at.elapsed() >= HAND_OVER_PATIENCE);
+        if mute && let Some(handing) = self.handing.lock().as_mut() {
+            handing.at = Instant::now();
+        }
+        mute
+    }
+
     /// Whether any other voter is on a node that is `fit`, be it that it lacks a little of the log now.
     pub(crate) fn has_voter(&self, fit: impl Fn(NodeId) -> bool) -> bool {
         let metrics = self.raft.server_metrics();
@@ -162,14 +199,14 @@ impl Group {
         others.any(|voter| home(voter).is_some_and(&fit))
     }
 
-    /// A voter on a node that is `fit`, that has the whole log.
-    fn heir(&self, fit: impl Fn(NodeId) -> bool) -> Option<u64> {
+    /// A voter, on a node, that is `fit` and has the whole log.
+    fn heir(&self, fit: impl Fn(u64, NodeId) -> bool) -> Option<u64> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let lag = lag(&metrics);
         let there = |voter: &u64| {
             let home = metrics.membership_config.get_node(voter).map(|home| home.node());
-            *voter != self.id && home.is_some_and(&fit) && lag.get(&ReplicaId(*voter)) == Some(&0)
+            *voter != self.id && home.is_some_and(|home| fit(*voter, home)) && lag.get(&ReplicaId(*voter)) == Some(&0)
         };
         metrics.membership_config.voter_ids().find(there)
     }

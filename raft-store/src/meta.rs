@@ -68,7 +68,7 @@ pub(crate) async fn bear(meta: Arc<Group>, founders: Vec<Node>, shards: u32) {
                 expected: 0,
                 map: first,
             };
-            match meta.write(known.term, Payload::Meta(command)).await {
+            match meta.decree(known.term, Payload::Meta(command)).await {
                 Ok(Answer::Meta { epoch, stored: true }) => tracing::info!(epoch, shards, "the cluster is born"),
                 Ok(_) => {}
                 Err(error) => tracing::debug!(%error, "the first map was not stored"),

@@ -113,7 +113,7 @@ async fn step(
             expected: map.steering.version,
             map: Box::new(next),
         };
-        match meta.write(term, Payload::Meta(command)).await {
+        match meta.decree(term, Payload::Meta(command)).await {
             Ok(Answer::Meta { stored: true, .. }) => {}
             // Somebody else changed the map, or leads: what was decided is out of date.
             Ok(_) | Err(_) => return true,

@@ -176,7 +176,7 @@ async fn raise_all(groups: Vec<Arc<Group>>, rules: u32) -> bool {
         if group.shard == ShardId::META || !known.leading || group.state().read().shard.rules() >= rules {
             continue;
         }
-        match group.write(known.term, Payload::Rules(rules)).await {
+        match group.decree(known.term, Payload::Rules(rules)).await {
             Ok(Answer::Nothing) => tracing::info!(shard = group.shard.0, rules, "new rules"),
             // Another leads, or nobody knows: whoever leads then sees to it.
             Ok(_) | Err(_) => done = false,

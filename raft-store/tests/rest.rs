@@ -5,9 +5,12 @@ mod common;
 
 use auction::{Action, Limits, Phase};
 use common::{Cluster, bid, command, definition, id, open_auction};
-use placement::ShardId;
-use raft_store::{Fresh, RaftOptions};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use placement::{Change, NodeId, ShardId};
+use raft_store::{Ask, Fresh, RaftOptions};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 /// Shards go to rest quickly here.
 fn options() -> RaftOptions {
@@ -303,4 +306,36 @@ async fn a_scheduled_start_wakes_its_shard() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
     assert!(now >= wall + 6_000, "it started {} ms early", wall + 6_000 - now);
     assert!(!rests(&cluster, shard));
+}
+
+/// Who has named the next leader takes nothing any more, and speaks no heartbeat that would wake who rests. When that next
+/// one is cut off at this very moment, another is named: the shard doesn't stand still until somebody restarts a node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hand_over_to_whoever_is_cut_off_leaves_no_mute_leader() {
+    let cluster = cluster(1).await;
+    for led in [ShardId::META, ShardId(1)] {
+        all_rest(&cluster).await;
+        let old = cluster.leader_of(led).unwrap();
+        let heir = (1..=3).find(|id| *id != old).unwrap();
+        cluster.between.cut.store(heir, Ordering::Relaxed);
+        let host = &cluster.running[&old].host;
+        let before = term(&cluster, led);
+        // Refused, or done by the third node already.
+        let _ = host.hand_over(led, NodeId(old), Some(NodeId(heir))).await;
+        if led == ShardId::META {
+            let pause = Ask {
+                change: Change::Pause,
+                who: "olga".into(),
+                force: None,
+                version: None,
+                dry_run: false,
+                newest: raft_store::versions::NEWEST,
+            };
+            host.steer(pause).await.unwrap();
+        } else {
+            open_auction(&cluster, "cup", 1_000).await;
+        }
+        assert!(term(&cluster, led) > before, "{led:?}");
+        cluster.between.cut.store(0, Ordering::Relaxed);
+    }
 }

@@ -134,7 +134,7 @@ impl Here for Own {
             }
             let map = Box::new(map);
             let command = Payload::Meta(MetaCommand::Steer { expected, map });
-            match group.write(known.term, command).await {
+            match group.decree(known.term, command).await {
                 Ok(Answer::Meta { stored: true, .. }) => Ok(()),
                 Ok(_) => Err(NotStored::Stale),
                 Err(crate::ProposeError::NotLeader { hint, .. }) => Err(NotStored::NotLeader(hint)),

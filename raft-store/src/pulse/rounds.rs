@@ -220,6 +220,9 @@ impl Rounds {
                 continue;
             }
             calm = false;
+            if group.is_mute() {
+                self.hand_on(shard);
+            }
             match self.step(&group, shard, now, wall, map) {
                 Some(Do::Stand) if stood < at_once(&pulse) => {
                     stood += 1;
@@ -366,6 +369,24 @@ impl Rounds {
                 }
             });
         }
+    }
+
+    /// Names another leader, since the one that was named hasn't come: a fit one, else one that lives.
+    fn hand_on(&self, shard: ShardId) {
+        let Some(charge) = self.charges.get(&shard) else { return };
+        tracing::info!(shard = shard.0, "whoever was to lead it didn't come: another is asked");
+        let (seat, pulse) = (charge.seat.clone(), self.pulse.clone());
+        tokio::spawn(async move {
+            let any_fit = seat.group.has_voter(|node| pulse.can_lead(node));
+            let fit = |node| {
+                if any_fit {
+                    pulse.can_lead(node)
+                } else {
+                    pulse.lives(node)
+                }
+            };
+            seat.hand_over(None, fit).await
+        });
     }
 
     /// Gives a shard that is led here back to the node that should lead it, if now is a good moment.
