@@ -138,7 +138,9 @@ impl Here for Own {
                 Ok(Answer::Meta { stored: true, .. }) => Ok(()),
                 Ok(_) => Err(NotStored::Stale),
                 Err(crate::ProposeError::NotLeader { hint, .. }) => Err(NotStored::NotLeader(hint)),
-                Err(crate::ProposeError::Unknown) => Err(NotStored::Unknown("the outcome is unknown".into())),
+                Err(crate::ProposeError::Unknown) => Err(NotStored::Unknown(
+                    "no majority of shard 0 has answered: it may be stored, or may not".into(),
+                )),
             }
         })
     }
