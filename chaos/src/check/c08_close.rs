@@ -6,7 +6,7 @@
 //!
 //! Lateness is judged only where it is *certain*: from the newest acknowledged bid of the shard we know a moment at
 //! which its clock had surely read that stamp; from there the clock can't have needed longer than real time, unless a
-//! fault or a hold came between.
+//! fault or a hold came between. A viewer whose stream was opened after that moment is waited for from then.
 //!
 //! So is earliness: a close can be stamped rightly and fired too soon, and then only the harness's clock tells.
 //!
@@ -106,12 +106,16 @@ fn one(book: &Book<'_>, a: &str, auction: &Auction<'_>, close: &Log, place: Plac
 fn late(book: &Book<'_>, out: &mut Outcome) {
     let limit = LATE_MAX_MS + book.meta().eps_ms as f64;
     let readings = Stamps::of(book).readings(book);
-    let mut first: HashMap<&str, (Nanos, Place)> = HashMap::new();
+    // Whoever wasn't watching (its node had died, and it had not found another) hears of it when it is again.
+    let opens = book.subs.iter().filter(|(sub, _)| sub.ev == "open");
+    let opened: HashMap<u64, Nanos> = opens.map(|(sub, _)| (sub.sub, sub.t)).collect();
+    let mut first: HashMap<&str, (Nanos, Nanos, Place)> = HashMap::new();
     for (evt, place) in book.evts.iter().filter(|(evt, _)| evt.ty == "close") {
-        first.entry(&evt.a).or_insert((evt.t, *place));
+        let watched = opened.get(&evt.sub).copied().unwrap_or(Nanos::MIN);
+        first.entry(&evt.a).or_insert((evt.t, watched, *place));
     }
     let mut worst: f64 = 0.0;
-    for (a, (t, place)) in first {
+    for (a, (t, watched, place)) in first {
         let Some(auction) = book.auctions.get(a) else { continue };
         let Some((close, at)) = auction.versions.last().filter(|(log, _)| log.ty == "close") else {
             continue;
@@ -128,7 +132,7 @@ fn late(book: &Book<'_>, out: &mut Outcome) {
         if disturbed(book, seen, until, auction.shard) {
             continue;
         }
-        let late = super::ms(t - due);
+        let late = super::ms(t - due.max(watched));
         worst = worst.max(late);
         if late > limit {
             out.fail(

@@ -10,7 +10,7 @@
 use super::super::{Status, c08_close, c09_clock};
 use crate::{
     book::Book,
-    history::{Behind, Evt, History, Inv, Log, Meta, Nanos, Nem, Record, Ret},
+    history::{Behind, Evt, History, Inv, Log, Meta, Nanos, Nem, Record, Ret, Sub},
 };
 
 const MS: Nanos = 1_000_000;
@@ -38,6 +38,8 @@ struct Story {
     waited: bool,
     /// When the close of `z` was seen.
     seen: i64,
+    /// When the viewer of the close had opened its stream, ms.
+    watched: Option<i64>,
 }
 
 fn told() -> Behind {
@@ -60,6 +62,7 @@ impl Story {
             behind,
             waited: true,
             seen: 7_555,
+            watched: None,
         }
     }
 
@@ -86,8 +89,18 @@ impl Story {
             }));
         }
         records.extend(self.behind.iter().cloned().map(Record::Behind));
+        if let Some(t) = self.watched {
+            records.push(Record::Sub(Sub {
+                t: t * MS,
+                sub: 7,
+                a: "z".into(),
+                ev: "open".into(),
+                ..Sub::default()
+            }));
+        }
         records.push(Record::Evt(Evt {
             t: self.seen * MS,
+            sub: 7,
             a: "z".into(),
             seq: 2,
             ty: "close".into(),
@@ -260,4 +273,22 @@ fn a_late_close_is_seen_whatever_others_bid_since() {
     // From the bid that was answered at 5,556 with 1,002: due by 7,554.
     check("600 ms late", &seen(8_154), false, false);
     check("601 ms late", &seen(8_155), true, false);
+    // Who was away hears of it when it is there again; who was there all the time is no excuse.
+    let watched = |from, at| Story {
+        watched: Some(from),
+        ..seen(at)
+    };
+    check("601 ms late, watched since then", &watched(7_554, 8_155), true, false);
+    check(
+        "600 ms after the stream was opened",
+        &watched(8_500, 9_100),
+        false,
+        false,
+    );
+    check(
+        "601 ms after the stream was opened",
+        &watched(8_500, 9_101),
+        true,
+        false,
+    );
 }
