@@ -185,40 +185,36 @@ fn keep(dir: &Path, seed: u64, history: &[Record]) -> anyhow::Result<()> {
     Ok(writer.finish()?)
 }
 
-/// The command that runs one seed again.
-fn replay(seed: u64, plant: Option<&str>, options: &SimOptions) -> String {
-    let mut text = format!("chaos sim --seed {seed} --seconds {}", options.seconds);
+/// The words that run one seed.
+fn words(seed: u64, plant: Option<&str>, options: &SimOptions) -> Vec<String> {
+    let mut words = vec![
+        "sim".into(),
+        "--seed".into(),
+        seed.to_string(),
+        "--seconds".into(),
+        options.seconds.to_string(),
+    ];
     if options.narrow {
-        text.push_str(" --narrow");
+        words.push("--narrow".into());
     }
     if options.scene == Some(Scene::Dark) {
-        text.push_str(" --scene dark");
+        words.extend(["--scene".into(), "dark".into()]);
     }
     if let Some(plant) = plant {
-        let _ = write!(text, " --plant {plant}");
+        words.extend(["--plant".into(), plant.into()]);
     }
-    text
+    words
+}
+
+/// The command that runs one seed again.
+fn replay(seed: u64, plant: Option<&str>, options: &SimOptions) -> String {
+    format!("chaos {}", words(seed, plant, options).join(" "))
 }
 
 /// A seed in a process of its own: its line, and what it said before.
 fn child(seed: u64, plant: Option<&str>, options: &SimOptions) -> anyhow::Result<(Option<Line>, String)> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args([
-        "sim",
-        "--seed",
-        &seed.to_string(),
-        "--seconds",
-        &options.seconds.to_string(),
-    ]);
-    if options.narrow {
-        command.arg("--narrow");
-    }
-    if options.scene == Some(Scene::Dark) {
-        command.args(["--scene", "dark"]);
-    }
-    if let Some(plant) = plant {
-        command.args(["--plant", plant]);
-    }
+    command.args(words(seed, plant, options));
     if let (Some(out), None) = (&options.out, plant) {
         command.arg("--only-failed").arg("--out").arg(out);
     }

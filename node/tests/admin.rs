@@ -36,6 +36,13 @@ fn json(cluster: &Cluster, words: &str) -> Value {
     serde_json::from_str(&out).unwrap()
 }
 
+/// What was changed, by the audit.
+fn audited(cluster: &Cluster) -> Vec<String> {
+    let overview = json(cluster, "ops list");
+    let said = overview["audit"].as_array().unwrap();
+    said.iter().map(|s| s["what"].as_str().unwrap().to_owned()).collect()
+}
+
 /// Replicas on a node, by the overview.
 fn held(cluster: &Cluster, node: u64) -> u64 {
     let overview = json(cluster, "status");
@@ -69,15 +76,8 @@ async fn a_node_comes_and_goes() {
     let (code, _, err) = admin(&cluster, 2, "node decommission 4 --wait --timeout 60");
     assert_eq!(code, 0, "{err}");
 
-    let overview = json(&cluster, "ops list");
-    let said: Vec<&str> = overview["audit"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|s| s["what"].as_str().unwrap())
-        .collect();
     assert_eq!(
-        said,
+        audited(&cluster),
         ["node 4 joins", "rebalance", "node 4 drains", "node 4 goes for good"]
     );
 }
@@ -191,15 +191,8 @@ async fn exceptions_are_kept_shown_and_taken_back() {
     assert_eq!(code, 0, "{err}");
     let (code, _, err) = said(&cluster, 0, &["node", "join", "id=9 zone=d"]);
     assert!(code == 1 && err.contains("has no region"), "{code} {err}");
-    let audit = json(&cluster, "ops list")["audit"].clone();
-    let told: Vec<&str> = audit
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|s| s["what"].as_str().unwrap())
-        .collect();
     assert_eq!(
-        told,
+        audited(&cluster),
         [
             "shard 1: pin 2 for olga",
             "shard 2: exclude 3 for olga",

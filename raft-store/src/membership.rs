@@ -10,7 +10,7 @@
 use crate::{
     clock::proposer::ProposerHandle,
     group::Group,
-    port::Log,
+    port::{Leadership, Log},
     types::{Home, LogId, TypeConfig},
 };
 use openraft::{ChangeMembers, async_runtime::watch::WatchReceiver, metrics::RaftMetrics, raft::Precondition};
@@ -33,6 +33,13 @@ pub(crate) struct Handing {
     /// The replica that was named last.
     to: u64,
     at: Instant,
+}
+
+impl Handing {
+    /// Whether it was begun in this leadership, which stands still.
+    fn is_of(&self, known: Leadership) -> bool {
+        known.leading && known.term == self.term
+    }
 }
 
 /// A group that this node leads.
@@ -136,7 +143,7 @@ impl Group {
             proposer.quiesce().await;
         }
         // Who was named already, and didn't come, is the last choice.
-        let named = self.handing().map(|(to, _)| to);
+        let named = self.named();
         let target = self
             .heir(|voter, node| Some(node) == wished && Some(voter) != named && fit(node))
             .or_else(|| self.heir(|voter, node| Some(voter) != named && fit(node)))
@@ -171,19 +178,22 @@ impl Group {
         }
     }
 
-    /// The replica that was named last as the next leader, and when, while this one still leads.
-    fn handing(&self) -> Option<(u64, Instant)> {
-        let known = *self.leadership().borrow();
+    /// The replica that was named last as the next leader, while this one still leads.
+    fn named(&self) -> Option<u64> {
         let handing = self.handing.lock();
-        let same = |handing: &&Handing| known.leading && handing.term == known.term;
-        handing.as_ref().filter(same).map(|handing| (handing.to, handing.at))
+        let handing = handing.as_ref().filter(|handing| handing.is_of(self.led()));
+        handing.map(|handing| handing.to)
     }
 
     /// Whether it leads without being able to, since whoever it named didn't take over in time. Said once each time that is
     /// waited for: who hears it names another.
-    pub(crate) fn is_mute(&self) -> bool {
-        let mute = self.handing().is_some_and(|(_, at)| at.elapsed() >= HAND_OVER_PATIENCE);
-        if mute && let Some(handing) = self.handing.lock().as_mut() {
+    pub(crate) fn falls_mute(&self) -> bool {
+        let mut handing = self.handing.lock();
+        let Some(handing) = handing.as_mut().filter(|handing| handing.is_of(self.led())) else {
+            return false;
+        };
+        let mute = handing.at.elapsed() >= HAND_OVER_PATIENCE;
+        if mute {
             handing.at = Instant::now();
         }
         mute

@@ -96,9 +96,7 @@ async fn step(
     heard: &mut BTreeMap<NodeId, Instant>,
     waits: &watch::Sender<Waits>,
 ) -> bool {
-    let nodes: Vec<NodeId> = map.nodes.keys().copied().collect();
-    let looks = join_all(nodes.iter().map(|node| crew.look(*node))).await;
-    let looks: BTreeMap<NodeId, Option<Looked>> = nodes.into_iter().zip(looks).collect();
+    let looks = crew.looks(map.nodes.keys().copied()).await;
     let (facts, members) = facts(looks, heard);
     let decision = decide(map, &facts, limits);
     metrics::moving(map.steering.moves.len(), map.steering.goal.len());

@@ -16,7 +16,7 @@ use crate::{
     peers::{CallError, Class, Peers},
     types::{LeaderId, LogId},
 };
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use openraft::vote::RaftLeaderId;
 use placement::{ClusterMap, GroupFacts, NodeId, ReplicaId, ShardId, Work};
 use proto::cluster::v1::{self as pb, do_request::Work as PbWork, moves_client::MovesClient, moves_server::Moves};
@@ -85,6 +85,14 @@ impl Crew {
         let answer = client.look(Request::new(pb::LookRequest {}));
         let answer = tokio::time::timeout(LOOK_PATIENCE, answer).await.ok()?.ok()?;
         looked_from(node, answer.into_inner()).ok()
+    }
+
+    /// Looks at all of them at once: what each says, or that it doesn't answer.
+    pub(crate) async fn looks(&self, nodes: impl Iterator<Item = NodeId>) -> BTreeMap<NodeId, Option<Looked>> {
+        join_all(nodes.map(|node| async move { (node, self.look(node).await) }))
+            .await
+            .into_iter()
+            .collect()
     }
 
     pub(crate) async fn work(

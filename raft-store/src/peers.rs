@@ -160,12 +160,14 @@ impl Peers {
         std::mem::take(&mut *self.refused.lock())
     }
 
-    /// A node is held for lost from now on.
-    pub(crate) fn lose(&self, node: NodeId) {
-        self.gone.write().insert(node);
+    /// These nodes are held for lost, and no others: by each look at who lives.
+    pub(crate) fn lose(&self, nodes: BTreeSet<NodeId>) {
+        if *self.gone.read() != nodes {
+            *self.gone.write() = nodes;
+        }
     }
 
-    /// It isn't any more.
+    /// One of them speaks: no look is waited for.
     pub(crate) fn find(&self, node: NodeId) {
         self.gone.write().remove(&node);
     }

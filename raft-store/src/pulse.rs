@@ -221,7 +221,6 @@ impl Pulse {
 
     fn ended(&self, node: NodeId) {
         tracing::info!(node = node.0, "a node's process has ended");
-        self.peers.lose(node);
         self.look_now();
     }
 

@@ -5,9 +5,9 @@
 mod common;
 
 use auction::Action;
-use common::{Cluster, bid, command, open_auction};
+use common::{Cluster, ask, bid, command, open_auction};
 use placement::{Change, ShardId};
-use raft_store::{Ask, Fresh, RaftOptions, ReadError, SteerError};
+use raft_store::{Fresh, RaftOptions, ReadError, SteerError};
 
 /// A bid is accepted, the leader dies, another leads, the bid is there, and the dead one comes back to the same state.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -175,15 +175,11 @@ async fn bids_go_on_without_the_map() {
     for n in 1..8 {
         assert_eq!(bid(&cluster, shard, &auction, n).await.outcome, Ok(()), "bid {n}");
     }
-    let pause = Ask {
-        change: Change::Pause,
-        who: "olga".into(),
-        force: None,
-        version: None,
-        dry_run: false,
-        newest: raft_store::versions::NEWEST,
-    };
-    let refused = cluster.running[&stay[0]].host.steer(pause).await.unwrap_err();
+    let refused = cluster.running[&stay[0]]
+        .host
+        .steer(ask(Change::Pause))
+        .await
+        .unwrap_err();
     assert!(
         matches!(refused, SteerError::Unavailable(_) | SteerError::Unknown(_)),
         "shard 0 decides without a majority: {refused}"

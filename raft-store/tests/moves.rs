@@ -321,12 +321,9 @@ async fn changes_are_compared_and_written_down() {
     let cluster = Cluster::three(2).await;
     let host = &cluster.running[&2].host;
     let ask = |version, dry_run| raft_store::Ask {
-        newest: raft_store::versions::NEWEST,
-        change: Change::Pause,
-        who: "olga".into(),
-        force: None,
         version,
         dry_run,
+        ..common::ask(Change::Pause)
     };
     let before = cluster.map();
     host.steer(ask(None, true)).await.unwrap();
@@ -348,12 +345,6 @@ async fn changes_are_compared_and_written_down() {
             .collect::<Vec<_>>(),
         [("olga", "pause")]
     );
-    let unknown = host
-        .steer(raft_store::Ask {
-            change: Change::Drain(NodeId(9)),
-            ..ask(None, false)
-        })
-        .await
-        .unwrap_err();
+    let unknown = host.steer(common::ask(Change::Drain(NodeId(9)))).await.unwrap_err();
     assert_eq!(unknown.to_string(), "there is no node 9");
 }

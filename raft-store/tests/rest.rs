@@ -4,9 +4,9 @@
 mod common;
 
 use auction::{Action, Limits, Phase};
-use common::{Cluster, bid, command, definition, id, open_auction};
+use common::{Cluster, ask, bid, command, definition, id, open_auction};
 use placement::{Change, NodeId, ShardId};
-use raft_store::{Ask, Fresh, RaftOptions};
+use raft_store::{Fresh, RaftOptions};
 use std::{
     sync::atomic::Ordering,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -323,15 +323,7 @@ async fn a_hand_over_to_whoever_is_cut_off_leaves_no_mute_leader() {
         // Refused, or done by the third node already.
         let _ = host.hand_over(led, NodeId(old), Some(NodeId(heir))).await;
         if led == ShardId::META {
-            let pause = Ask {
-                change: Change::Pause,
-                who: "olga".into(),
-                force: None,
-                version: None,
-                dry_run: false,
-                newest: raft_store::versions::NEWEST,
-            };
-            host.steer(pause).await.unwrap();
+            host.steer(ask(Change::Pause)).await.unwrap();
         } else {
             open_auction(&cluster, "cup", 1_000).await;
         }

@@ -13,10 +13,9 @@
 use super::{Host, seats::Own};
 use crate::{
     mover::wall_ms,
-    moves::{Crew, MovesService, NotStored},
+    moves::{Crew, Looked, MovesService, NotStored},
     port::Log,
 };
-use futures_util::future::join_all;
 use placement::{
     Change, ClusterMap, Facts, NodeId, Plan, Refusal, Said, ShardId, Standing, TEXT_MAX, Work, may_hand_over, may_stop,
     plan,
@@ -148,18 +147,13 @@ impl Host {
     pub async fn versions(&self) -> Vec<NodeVersion> {
         let map = self.map().borrow().clone();
         let gone = |node: &NodeId| matches!(map.standing(*node), Standing::Lost | Standing::Decommissioned);
-        let crew = self.crew();
-        let looks = map.nodes.keys().filter(|node| !gone(node)).map(|node| {
-            let crew = &crew;
-            async move {
-                let looked = crew.look(*node).await;
-                NodeVersion {
-                    node: *node,
-                    known: looked.map(|looked| (looked.build, looked.newest)),
-                }
-            }
-        });
-        join_all(looks).await
+        let here = map.nodes.keys().copied().filter(|node| !gone(node));
+        let looks = self.crew().looks(here).await.into_iter();
+        let version = |(node, looked): (NodeId, Option<Looked>)| NodeVersion {
+            node,
+            known: looked.map(|looked| (looked.build, looked.newest)),
+        };
+        looks.map(version).collect()
     }
 
     /// Whether all builds know a version that is to be relied on. Between this look and the change a node may be restarted
@@ -193,13 +187,9 @@ impl Host {
 
     /// What every node says of itself now.
     async fn facts(&self, map: &ClusterMap) -> Facts {
-        let crew = self.crew();
-        let looks = map.nodes.keys().map(|node| {
-            let crew = &crew;
-            async move { Some((*node, crew.look(*node).await?)) }
-        });
+        let looks = self.crew().looks(map.nodes.keys().copied()).await;
         let mut facts = Facts::default();
-        for (node, looked) in join_all(looks).await.into_iter().flatten() {
+        for (node, looked) in looks.into_iter().filter_map(|(node, looked)| Some((node, looked?))) {
             facts.seats.insert(node, looked.seats);
             let led = looked.led.into_iter().map(|(shard, led)| (shard, led.facts));
             facts.groups.extend(led);

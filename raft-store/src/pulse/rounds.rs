@@ -180,7 +180,7 @@ impl Rounds {
         // One that was never heard, too.
         let gone = |node: &NodeId| matches!(lives.known(now, *node), lives::Known::Lost { .. });
         let others = pulse.peers.nodes().into_iter().filter(|node| *node != pulse.me);
-        others.filter(gone).for_each(|node| pulse.peers.lose(node));
+        pulse.peers.lose(others.filter(gone).collect());
         metrics::peers_alive(lives.alive());
         lives.changes()
     }
@@ -220,7 +220,7 @@ impl Rounds {
                 continue;
             }
             calm = false;
-            if group.is_mute() {
+            if group.falls_mute() {
                 self.hand_on(shard);
             }
             match self.step(&group, shard, now, wall, map) {

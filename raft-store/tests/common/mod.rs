@@ -356,14 +356,22 @@ impl Cluster {
     }
 }
 
-async fn steer(host: &Host, change: Change, force: Option<&str>) -> Plan {
-    let ask = Ask {
+/// An operator's change, of whatever version the map has.
+pub fn ask(change: Change) -> Ask {
+    Ask {
         newest: raft_store::versions::NEWEST,
         change,
-        who: "test".into(),
-        force: force.map(Into::into),
+        who: "olga".into(),
+        force: None,
         version: None,
         dry_run: false,
+    }
+}
+
+async fn steer(host: &Host, change: Change, force: Option<&str>) -> Plan {
+    let ask = Ask {
+        force: force.map(Into::into),
+        ..ask(change)
     };
     host.steer(ask).await.unwrap()
 }
