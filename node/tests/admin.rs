@@ -104,12 +104,12 @@ const REFUSED: &[(&str, i32, &str)] = &[
     (
         "cluster upgrade --to 1",
         1,
-        "refused [not_newer]: the cluster is at version 1",
+        "refused [not_newer]: the cluster is at version 2",
     ),
     (
         "cluster upgrade --to 9",
         1,
-        "refused [version_newer]: node 1: its build knows up to cluster version 1, not 9",
+        "refused [version_newer]: node 1: its build knows up to cluster version 2, not 9",
     ),
     (
         "shard transfer-leader 1 --to 9",
@@ -162,7 +162,7 @@ async fn what_cannot_be_done_is_refused_with_its_reason() {
     assert_eq!(unreached.status.code(), Some(3));
     assert_eq!(json(&cluster, "status")["version"], 0, "something was stored");
     let versions = json(&cluster, "cluster version");
-    assert_eq!(versions["cluster_version"], 1);
+    assert_eq!(versions["cluster_version"], 2);
     let nodes = versions["nodes"].as_array().unwrap();
     assert!(
         nodes.len() == 3 && nodes.iter().all(|n| n["knows_up_to"] == 1),

@@ -19,6 +19,7 @@ use crate::{
     group::Group,
     port::Log,
     types::{Answer, Home, MetaCommand, Payload},
+    versions,
 };
 use placement::{ClusterMap, Node, NodeId, Placement, ReplicaId, ShardId, place};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -50,6 +51,8 @@ pub(crate) fn first_map(founders: &[Node], shards: u32) -> ClusterMap {
     };
     let mut map = place::place(&bare, place::Rules::default());
     map.epoch = 1;
+    // All founders run this build, or one that is told to go: nobody else has ever written here.
+    map.steering.cluster_version = versions::NEWEST;
     map
 }
 

@@ -38,7 +38,7 @@ use std::{
 use tokio::sync::watch;
 
 /// The newest cluster version that this build knows. With the feature `next` it knows one more, to try a roll with.
-pub const NEWEST: u32 = if cfg!(feature = "next") { 2 } else { 1 };
+pub const NEWEST: u32 = if cfg!(feature = "next") { 3 } else { 2 };
 /// The newest form of log entries that this build reads.
 pub(crate) const FORMAT: u32 = if cfg!(feature = "next") { 2 } else { 1 };
 /// What this build calls itself.
@@ -53,10 +53,13 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// The form of entries of a cluster version.
 fn format_of(version: u32) -> u32 {
-    version.clamp(1, FORMAT)
+    match version {
+        0..3 => 1,
+        3.. => FORMAT,
+    }
 }
 
-/// The rules of a cluster version.
+/// The rules of a cluster version: they have had the same numbers so far.
 fn rules_of(version: u32) -> u32 {
     version.clamp(1, auction::RULES_VERSION)
 }

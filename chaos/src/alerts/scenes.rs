@@ -555,6 +555,6 @@ async fn roll(stage: &mut Stage) -> Result<()> {
         .fires("a roll that nobody finished", &["RushroomUpgradeOpen"])
         .await?;
     stage.now();
-    done(&admin(stage, "cluster upgrade --to 2")?)?;
+    done(&admin(stage, "cluster upgrade --to 3")?)?;
     stage.rest(&["RushroomUpgradeOpen"]).await
 }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The two builds are one tree, built with and without the feature `next` of `node`. Its rules differ in one thing: a bid of
-//! more than a thousand times the least next one is refused from rules 2 on.
+//! more than a thousand times the least next one is refused from rules 3 on.
 //!
 //! Deliberately absent: what people saw meanwhile. That is in the history, and the checks judge it.
 
@@ -57,7 +57,7 @@ pub(super) async fn all(cluster: &mut Cluster, api: &Api, settle: Duration) -> R
         cluster.ready(id, api, NODE_MAX).await?;
         tracing::info!(node = id, "runs the next build");
         if id == 1 {
-            let refused = admin(&next, &cluster.grpc(1)?, "cluster upgrade --to 2")?;
+            let refused = admin(&next, &cluster.grpc(1)?, "cluster upgrade --to 3")?;
             let told = String::from_utf8_lossy(&refused.stderr).into_owned();
             ensure!(
                 !refused.status.success() && told.contains(CODE),

@@ -157,7 +157,7 @@ impl Auction {
         if named < least {
             return Err(Reason::Low);
         }
-        if cfg!(feature = "next") && self.rules >= 2 && named > least.saturating_mul(1_000) {
+        if cfg!(feature = "next") && self.rules >= 3 && named > least.saturating_mul(1_000) {
             return Err(Reason::TooBig);
         }
         let before = self.price;

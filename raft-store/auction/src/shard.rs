@@ -34,9 +34,9 @@ use alloc::{collections::BTreeSet, sync::Arc, vec::Vec};
 /// The newest rules that this code knows; an entry or snapshot of newer ones stops the replica.
 ///
 /// A shard judges by the rules that its log names, not by the newest ones of whoever applies it: replicas of two builds
-/// judge alike. With the feature `next` there is a second version, to try a change of rules with before there is one:
+/// judge alike. With the feature `next` there is one more version, to try a change of rules with before there is one:
 /// a bid of more than a thousand times the least next one is refused.
-pub const RULES_VERSION: u32 = if cfg!(feature = "next") { 2 } else { 1 };
+pub const RULES_VERSION: u32 = if cfg!(feature = "next") { 3 } else { 2 };
 
 /// What a shard remembers at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
