@@ -102,7 +102,7 @@ const REFUSED: &[(&str, i32, &str)] = &[
         "refused [stale]: the plan is of version 99",
     ),
     (
-        "cluster upgrade --to 1",
+        "cluster upgrade --to 2",
         1,
         "refused [not_newer]: the cluster is at version 2",
     ),
@@ -165,7 +165,7 @@ async fn what_cannot_be_done_is_refused_with_its_reason() {
     assert_eq!(versions["cluster_version"], 2);
     let nodes = versions["nodes"].as_array().unwrap();
     assert!(
-        nodes.len() == 3 && nodes.iter().all(|n| n["knows_up_to"] == 1),
+        nodes.len() == 3 && nodes.iter().all(|n| n["knows_up_to"] == 2),
         "{versions:#}"
     );
 }
