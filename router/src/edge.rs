@@ -13,7 +13,7 @@ use crate::{
     route::{GiveUp, Routes},
     serve,
 };
-use auction::{Action, AuctionId, AuctionView, Command, Id, Reason, Verdict};
+use auction::{Action, AuctionId, AuctionView, Command, Id, Reason, Stamp, Verdict};
 use parking_lot::Mutex;
 use std::{
     net::IpAddr,
@@ -199,8 +199,21 @@ impl State {
         })
     }
 
+    /// When a command's id was first sent, on its shard's clock: as its sender says, but not later than now; where they say
+    /// nothing, now. `None`: nobody knows (a clock that isn't heard may be anywhere by now).
+    fn first_sent(&self, command: &Command) -> Option<Stamp> {
+        let clock = self.ports.shards.clock(self.routes.shard_of(&command.auction));
+        let now = clock.filter(|clock| !clock.held).map(|clock| clock.now);
+        match (command.first_sent, now) {
+            (Some(sent), Some(now)) => Some(sent.min(now)),
+            (sent, now) => sent.or(now),
+        }
+    }
+
     /// A command, until there is a verdict.
-    pub(crate) async fn submit(self: &Arc<Self>, command: Command) -> Result<Verdict, Problem> {
+    pub(crate) async fn submit(self: &Arc<Self>, mut command: Command) -> Result<Verdict, Problem> {
+        // Once, for all askings of it: a copy that is held up somewhere must not come back as new.
+        command.first_sent = self.first_sent(&command);
         let _place = match command.action {
             Action::Bid { .. } | Action::MaxBid { .. } => Some(self.pass(&command.auction).await?),
             _ => None,

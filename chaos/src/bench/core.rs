@@ -140,6 +140,7 @@ fn command(auction: &Id, actor: &str, key: &str, action: Action) -> Result<Comma
         auction: auction.clone(),
         actor,
         id: Some(id(key)?),
+        first_sent: None,
         action,
     })
 }

@@ -248,6 +248,7 @@ fn bid_bytes() -> usize {
             rights: 1,
         }),
         id: Some(client::Dice::new(1).id("b-")),
+        first_sent: None,
         action: Some(v1::command::Action::Bid(v1::Amount { amount: 1_000 })),
     };
     let stamped = v1::Stamped {

@@ -434,5 +434,6 @@ fn create(shard: ShardId) -> Command {
             rights: Rights::MEMBER.and(Rights::SELLER),
         },
         id: Some(id("create")),
+        first_sent: None,
     }
 }

@@ -172,6 +172,7 @@ impl Person {
                 rights,
             },
             id: Some(id),
+            first_sent: None,
             action,
         }
     }

@@ -36,6 +36,7 @@ async fn say(host: &Host, who: &str, key: &str, action: Action) {
         auction: id("bowl"),
         actor: Actor { id: id(who), rights },
         id: Some(id(key)),
+        first_sent: None,
         action,
     };
     let end = tokio::time::Instant::now() + Duration::from_secs(30);

@@ -45,6 +45,7 @@ fn command(auction: &str) -> Command {
         auction: id(auction),
         actor,
         id: Some(id("k1")),
+        first_sent: None,
         action: Action::Bid { amount: 900 },
     }
 }

@@ -114,6 +114,7 @@ impl StreamPort {
             auction,
             actor,
             id,
+            first_sent: None,
             action,
         };
         let span = tracing::info_span!("node.stream_event", auction = %command.auction, up);

@@ -170,6 +170,7 @@ fn entry(bytes: &mut Bytes<'_>, shard: &Shard, near: u64) -> Entry {
                 auction,
                 actor: Actor { id, rights },
                 id: key,
+                first_sent: bytes.maybe(stamp),
                 action: action(bytes),
             };
             Stamped {

@@ -12,6 +12,9 @@ pub struct Command {
     pub actor: Actor,
     /// The sender's id of this command: the same id gets the first verdict again. `None`: the leader's own commands.
     pub id: Option<Id>,
+    /// A reading of the shard's clock no later than the moment at which this id was first sent, the same each time it is
+    /// sent. `None`: unknown, judged as new. Who forgot a refusal knows by it that there may have been one (`once`).
+    pub first_sent: Option<Stamp>,
     /// What is wanted.
     pub action: Action,
 }

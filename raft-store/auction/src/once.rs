@@ -7,6 +7,10 @@
 //! are refused there, unlogged (`Shard::early`). Those already in flight are still remembered, so the table may pass the
 //! bound by a window's worth.
 //!
+//! What was forgotten must not come back as new: a command says when its id was first sent (`Command::first_sent`), and
+//! one that was sent so long ago that its refusal may be forgotten is refused again (`expired`), without a record. So an id
+//! that was refused once is never accepted, however late a copy of it arrives, for whoever says honestly when.
+//!
 //! A verdict isn't stored whole: leader, hash and deadline of its version are in the auction's log.
 
 use crate::{

@@ -24,6 +24,8 @@ pub(crate) enum Plant {
     TimerEarly,
     /// A command that was judged before is judged again.
     Twice,
+    /// Nobody asks how long ago a command was first sent.
+    NeverTooOld,
 }
 
 /// The plant that every shard of this process makes: its number and one, or 0.
@@ -39,6 +41,7 @@ pub fn sow(name: &str) -> bool {
         "now-for-all" => Plant::NowForAll,
         "timer-early" => Plant::TimerEarly,
         "applied-twice" => Plant::Twice,
+        "never-too-old" => Plant::NeverTooOld,
         _ => return false,
     };
     SOWN.store(plant as u8 + 1, core::sync::atomic::Ordering::Relaxed);

@@ -83,22 +83,30 @@ impl Shard {
         Some(tell(auction, record, body, self.top))
     }
 
-    /// A refusal that needs no log: `low` and `closed`, which stay true whatever comes, and `rate` where the actor's
-    /// bound on logged refusals is used up. Ask `known` first.
+    /// A refusal that needs no log: `expired`, `low` and `closed`, which stay true whatever comes, and `rate` where the
+    /// actor's bound on logged refusals is used up. Ask `known` first.
     #[must_use]
     pub fn early(&self, command: &Command) -> Option<Verdict> {
         let auction = self.get(&command.auction)?;
         let alive = || auction.once.alive(&command.actor.id, self.top, self.limits.refusals_ms);
         let full = || (command.id.is_some() && alive() >= self.limits.refusals_max).then_some(Reason::Rate);
-        let reason = auction.absorbing(&command.actor, &command.action).or_else(full)?;
+        let reason = self.for_good(auction, command).or_else(full)?;
         Some(auction.verdict(Err(reason), self.watermark(&command.auction)))
+    }
+
+    /// Why a command whose id isn't known is refused whenever it is judged from here on.
+    fn for_good(&self, auction: &Auction, command: &Command) -> Option<Reason> {
+        // By its auction's watermark, not by `top`: below it nothing about that auction is stamped any more.
+        let too_old = || self.too_old(command, self.watermark(&command.auction));
+        let absorbing = auction.absorbing(&command.actor, &command.action);
+        absorbing.or_else(|| too_old().then_some(Reason::Expired))
     }
 
     /// A command's verdict, as far as it can't become another one whatever the log holds beyond what is applied here. So any
     /// replica may tell it, also one that is behind:
     /// - its id was judged: that is its verdict;
-    /// - it wasn't, up to here, and the bid is too low, or the auction is closed, here already: wherever in the log it lies, or
-    ///   will lie, it is refused there (perhaps for another reason).
+    /// - it wasn't, up to here, and the bid is too low, or too old, or the auction is closed, here already: wherever in the
+    ///   log it lies, or will lie, it is refused there (perhaps for another reason).
     ///
     /// (`rate` is none of these: the id may be on its way to be accepted.)
     #[must_use]
@@ -111,7 +119,7 @@ impl Shard {
         if let Some(known) = known {
             return Some(known.verdict());
         }
-        let reason = auction.absorbing(&command.actor, &command.action)?;
+        let reason = self.for_good(auction, command)?;
         Some(auction.verdict(Err(reason), self.watermark(&command.auction)))
     }
 

@@ -47,6 +47,15 @@ pub struct Limits {
     pub refusals_ms: u64,
 }
 
+impl Limits {
+    /// What may have been refused, and forgotten since: an id that was first sent `first_sent` or before, for who judges it
+    /// at `now`. A second early (a quarter, of short times): the clock by which somebody said when isn't the shard's own.
+    pub(crate) fn too_old(&self, first_sent: Stamp, now: Stamp) -> bool {
+        let doubt_ms = (self.refusals_ms / 4).min(1_000);
+        first_sent.plus(self.refusals_ms - doubt_ms) <= now
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
@@ -218,6 +227,9 @@ impl Shard {
         let Action::Create(definition) = &command.action else {
             return nothing(Reason::NotFound);
         };
+        if self.too_old(command, arrived) {
+            return nothing(Reason::Expired);
+        }
         if !may_create(&command.actor, &definition.seller) {
             return nothing(Reason::Auth);
         }
@@ -261,6 +273,11 @@ impl Shard {
         {
             return tell(auction, record, body, arrived).verdict();
         }
+        if self.too_old(command, arrived) {
+            // No record: it is refused again whenever it comes again.
+            return self.auctions[slot].verdict(Err(Reason::Expired), arrived);
+        }
+        let auction = &mut self.auctions[slot];
         let outcome = auction.judge(arrived, actor, Some(id), action, out);
         let record = auction.record(body, outcome, arrived);
         auction.once.put(key, record);
@@ -276,6 +293,13 @@ impl Shard {
             }
         }
         self.auctions[slot].verdict(outcome, arrived)
+    }
+
+    /// Whether a command whose id nobody remembers may have been refused, and forgotten since. Whoever was told of that
+    /// refusal must not see it accepted.
+    pub(crate) fn too_old(&self, command: &Command, now: Stamp) -> bool {
+        let first_sent = command.first_sent.filter(|_| command.id.is_some() && self.rules() >= 2);
+        first_sent.is_some_and(|sent| self.limits.too_old(sent, now)) && !self.plants.has(Plant::NeverTooOld)
     }
 
     // ---- watermarks and timers

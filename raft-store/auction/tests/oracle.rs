@@ -129,6 +129,7 @@ fn command(text: &str) -> Stamped {
             auction: name(auction),
             actor,
             id: key,
+            first_sent: None,
             action,
         },
     }

@@ -233,6 +233,7 @@ mod tests {
             auction: Id::parse(auction).unwrap(),
             actor,
             id: None,
+            first_sent: None,
             action: Action::Bid { amount: 1 },
         }
     }

@@ -416,6 +416,7 @@ impl<W> Office<W> {
                 auction,
                 actor: system(),
                 id: None,
+                first_sent: None,
                 action,
             };
             self.lanes.push(at, command, None);

@@ -2,7 +2,7 @@
 
 use super::{BadWire, Wire, hash, hash_bytes, id, need, opt_id};
 use auction::{
-    Action, Actor, Command, Currency, Definition, Reserve, Rights, Terms, TimeRule,
+    Action, Actor, Command, Currency, Definition, Reserve, Rights, Stamp, Terms, TimeRule,
     terms::{Rush, SoftClose},
 };
 use proto::log::v1::{self as pb, command::Action as Pb};
@@ -18,6 +18,7 @@ impl Wire for Command {
                 rights: u32::from(self.actor.rights.0),
             }),
             id: self.id.as_ref().map(Into::into),
+            first_sent: self.first_sent.map(|stamp| stamp.0),
             action: Some(action_to(&self.action)),
         }
     }
@@ -32,6 +33,7 @@ impl Wire for Command {
                 rights: Rights(rights),
             },
             id: opt_id(proto.id, "command.id")?,
+            first_sent: proto.first_sent.map(Stamp),
             action: action_from(need(proto.action, "command.action")?)?,
         })
     }

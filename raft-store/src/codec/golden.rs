@@ -76,6 +76,7 @@ impl Story {
                     rights: Rights::MEMBER.and(Rights::BIDDER).and(Rights::SELLER),
                 },
                 id: (!key.is_empty()).then(|| id(key)),
+                first_sent: None,
                 action: action.clone(),
             },
         });

@@ -88,9 +88,11 @@ fn actions() -> impl Strategy<Value = Action> {
 }
 
 prop_compose! {
-    fn commands()(auction in ids(), who in ids(), rights in any::<u16>(), id in option::of(ids()), action in actions())
+    fn commands()(auction in ids(), who in ids(), rights in any::<u16>(), id in option::of(ids()),
+        first_sent in any::<Option<u64>>(), action in actions())
     -> Command {
-        Command { auction, actor: Actor { id: who, rights: Rights(rights) }, id, action }
+        let first_sent = first_sent.map(Stamp);
+        Command { auction, actor: Actor { id: who, rights: Rights(rights) }, id, first_sent, action }
     }
 }
 
@@ -326,6 +328,7 @@ fn what_is_no_value_is_named() {
                 rights: Rights(2),
             },
             id: Some(id("c")),
+            first_sent: None,
             action: bid,
         }
         .to_proto()

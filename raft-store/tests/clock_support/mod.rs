@@ -227,6 +227,7 @@ pub(crate) fn seller(auction: &AuctionId, command: &str, action: Action) -> Comm
         auction: auction.clone(),
         actor,
         id: Some(id(command)),
+        first_sent: None,
         action,
     }
 }
@@ -241,6 +242,7 @@ pub(crate) fn bid(auction: &AuctionId, who: &str, command: &str, amount: Money) 
         auction: auction.clone(),
         actor,
         id: Some(id(command)),
+        first_sent: None,
         action: Action::Bid { amount },
     }
 }

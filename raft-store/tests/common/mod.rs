@@ -404,6 +404,7 @@ pub fn command(auction: &AuctionId, who: &str, command: &str, action: Action) ->
         auction: auction.clone(),
         actor: Actor { id: id(who), rights },
         id: Some(id(command)),
+        first_sent: None,
         action,
     }
 }

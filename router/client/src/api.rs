@@ -304,8 +304,20 @@ impl Api {
     /// # Errors
     /// As every call: `ApiError`.
     pub async fn bid(&self, id: &str, amount: u64, key: &str) -> Result<Verdict, ApiError> {
+        self.bid_since(id, amount, key, None).await
+    }
+
+    /// The same under a key that was sent before: `sent` as it was said then, or the newest stamp of the auction's clock that
+    /// was seen by then.
+    ///
+    /// # Errors
+    /// As every call: `ApiError`.
+    pub async fn bid_since(&self, id: &str, amount: u64, key: &str, sent: Option<u64>) -> Result<Verdict, ApiError> {
         let path = format!("/api/v1/auctions/{id}/bids");
-        let body = Some(serde_json::json!({ "amount": amount }));
+        let body = Some(match sent {
+            Some(sent) => serde_json::json!({ "amount": amount, "sent": sent }),
+            None => serde_json::json!({ "amount": amount }),
+        });
         match self
             .call(Call {
                 method: Method::POST,

@@ -18,6 +18,7 @@
 //! to see them); a gap is told and answered by a resume.
 
 mod link;
+mod open;
 mod task;
 
 use crate::{

@@ -421,6 +421,9 @@ pub enum ClientFrame<'a> {
         id: &'a str,
         /// Minor units.
         amount: u64,
+        /// A stamp of the auction's clock from when the id was first sent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sent: Option<u64>,
     },
     /// Says a line.
     Chat {
@@ -628,8 +631,18 @@ mod tests {
                 a: "a1",
                 id: "k",
                 amount: 5,
+                sent: None,
             },
             r#"{"t":"bid","a":"a1","id":"k","amount":5}"#,
+        );
+        check(
+            ClientFrame::Bid {
+                a: "a1",
+                id: "k",
+                amount: 5,
+                sent: Some(77),
+            },
+            r#"{"t":"bid","a":"a1","id":"k","amount":5,"sent":77}"#,
         );
         check(ClientFrame::Ping { c: 3 }, r#"{"t":"ping","c":3}"#);
     }

@@ -111,6 +111,82 @@ async fn a_bid_whose_answer_was_lost_is_sent_again_elsewhere_under_its_id() {
     assert_eq!((verdict.ok, verdict.seq, verdict.dup), (true, 3, true));
 }
 
+/// The number of a clock that runs, or stands.
+fn clock(now: u64, held: bool) -> Value {
+    json!({"t": "clock", "a": "lot", "now": now, "ends_at": 9_000_000, "s": 1.0, "err_ms": 1.0, "held": held})
+}
+
+#[tokio::test]
+async fn what_is_said_of_when_a_bid_was_first_sent_stays_the_same() {
+    let ((one, url1), (two, url2)) = (Edge::start().await, Edge::start().await);
+    let (socket, mut notices) = open(&[&url1, &url2, &url2], None);
+    socket.join("lot").await;
+    let mut conn = one.accept().await;
+    conn.expect("join").await;
+    conn.snap(4).await;
+    // Of a clock that stands nobody knows how old its number is.
+    for (now, held) in [(70_000, false), (71_000, true)] {
+        conn.say(clock(now, held)).await;
+        notice(
+            &mut notices,
+            |n| matches!(n, Notice::Clock { countdown, .. } if countdown.now == now),
+        )
+        .await;
+    }
+    let bidding = socket.clone();
+    let bid = tokio::spawn(async move { bidding.bid("lot", 500, "k1").await });
+    let first = conn.expect("bid").await;
+    assert_eq!(
+        first,
+        json!({"t": "bid", "a": "lot", "id": "k1", "amount": 500, "sent": 70_000})
+    );
+    drop(conn);
+    let mut conn = two.accept().await;
+    conn.expect("join").await;
+    conn.snap(5).await;
+    conn.say(clock(90_000, false)).await;
+    notice(
+        &mut notices,
+        |n| matches!(n, Notice::Clock { countdown, .. } if countdown.now == 90_000),
+    )
+    .await;
+    assert_eq!(conn.expect("bid").await, first, "again, by another edge and later");
+    // Another bid is another moment.
+    let bidding = socket.clone();
+    let later = tokio::spawn(async move { bidding.bid("lot", 600, "k2").await });
+    assert_eq!(conn.expect("bid").await["sent"], 90_000);
+    for id in ["k1", "k2"] {
+        conn.say(json!({"t": "verdict", "a": "lot", "id": id, "verdict": {"ok": true, "seq": 6}}))
+            .await;
+    }
+    assert!(bid.await.unwrap().unwrap().ok && later.await.unwrap().unwrap().ok);
+}
+
+#[tokio::test]
+async fn a_bid_that_was_given_up_and_is_sent_again_says_the_same_moment() {
+    let (edge, url) = Edge::start().await;
+    let (socket, mut notices) = Socket::open(SocketOptions {
+        nodes: vec![url],
+        bid_patience: Duration::from_millis(50),
+        ..SocketOptions::default()
+    });
+    socket.join("lot").await;
+    let mut conn = edge.accept().await;
+    conn.expect("join").await;
+    for now in [70_000, 80_000] {
+        conn.say(clock(now, false)).await;
+        notice(
+            &mut notices,
+            |n| matches!(n, Notice::Clock { countdown, .. } if countdown.now == now),
+        )
+        .await;
+        let bidding = socket.clone();
+        let bid = tokio::spawn(async move { bidding.bid("lot", 500, "k1").await });
+        assert_eq!(conn.expect("bid").await["sent"], 70_000);
+        assert!(matches!(bid.await.unwrap(), Err(BidError::Unknown)));
+    }
+}
+
 #[tokio::test]
 async fn an_open_problem_is_no_answer_and_a_refusal_is() {
     // problem's code | sent again

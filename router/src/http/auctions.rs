@@ -9,7 +9,7 @@ use crate::{
     wire::{Amount, AuctionBody, RushBody, SoftCloseBody, VerdictBody},
 };
 use auction::{
-    Action, AuctionId, Command, Currency, Definition, Id, Reason, Reserve, Rights, Terms, TimeRule, Verdict,
+    Action, AuctionId, Command, Currency, Definition, Id, Reason, Reserve, Rights, Stamp, Terms, TimeRule, Verdict,
     money::{MONEY_MAX, Money},
     terms::{Rush, SoftClose},
 };
@@ -139,6 +139,7 @@ async fn act(
             auction,
             actor: user.actor(),
             id,
+            first_sent: None,
             action,
         })
         .await?;
@@ -357,6 +358,9 @@ pub(crate) struct BidInput {
     /// Minor units.
     #[schema(value_type = u64)]
     amount: Amount,
+    /// A stamp of the auction's clock that was told (`now`) no later than this key was first sent; the same whenever it is
+    /// sent again. A key that was sent ten minutes ago is then refused (`expired`) unless its verdict is known.
+    sent: Option<u64>,
 }
 
 /// A bid. The same key asks for the same bid's verdict.
@@ -382,6 +386,7 @@ pub(crate) async fn bid(
         auction,
         actor: user.actor(),
         id,
+        first_sent: input.sent.map(Stamp),
         action: Action::Bid { amount },
     };
     let verdict = match state.settled(&command) {

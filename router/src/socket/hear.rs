@@ -15,7 +15,7 @@ use crate::{
     room::{Interest, encode},
     wire::{Amount, Say, VerdictBody},
 };
-use auction::{Action, Actor, AuctionId, Command, Id, Money, Position, Reason, Rights, money::MONEY_MAX};
+use auction::{Action, Actor, AuctionId, Command, Id, Money, Position, Reason, Rights, Stamp, money::MONEY_MAX};
 use axum::extract::ws::Utf8Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::{Map, Value};
@@ -36,8 +36,8 @@ impl Session {
             });
             return Flow::Close(Close::Malformed);
         }
-        if let Some((a, id, amount)) = plain_bid(text) {
-            return self.bid(a, id, Ok(amount));
+        if let Some((a, id, amount, sent)) = plain_bid(text) {
+            return self.bid(a, id, Ok(amount), sent);
         }
         let fields = match serde_json::from_str::<Value>(text) {
             Ok(Value::Object(fields)) => fields,
@@ -179,10 +179,13 @@ impl Session {
             Some(Err(error)) => Err(Problem::reason(Reason::Invalid).because(error.to_string())),
             None => Err(Problem::reason(Reason::Invalid).because("amount is missing")),
         };
-        self.bid(a, id, amount)
+        let sent = whole(fields, "sent");
+        let odd = || Problem::reason(Reason::Invalid).because("sent is a whole number");
+        let amount = amount.and_then(|amount| sent.map(|_| amount).map_err(|()| odd()));
+        self.bid(a, id, amount, sent.unwrap_or_default().map(Stamp))
     }
 
-    fn bid(&mut self, a: AuctionId, id: Id, amount: Result<Money, Problem>) -> Flow {
+    fn bid(&mut self, a: AuctionId, id: Id, amount: Result<Money, Problem>, first_sent: Option<Stamp>) -> Flow {
         let admitted = amount.and_then(|amount| Ok((amount, self.admit_bid()?)));
         let (amount, (actor, on_its_way)) = match admitted {
             Ok(admitted) => admitted,
@@ -195,6 +198,7 @@ impl Session {
             auction: a,
             actor,
             id: Some(id.clone()),
+            first_sent,
             action: Action::Bid { amount },
         };
         if let Some(settled) = self.state.settled(&command) {
@@ -355,18 +359,19 @@ fn verdict(a: &AuctionId, id: &Id, outcome: Result<VerdictBody, Problem>) -> Utf
 }
 
 /// A bid as every client writes it: read without a copy, since a storm is made of these. `None`: to be looked at closely.
-fn plain_bid(text: &str) -> Option<(AuctionId, Id, Money)> {
+fn plain_bid(text: &str) -> Option<(AuctionId, Id, Money, Option<Stamp>)> {
     #[derive(serde::Deserialize)]
     struct Frame<'a> {
         t: &'a str,
         a: &'a str,
         id: &'a str,
         amount: Money,
+        sent: Option<u64>,
     }
     let frame: Frame<'_> = serde_json::from_str(text).ok()?;
     let sound = frame.t == "bid" && frame.amount <= MONEY_MAX;
     let (a, id) = (Id::parse(frame.a)?, Id::parse(frame.id)?);
-    sound.then_some((a, id, frame.amount))
+    sound.then_some((a, id, frame.amount, frame.sent.map(Stamp)))
 }
 
 fn id(fields: &Fields, key: &str) -> Option<Id> {

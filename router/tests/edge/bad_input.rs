@@ -103,6 +103,10 @@ const HTTP_BIDS: &[(&str, &str, &str, &str, u16, &str)] = &[
     ("too big", "live", "bidder", "{\"amount\":1000000000000001}", 422, "too_big"),
     ("2^63", "live", "bidder", "{\"amount\":9223372036854775808}", 422, "too_big"),
     ("overflowing", "live", "bidder", "{\"amount\":18446744073709551616}", 422, "too_big"),
+    ("sent: text", "live", "bidder", "{\"amount\":6000,\"sent\":\"now\"}", 422, "invalid"),
+    ("sent: negative", "live", "bidder", "{\"amount\":6000,\"sent\":-1}", 422, "invalid"),
+    ("sent: a fraction", "live", "bidder", "{\"amount\":6000,\"sent\":1.5}", 422, "invalid"),
+    ("sent long ago, and low", "live", "bidder", "{\"amount\":0,\"sent\":0}", 409, "low"),
     ("zero", "live", "bidder", "{\"amount\":0}", 409, "low"),
     ("low", "live", "bidder", "{\"amount\":5001}", 409, "low"),
     ("late", "late", "bidder", "{\"amount\":6000}", 409, "closed"),
@@ -313,6 +317,18 @@ async fn bids_over_the_websocket() {
         );
         unchanged(&s.kit, &before);
     }
+    for sent in [json!("now"), json!(-1), json!(1.5), json!([1])] {
+        bidder
+            .send(json!({"t": "bid", "a": "live", "id": "odd", "amount": 6_000, "sent": sent}))
+            .await;
+        let frame = bidder.until(&["verdict"]).await;
+        assert_eq!(
+            (&frame["problem"]["code"], &frame["id"]),
+            (&json!("invalid"), &json!("odd")),
+            "sent {sent}"
+        );
+    }
+    unchanged(&s.kit, &before);
     assert_eq!(bidder.bid("live", "mine", 6_000).await["verdict"]["ok"], true);
     let again = bidder.bid("live", "mine", 6_000).await;
     assert_eq!(

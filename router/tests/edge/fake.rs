@@ -35,6 +35,8 @@ struct Inner {
     /// Replies given instead of the judge's; `true`: after judging (the answer was lost).
     scripted: VecDeque<(Reply, bool)>,
     asked: Vec<(u64, Option<Id>)>,
+    /// What those commands said of when they were first sent.
+    sent: Vec<Option<u64>>,
     followers: BTreeMap<AuctionId, Vec<(u64, mpsc::UnboundedSender<FeedItem>)>>,
     /// Followers of these nodes hear nothing, though their streams stay open.
     mute: BTreeSet<u64>,
@@ -90,6 +92,7 @@ impl Fake {
             ..ClusterMap::default()
         };
         let mut shard = Shard::new(Limits::default());
+        shard.raise_rules(auction::RULES_VERSION);
         let office = Office { term: 1, turn: 0 };
         shard.apply(&Entry {
             office,
@@ -104,6 +107,7 @@ impl Fake {
             epoch: 7,
             scripted: VecDeque::new(),
             asked: Vec::new(),
+            sent: Vec::new(),
             followers: BTreeMap::new(),
             mute: BTreeSet::new(),
             held: false,
@@ -215,8 +219,18 @@ impl Fake {
         self.inner.lock().asked.iter().map(|(n, _)| *n).collect()
     }
 
+    /// What the commands that were asked of shards said of when they were first sent.
+    pub(crate) fn sent(&self) -> Vec<Option<u64>> {
+        self.inner.lock().sent.clone()
+    }
+
     pub(crate) fn stopped(&self) -> Vec<u64> {
         self.inner.lock().stopped.clone()
+    }
+
+    /// What the clock reads.
+    pub(crate) fn now(&self) -> u64 {
+        self.inner.lock().now.0
     }
 
     /// Moves the clock: what is due happens.
@@ -239,6 +253,7 @@ impl Fake {
             auction: id(auction),
             actor,
             id: Some(id(&format!("auto-{n}"))),
+            first_sent: None,
             action,
         })
     }
@@ -327,10 +342,13 @@ impl Shards for Fake {
         let _slow = self.slow.clone().lock_owned().await;
         let mut inner = self.inner.lock();
         inner.asked.push((node.0, command.id.clone()));
+        inner.sent.push(command.first_sent.map(|stamp| stamp.0));
         if inner.down.contains(&node.0) {
             return Reply::Unknown;
         }
         if let Some((reply, after)) = inner.scripted.pop_front() {
+            // Whatever it was, it took its time.
+            inner.now = inner.now.plus(1);
             if after {
                 inner.judge(command);
             }

@@ -3,7 +3,7 @@
 //! `table` (rules, row by row) · `lifecycle` (every cell of the phase table, who may, every field's bounds) · `once` ·
 //! `watermark` (behind, holds, offices) · `naive` (against a model in `u128`) · `repack` (other entries, same history;
 //! with the mistakes that must be caught) · `rules` (versions) ·
-//! `settled` (what a replica that is behind may say) · `proof` (golden chain) · `export` (verified, and tampered with) · `reasons` (the one table of codes).
+//! `sent` (a command says when it was first sent) · `settled` (what a replica that is behind may say) · `proof` (golden chain) · `export` (verified, and tampered with) · `reasons` (the one table of codes).
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod export;
@@ -14,6 +14,7 @@ mod proof;
 mod reasons;
 mod repack;
 mod rules;
+mod sent;
 mod settled;
 mod table;
 mod watermark;
@@ -94,6 +95,7 @@ pub(crate) fn command(auction: &str, who: &str, key: Option<&str>, action: Actio
         auction: id(auction),
         actor: actor(who),
         id: key.map(id),
+        first_sent: None,
         action,
     }
 }

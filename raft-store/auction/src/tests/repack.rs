@@ -24,6 +24,16 @@ fn grid(dice: &mut Dice, upto: u64) -> u64 {
     dice.below(upto / 50) * 50
 }
 
+/// Each id says when it was first sent: a little late, as a clock that is read from afar may be.
+fn say_when(dice: &mut Dice, lane: &mut [(u64, Command)]) {
+    let mut first = BTreeMap::new();
+    for (stamp, command) in lane {
+        let sent = Stamp(*stamp + dice.below(200));
+        let key = (command.actor.id.clone(), command.id.clone());
+        command.first_sent = Some(*first.entry(key).or_insert(sent));
+    }
+}
+
 fn story(seed: u64) -> Story {
     let dice = &mut Dice(seed);
     let mut lanes = BTreeMap::new();
@@ -74,6 +84,7 @@ fn story(seed: u64) -> Story {
             lane.push((stamp, any(dice, &auction)));
         }
         lane.sort_by_key(|(stamp, _)| *stamp);
+        say_when(dice, &mut lane);
         let stamped = lane.into_iter().map(|(stamp, command)| Stamped {
             arrived: Stamp(stamp),
             command,
@@ -222,10 +233,16 @@ fn with_void(log: &[Entry], seed: u64) -> Vec<Entry> {
     out
 }
 
+/// Half of the stories are told under the first rules.
+fn rules_of(seed: u64) -> u32 {
+    1 + (seed % 2) as u32
+}
+
 /// What a log made: the shard, and each auction's verdicts in its lane's order.
-fn run(log: &[Entry], plant: Option<Plant>) -> (Shard, BTreeMap<Id, Vec<(Command, Verdict)>>) {
+fn run(log: &[Entry], rules: u32, plant: Option<Plant>) -> (Shard, BTreeMap<Id, Vec<(Command, Verdict)>>) {
     let mut shard = Shard::new(LIMITS);
     shard.plants = Plants { one: plant };
+    shard.raise_rules(rules);
     let mut verdicts: BTreeMap<Id, Vec<(Command, Verdict)>> = BTreeMap::new();
     for entry in log {
         let before = (shard.digest(), entry.n == 0);
@@ -257,8 +274,8 @@ fn history(shard: &Shard) -> Vec<AuctionParts> {
 
 /// The names of the promises that a story breaks.
 fn broken(seed: u64, plant: Option<Plant>) -> BTreeSet<&'static str> {
-    let story = story(seed);
-    let first = run(&pack(&story, seed * 3), plant);
+    let (story, rules) = (story(seed), rules_of(seed));
+    let first = run(&pack(&story, seed * 3), rules, plant);
     let mut broken = BTreeSet::new();
     let mut check = |name, holds: bool| {
         if !holds {
@@ -267,9 +284,9 @@ fn broken(seed: u64, plant: Option<Plant>) -> BTreeSet<&'static str> {
     };
     for other in [seed * 3 + 1, seed * 3 + 2] {
         let log = pack(&story, other);
-        let again = run(&log, plant);
+        let again = run(&log, rules, plant);
         check("repack", history(&first.0) == history(&again.0) && first.1 == again.1);
-        let void = run(&with_void(&log, seed), plant);
+        let void = run(&with_void(&log, seed), rules, plant);
         check("void", history(&void.0) == history(&again.0));
     }
     check("clamped", first.0.clamped() == 0);
@@ -289,6 +306,7 @@ fn broken(seed: u64, plant: Option<Plant>) -> BTreeSet<&'static str> {
     }
     for verdicts in first.1.values() {
         check("once", once(verdicts));
+        check("too old", rules < 2 || stays_refused(verdicts));
     }
     broken
 }
@@ -298,7 +316,10 @@ fn once(verdicts: &[(Command, Verdict)]) -> bool {
     let mut judged: BTreeMap<(Id, Id), (u64, Verdict)> = BTreeMap::new();
     verdicts.iter().all(|(command, verdict)| {
         let Some(key) = &command.id else { return true };
-        if matches!(verdict.outcome, Err(Reason::DupBody | Reason::NotFound)) {
+        if matches!(
+            verdict.outcome,
+            Err(Reason::DupBody | Reason::NotFound | Reason::Expired)
+        ) {
             return true;
         }
         let key = (command.actor.id.clone(), key.clone());
@@ -323,6 +344,24 @@ fn once(verdicts: &[(Command, Verdict)]) -> bool {
     })
 }
 
+/// No id that was refused is accepted later, also when the refusal is forgotten.
+fn stays_refused(verdicts: &[(Command, Verdict)]) -> bool {
+    let mut refused = BTreeSet::new();
+    verdicts.iter().all(|(command, verdict)| {
+        let Some(key) = &command.id else { return true };
+        let key = (command.actor.id.clone(), key.clone());
+        match verdict.outcome {
+            Ok(()) => !refused.contains(&key),
+            // It says nothing of that id's own body; and what wasn't there yet was not judged.
+            Err(Reason::DupBody | Reason::NotFound) => true,
+            Err(_) => {
+                refused.insert(key);
+                true
+            }
+        }
+    })
+}
+
 #[test]
 fn every_packing_gives_the_same_history() {
     for seed in seeds(250) {
@@ -341,6 +380,7 @@ fn each_planted_mistake_is_caught() {
         (Plant::RefusalsPerBidder, "once"),
         (Plant::CommandFirst, "repack"),
         (Plant::HoldFirst, "repack"),
+        (Plant::NeverTooOld, "too old"),
     ];
     for (plant, want) in plants {
         let caught = (0..60).find(|&seed| broken(seed, Some(plant)).contains(want));
@@ -354,7 +394,7 @@ fn a_snapshot_at_any_entry_keeps_the_history() {
     for seed in seeds(60) {
         let log = pack(&story(seed), seed);
         let cut = Dice(seed).below(log.len() as u64) as usize;
-        let (mut straight, _) = run(&log[..cut], None);
+        let (mut straight, _) = run(&log[..cut], rules_of(seed), None);
         let mut restored = Shard::from_parts(LIMITS, straight.parts()).unwrap();
         assert_eq!(straight.parts(), restored.parts(), "{}", replay(seed, "snapshot"));
         for (i, entry) in log[cut..].iter().enumerate() {
@@ -377,7 +417,7 @@ fn a_snapshot_at_any_entry_keeps_the_history() {
 
 #[test]
 fn parts_that_contradict_each_other_are_refused() {
-    let (shard, _) = run(&pack(&story(1), 1), None);
+    let (shard, _) = run(&pack(&story(1), 1), 1, None);
     let change = |change: fn(&mut Parts)| {
         let mut parts = shard.parts();
         change(&mut parts);

@@ -83,6 +83,7 @@ impl Desk {
                 rights: Rights::MEMBER.and(Rights::BIDDER),
             },
             id: Some(Id::parse(id).unwrap()),
+            first_sent: None,
             action: Action::Bid { amount },
         }
     }

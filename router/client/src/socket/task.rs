@@ -4,6 +4,7 @@ use super::{
     Ask, BidError, Notice, Position, Shared, SocketOptions,
     link::{Arrival, Link},
     ms,
+    open::{Room, Waiting},
 };
 use crate::{
     clock::Countdown,
@@ -12,7 +13,7 @@ use crate::{
 };
 use parking_lot::Mutex;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -43,26 +44,8 @@ fn failures_after(failures: u32, lived: Duration, waited: Duration) -> u32 {
     }
 }
 
-/// A bid without a verdict.
-struct Waiting {
-    amount: u64,
-    answer: oneshot::Sender<Result<Verdict, BidError>>,
-    /// Send (again) when this comes.
-    send_at: Instant,
-    /// Give up when this comes.
-    until: Instant,
-    /// Times that it was put off.
-    put_off: u32,
-}
-
-/// A followed auction.
-#[derive(Clone, Copy, Default)]
-struct Room {
-    /// The newest place in order: where a resume starts.
-    position: Option<Position>,
-    /// A gap was found and a resume is under way: don't ask for it once per event.
-    resuming: bool,
-}
+/// Bids that were given up without a verdict, and may be sent again: of so many it is remembered when they were first sent.
+const GIVEN_UP_MAX: usize = 256;
 
 /// Why a connection was left.
 enum Left {
@@ -83,6 +66,8 @@ pub(super) struct Task {
     dice: Dice,
     rooms: BTreeMap<String, Room>,
     bids: BTreeMap<(String, String), Waiting>,
+    /// Bids that ended without a verdict, and what was said of when they were first sent.
+    given_up: VecDeque<((String, String), Option<u64>)>,
     /// No bid is due before this: only then are they looked through. (It may be early: then the look finds nothing.)
     due: Instant,
     /// (auction, id, text) of lines that didn't come back yet.
@@ -111,6 +96,7 @@ impl Task {
             dice,
             rooms,
             bids,
+            given_up: VecDeque::new(),
             due: born,
             lines: Vec::new(),
             pings: 0,
@@ -185,7 +171,9 @@ impl Task {
                 ask = self.inbox.recv() => match ask {
                     Some(ask) => {
                         if let Some(Ask::Bid { a, id, amount, answer }) = self.note(ask) {
-                            self.keep(a, id, amount, answer, Instant::now());
+                            let key = (a, id);
+                            let sent = self.sent_before(&key);
+                            self.keep(key, amount, sent, answer, Instant::now());
                         }
                     }
                     None => return false,
@@ -331,7 +319,8 @@ impl Task {
             if waiting.send_at <= now {
                 waiting.send_at = now + self.options.resend_after;
                 let amount = waiting.amount;
-                if !link.feed(&ClientFrame::Bid { a, id, amount }).await {
+                let sent = waiting.first_sent(self.rooms.get(a));
+                if !link.feed(&ClientFrame::Bid { a, id, amount, sent }).await {
                     return false;
                 }
             }
@@ -357,6 +346,12 @@ impl Task {
 
     fn answer(&mut self, key: &(String, String), verdict: Result<Verdict, BidError>) {
         if let Some(waiting) = self.bids.remove(key) {
+            if let (Err(BidError::Unknown), Some(sent)) = (&verdict, waiting.sent) {
+                if self.given_up.len() == GIVEN_UP_MAX {
+                    self.given_up.pop_front();
+                }
+                self.given_up.push_back((key.clone(), sent));
+            }
             let _ = waiting.answer.send(verdict);
         }
     }
@@ -365,9 +360,14 @@ impl Task {
     async fn act(&mut self, ask: Ask, link: &mut Link) -> bool {
         match self.note(ask) {
             Some(Ask::Bid { a, id, amount, answer }) => {
-                let sent = link.feed(&ClientFrame::Bid { a: &a, id: &id, amount }).await;
-                self.keep(a, id, amount, answer, Instant::now() + self.options.resend_after);
-                sent
+                let key = (a, id);
+                let before = self.sent_before(&key);
+                let sent = before.unwrap_or_else(|| self.rooms.get(&key.0).and_then(Room::past));
+                let (a, id) = (&key.0, &key.1);
+                let fed = link.feed(&ClientFrame::Bid { a, id, amount, sent }).await;
+                let again = Instant::now() + self.options.resend_after;
+                self.keep(key, amount, Some(sent), answer, again);
+                fed
             }
             Some(Ask::Join { a, from }) => self.send_join(&a, from, link).await,
             Some(Ask::Leave { a }) => link.send(&ClientFrame::Leave { a: &a }).await,
@@ -386,9 +386,9 @@ impl Task {
     /// A bid that waits for its verdict, and is sent (again) at `send_at`.
     fn keep(
         &mut self,
-        a: String,
-        id: String,
+        key: (String, String),
         amount: u64,
+        sent: Option<Option<u64>>,
         answer: oneshot::Sender<Result<Verdict, BidError>>,
         send_at: Instant,
     ) {
@@ -397,12 +397,23 @@ impl Task {
         self.due = self.due.min(send_at).min(until);
         let waiting = Waiting {
             amount,
+            sent,
             answer,
             send_at,
             until,
             put_off,
         };
-        self.bids.insert((a, id), waiting);
+        self.bids.insert(key, waiting);
+    }
+
+    /// What was said of when an id was first sent, if it was.
+    fn sent_before(&mut self, key: &(String, String)) -> Option<Option<u64>> {
+        let known = self.given_up.iter().position(|(bid, _)| bid == key);
+        if let Some(known) = known.and_then(|at| self.given_up.remove(at)) {
+            return Some(known.1);
+        }
+        // Only while two wait under one id.
+        self.bids.get(key).and_then(|waiting| waiting.sent)
     }
 
     /// Takes an ask into memory; gives back what should be sent at once.
@@ -420,13 +431,13 @@ impl Task {
                 Some(Ask::Bid { a, id, amount, answer })
             }
             Ask::Join { a, from } => {
-                self.rooms.insert(
-                    a.clone(),
-                    Room {
-                        position: from,
-                        resuming: false,
-                    },
-                );
+                let told = self.rooms.get(&a).and_then(|room| room.told);
+                let room = Room {
+                    position: from,
+                    resuming: false,
+                    told,
+                };
+                self.rooms.insert(a.clone(), room);
                 Some(Ask::Join { a, from })
             }
             Ask::Leave { a } => {
@@ -529,6 +540,10 @@ impl Task {
                     err_ms,
                     held,
                 };
+                // A reading that is held may be as old as the edge's last word with a leader.
+                if let Some(room) = self.rooms.get_mut(&a).filter(|_| !held) {
+                    room.told = Some((now, at));
+                }
                 self.shared.lock().countdowns.insert(a.clone(), countdown);
                 self.tell(Notice::Clock { a, countdown, at }).await;
             }
@@ -538,10 +553,7 @@ impl Task {
 
     fn seen(&mut self, a: &str, position: Position) {
         if let Some(room) = self.rooms.get_mut(a) {
-            *room = Room {
-                position: Some(position),
-                resuming: false,
-            };
+            (room.position, room.resuming) = (Some(position), false);
         }
     }
 

@@ -10,7 +10,8 @@
  *
  * A bid has one id for its whole life, so sending it again can never bid twice, and an answer that says 'not judged',
  * 'busy' or 'unknown' is no failure: the bid may still be accepted, and showing it as failed would make people bid
- * again. So it stays 'sending' until a verdict comes. Open bids are kept for a reload, too (`save`/`restore`).
+ * again. So it stays 'sending' until a verdict comes. Open bids are kept for a reload, too (`save`/`restore`), and with
+ * them when they were first sent: a shard forgets its refusals after ten minutes, and must not take an old bid for new.
  *
  * Pure: time is an argument, what must be sent is the return value.
  */
@@ -33,12 +34,14 @@ export interface Bid {
   readonly tries: number;
   /** When it is due to be sent again. */
   readonly nextAt: number;
+  /** A stamp of the auction's clock from when it was first sent; said the same each time. */
+  readonly sent?: number;
   readonly verdict?: Verdict;
   readonly problem?: Problem;
 }
 
 /** A bid to put on the wire. */
-export interface Send { id: string; amount: number }
+export interface Send { id: string; amount: number; sent?: number }
 
 export interface Bids { readonly list: readonly Bid[] }
 
@@ -47,10 +50,12 @@ const KEPT = 30;
 
 export const noBids: Bids = { list: [] };
 
-export function place(bids: Bids, id: string, amount: number, now: number): { bids: Bids; send: Send[] } {
+/** `stamp`: a moment on the auction's clock that is certainly past, if one is known. */
+export function place(bids: Bids, id: string, amount: number, now: number, stamp?: number): { bids: Bids; send: Send[] } {
   if (bids.list.some((b) => b.id === id)) return { bids, send: [] };
-  const bid: Bid = { id, amount, status: 'sending', placedAt: now, tries: 1, nextAt: now + RESEND_MS };
-  return { bids: trim([...bids.list, bid]), send: [{ id, amount }] };
+  const sent = stamp === undefined ? {} : { sent: stamp };
+  const bid: Bid = { id, amount, status: 'sending', placedAt: now, tries: 1, nextAt: now + RESEND_MS, ...sent };
+  return { bids: trim([...bids.list, bid]), send: [wire(bid)] };
 }
 
 /** An answer came. A second answer to a judged bid changes nothing: the first verdict stands. */
@@ -72,7 +77,7 @@ export function due(bids: Bids, now: number): { bids: Bids; send: Send[] } {
   const send: Send[] = [];
   const list = bids.list.map((bid) => {
     if (bid.status !== 'sending' || bid.nextAt > now) return bid;
-    send.push({ id: bid.id, amount: bid.amount });
+    send.push(wire(bid));
     return { ...bid, tries: bid.tries + 1, nextAt: now + wait(bid.tries + 1) };
   });
   return send.length > 0 ? { bids: { list }, send } : { bids, send };
@@ -94,7 +99,7 @@ export function latest(bids: Bids): Bid | undefined {
 
 /** What to keep over a reload: the open bids. */
 export function save(bids: Bids): string {
-  return JSON.stringify(bids.list.filter((b) => b.status === 'sending').map(({ id, amount }) => ({ id, amount })));
+  return JSON.stringify(bids.list.filter((b) => b.status === 'sending').map(wire));
 }
 
 /** Open bids from before a reload; anything unreadable is nothing. */
@@ -103,14 +108,19 @@ export function restore(text: string | null, now: number): Bids {
     const rows: unknown = JSON.parse(text ?? '[]');
     if (!Array.isArray(rows)) return noBids;
     const list = rows.flatMap((row: unknown): Bid[] => {
-      const { id, amount } = (row ?? {}) as { id?: unknown; amount?: unknown };
+      const { id, amount, sent } = (row ?? {}) as { id?: unknown; amount?: unknown; sent?: unknown };
       if (typeof id !== 'string' || !/^[A-Za-z0-9_-]{1,64}$/.test(id) || !Number.isSafeInteger(amount)) return [];
-      return [{ id, amount: amount as number, status: 'sending', placedAt: now, tries: 1, nextAt: now }];
+      const stamp = Number.isSafeInteger(sent) && (sent as number) >= 0 ? { sent: sent as number } : {};
+      return [{ id, amount: amount as number, status: 'sending', placedAt: now, tries: 1, nextAt: now, ...stamp }];
     });
     return { list };
   } catch {
     return noBids;
   }
+}
+
+function wire({ id, amount, sent }: Bid): Send {
+  return sent === undefined ? { id, amount } : { id, amount, sent };
 }
 
 function wait(tries: number): number {

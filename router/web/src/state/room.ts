@@ -19,6 +19,8 @@ const TICK_MS = 250;
 const HISTORY = 50;
 /** A join that was refused (a draft is not open yet; its shard may be electing) is tried again. */
 const REJOIN_MS = 1_500;
+/** A reading of the clock says when a bid is first sent for so long. */
+const TOLD_MS = 60_000;
 
 export class Room {
   readonly feed = signal<feed.Feed>(feed.newFeed(''));
@@ -41,6 +43,7 @@ export class Room {
   #bidder: string | undefined;
   #unwatch: () => void;
   #shownCount = 0;
+  #told: { now: number; at: number } | undefined;
   #chatWaiting = new Map<string, string>();
 
   constructor(readonly id: string, readonly hat: Hat = 'bidder') {
@@ -73,7 +76,12 @@ export class Room {
 
   bid(amount: number): void {
     if (this.#bidder === undefined) return;
-    this.#keep(bids.place(this.bids.value, freshId(), amount, performance.now()));
+    this.#keep(bids.place(this.bids.value, freshId(), amount, performance.now(), this.#past()));
+  }
+
+  /** A moment on the auction's clock that is certainly past: what was told of it lately, while it ran. */
+  #past(): number | undefined {
+    return this.#told && performance.now() - this.#told.at < TOLD_MS ? this.#told.now : undefined;
   }
 
   say(text: string): void {
@@ -135,7 +143,7 @@ export class Room {
         // Without storage a reload forgets what was on its way; the shard does not.
       }
     }
-    for (const { id, amount } of next.send) this.connection.send({ t: 'bid', a: this.id, id, amount });
+    for (const bid of next.send) this.connection.send({ t: 'bid', a: this.id, ...bid });
   }
 
   #place(): string {
@@ -187,6 +195,8 @@ export class Room {
     if (message.t === 'clock' && message.a === this.id) {
       this.countdown.clock({ now: message.now, s: message.s, held: message.held, errMs: message.err_ms });
       this.held.value = message.held;
+      // Of a clock that stands nobody knows how old its number is.
+      if (!message.held) this.#told = { now: message.now, at: performance.now() };
       this.clockKnown.value = true;
     } else if (message.t === 'verdict' && message.a === this.id) {
       const { verdict, problem } = message;

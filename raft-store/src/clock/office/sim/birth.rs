@@ -60,6 +60,7 @@ pub(in crate::clock::office) fn born(count: usize, seed: u64, together: bool) ->
                 auction: auction.clone(),
                 actor,
                 id: None,
+                first_sent: None,
                 action,
             };
             commands.push(Stamped {

@@ -98,6 +98,7 @@ impl World {
             auction,
             actor,
             id: Some(id(&format!("c{number}"))),
+            first_sent: None,
             action,
         };
         self.copies(command);

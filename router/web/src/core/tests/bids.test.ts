@@ -64,6 +64,17 @@ describe('a bid', () => {
     }
   });
 
+  it('says the same of when it was first sent each time, also after a reload', () => {
+    const { bids, send } = place(noBids, 'id1', 500, 0, 70_000);
+    const said = [{ id: 'id1', amount: 500, sent: 70_000 }];
+    expect(send).toEqual(said);
+    expect(due(bids, RESEND_MS).send).toEqual(said);
+    expect(reconnected(restore(save(bids), 100), 100).send).toEqual(said);
+    for (const junk of ['-1', '1.5', '"now"', 'null']) {
+      expect(reconnected(restore(`[{"id":"id1","amount":500,"sent":${junk}}]`, 0), 0).send).toEqual([{ id: 'id1', amount: 500 }]);
+    }
+  });
+
   it('never drops an open one from the list', () => {
     let bids = placed();
     for (let i = 0; i < 100; i += 1) {
