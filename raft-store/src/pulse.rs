@@ -315,9 +315,9 @@ impl Pulse {
         !near && !state.shard.has_timers() && seat.proposer.as_ref().is_none_or(ProposerHandle::is_still)
     }
 
-    /// Wakes a replica here, and has it say so if it leads.
+    /// Wakes a replica here whose leader lives, and has it say so if it leads.
     fn speak(&self, group: &Arc<Group>, why: &'static str) {
-        if group.rest.stir() {
+        if group.rest.stir_led() {
             metrics::woken(why);
         }
         if group.led().leading {
@@ -339,9 +339,8 @@ impl Pulse {
         let Some(node) = leader.leader.filter(|_| !leader.leading) else {
             return;
         };
-        if group.rest.stir() {
+        if group.rest.stir_led() {
             metrics::woken("wanted");
-            group.rest.hear();
             let wake = vec![group.shard.0];
             self.send(node, pb::NodePulse { wake, ..self.pulse() });
         }
@@ -349,19 +348,23 @@ impl Pulse {
 
     /// Someone asks for a replica's vote. True: it must not be given, since the leader lives; it is told to speak.
     pub(crate) fn protects(&self, group: &Arc<Group>) -> bool {
-        let rested = group.rest.stir();
+        let leader = group.led();
+        let fresh = |node| self.lives.lock().is_fresh(self.now(), node, self.options.fresh);
+        let lives = group.rest.is_resting() && leader.leader.is_some_and(|node| leader.leading || fresh(node));
+        let rested = if lives {
+            group.rest.stir_led()
+        } else {
+            group.rest.stir()
+        };
         if !rested {
             return group.rest.is_shielded();
         }
         metrics::woken("vote");
-        let leader = group.led();
         if leader.leading {
             self.speak(group, "vote");
             return true;
         }
-        let Some(node) = leader.leader else { return false };
-        let lives = self.lives.lock().is_fresh(self.now(), node, self.options.fresh);
-        if lives {
+        if let Some(node) = leader.leader.filter(|_| lives) {
             group.rest.shield(self.options.silence);
             let wake = vec![group.shard.0];
             self.send(node, pb::NodePulse { wake, ..self.pulse() });

@@ -105,6 +105,16 @@ impl Rest {
         rested
     }
 
+    /// Something happens, and its leader lives: while it rested nothing was to be heard of it. Whoever woke without that would
+    /// take the leader for silent, and stand at once, also against the one that is being handed the shard.
+    pub(crate) fn stir_led(&self) -> bool {
+        // Before the flag falls: from then on `pulse` looks.
+        if self.is_resting() {
+            self.hear();
+        }
+        self.stir()
+    }
+
     /// Rests until `until_wall` at the latest, unless something stirred since `seen`. True: it does.
     pub(crate) fn rest(&self, seen: u64, until_wall: u64) -> bool {
         self.until_wall.store(until_wall, SeqCst);
@@ -179,6 +189,32 @@ mod tests {
         assert!(rest.stir(), "it rested");
         assert_eq!(*woken.borrow(), 1);
         assert!(!rest.is_resting() && !rest.overslept(2_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_wakes_was_led_until_now_if_the_leader_lives() {
+        let rest = Rest::new(Instant::now(), watch::Sender::new(0));
+        let sleep = async || {
+            assert!(rest.rest(rest.stirs(), u64::MAX));
+            tokio::time::advance(Duration::from_secs(2)).await;
+        };
+        sleep().await;
+        assert!(rest.stir_led());
+        assert_eq!(rest.heard(), 2_000);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!rest.stir_led());
+        assert_eq!(
+            rest.heard(),
+            2_000,
+            "one that is awake hears the leader itself, or doesn't"
+        );
+        sleep().await;
+        assert!(rest.stir());
+        assert_eq!(
+            rest.heard(),
+            3_000,
+            "nobody knows whether the leader lives: it was heard when it went to rest"
+        );
     }
 
     #[test]

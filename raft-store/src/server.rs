@@ -319,8 +319,9 @@ fn guard(service: &RaftService, group: &Arc<Group>, body: Option<&request::Body>
         Some(request::Body::Transfer(transfer)) if transfer.to == group.id && !service.pulse.is_fit() => {
             return Err("this node had better not lead now".into());
         }
+        // A leader speaks, or another stands by its wish.
         _ => {
-            group.rest.stir();
+            group.rest.stir_led();
         }
     }
     Ok(())
@@ -394,7 +395,7 @@ async fn pass_on(
     }
     match sessions.get(&request.group) {
         Some(session) => {
-            session.group.rest.stir();
+            session.group.rest.stir_led();
             let sent = session.requests.send((request.call, append)).await;
             sent.map_err(|_| "the session has ended".into())
         }

@@ -22,6 +22,7 @@ use crate::{
     group::Group,
     port::Log,
     types::{Answer, Payload},
+    wal::disk::{Disk, DiskFile},
 };
 use parking_lot::Mutex;
 use placement::{ClusterMap, NodeId, ShardId};
@@ -126,12 +127,13 @@ impl Agreed {
 }
 
 /// Refuses a folder that a newer version of the cluster has written to.
-pub(crate) fn check_folder(dir: &Path) -> io::Result<Result<(), String>> {
-    let text = match std::fs::read_to_string(dir.join("format")) {
-        Ok(text) => text,
+pub(crate) fn check_folder(disk: &impl Disk, dir: &Path) -> io::Result<Result<(), String>> {
+    let bytes = match disk.read(&dir.join("format")) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(())),
         Err(error) => return Err(error),
     };
+    let text = String::from_utf8_lossy(&bytes);
     Ok(match text.trim().parse::<u32>() {
         Ok(found) if found <= NEWEST => Ok(()),
         Ok(found) => Err(format!(
@@ -142,15 +144,16 @@ pub(crate) fn check_folder(dir: &Path) -> io::Result<Result<(), String>> {
 }
 
 /// Marks the folder as written to by a version. Durable before anything of that version is.
-pub(crate) fn mark_folder(dir: &Path, version: u32) -> io::Result<()> {
+pub(crate) fn mark_folder(disk: &impl Disk, dir: &Path, version: u32) -> io::Result<()> {
     if version <= 1 {
         return Ok(());
     }
     let temporary = dir.join("format.tmp");
-    std::fs::write(&temporary, format!("{version}\n"))?;
-    std::fs::File::open(&temporary)?.sync_all()?;
-    std::fs::rename(&temporary, dir.join("format"))?;
-    std::fs::File::open(dir)?.sync_all()
+    let file = disk.create(&temporary)?;
+    file.write_at(format!("{version}\n").as_bytes(), 0)?;
+    file.sync()?;
+    disk.rename(&temporary, &dir.join("format"))?;
+    disk.sync_dir(dir)
 }
 
 /// Logs the cluster version's rules in each shard that is led here and doesn't have them. Runs until it is aborted.
@@ -192,14 +195,19 @@ async fn raise_all(groups: Vec<Arc<Group>>, rules: u32) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::wal::disk::Os;
 
     #[test]
     fn a_folder_of_a_newer_version_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(check_folder(dir.path()).unwrap(), Ok(()), "before there were others");
+        assert_eq!(
+            check_folder(&Os, dir.path()).unwrap(),
+            Ok(()),
+            "before there were others"
+        );
         for (version, fits) in [(1, true), (NEWEST, true), (NEWEST + 1, false)] {
-            mark_folder(dir.path(), version).unwrap();
-            let checked = check_folder(dir.path()).unwrap();
+            mark_folder(&Os, dir.path(), version).unwrap();
+            let checked = check_folder(&Os, dir.path()).unwrap();
             assert_eq!(checked.is_ok(), fits, "{version}: {checked:?}");
             assert!(fits || checked.unwrap_err().starts_with("[version_newer]"));
         }

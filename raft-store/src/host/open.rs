@@ -31,6 +31,7 @@ use crate::{
     pulse::{self, Pulse},
     server::Groups,
     snapshot::SnapshotDir,
+    state_machine::blocking,
     types::Home,
     versions::{self, Agreed},
     wal::{self, Visit, Wal, WalError, disk::AnyDisk},
@@ -154,7 +155,7 @@ fn open_disk(options: &Options) -> Result<(File, Wal, HashMap<u32, Found>), Open
         Err(TryLockError::Error(source)) => return Err(io("locking")(source)),
     }
     own(&dir.join("node"), options.node)?;
-    versions::check_folder(dir)
+    versions::check_folder(&AnyDisk::Os, dir)
         .map_err(io("reading"))?
         .map_err(OpenError::Newer)?;
     let begun = dir.join("log-begun");
@@ -273,7 +274,9 @@ async fn follow_map(inner: Weak<Inner>, mut maps: watch::Receiver<Option<Arc<Clu
             let Some(inner) = inner.upgrade() else { return };
             let version = map.cluster_version();
             let rises = version > inner.ground.agreed.version();
-            if rises && let Err(error) = versions::mark_folder(&inner.options.dir, version) {
+            let (disk, dir) = (inner.ground.snapshots.disk.clone(), inner.options.dir.clone());
+            let mark = || blocking(move || versions::mark_folder(&disk, &dir, version));
+            if rises && let Err(error) = mark().await {
                 let why = format!("marking the folder's version: {error}");
                 inner
                     .ground

@@ -455,7 +455,6 @@ impl Rounds {
             let leader = group.led();
             pulse.speak(group, "start");
             if let Some(node) = leader.leader.filter(|_| !leader.leading) {
-                group.rest.hear();
                 let wake = vec![group.shard.0];
                 pulse.send(node, pb::NodePulse { wake, ..pulse.pulse() });
             }
