@@ -119,6 +119,8 @@ pub struct RaftOptions {
     pub append_window: usize,
     /// Frames that wait for one stream to one peer.
     pub link_queue: usize,
+    /// A connection for the log on which nothing was said for so long, or for twice as long at most, is let go.
+    pub link_rest: Duration,
     /// Calls that wait inside one group.
     pub group_queue: u64,
 }
@@ -164,6 +166,7 @@ impl Default for RaftOptions {
             append_bytes_max: 1024 * 1024,
             append_window: 32,
             link_queue: 1024,
+            link_rest: Duration::from_secs(10),
             group_queue: 1024,
         }
     }

@@ -9,7 +9,7 @@
 //! A link dials when there is something to say. While it is down its calls fail at once as unreachable, and openraft waits
 //! its backoff: nothing is queued for a peer that isn't there. What waits for one stream is put into one message, so that
 //! the heartbeats of all groups to one node cost about one frame. The log's link is let go when nothing was said on it for
-//! `LINK_REST`: where all shards rest, a third of what the wires cost is keeping such connections alive.
+//! `link_rest`: where all shards rest, a third of what the wires cost is keeping such connections alive.
 //!
 //! Pulses (`pulse`) go one way, on a stream of their own: what can't be sent is dropped, since only the newest counts. When
 //! it ends it is dialled again at once, and soon again if that tells nothing: a process that is killed closes its sockets one
@@ -35,8 +35,6 @@ use tonic::{Status, Streaming, transport::Channel};
 
 /// Pulses that wait for one peer: more would be stale.
 const PULSES_MAX: usize = 8;
-/// A link of the log on which nothing was said for so long, or for twice as long at most, is let go.
-const LINK_REST: Duration = Duration::from_secs(10);
 /// First pause before a peer is dialled again; twice as long each time.
 const REDIAL_MIN: Duration = Duration::from_millis(2);
 
@@ -372,11 +370,12 @@ async fn run_link(peers: std::sync::Weak<Peers>, node: NodeId, class: Class, mut
     while let Some(first) = calls.recv().await {
         let Some(strong) = peers.upgrade() else { return };
         let opened = strong.open(node, class).await;
+        let link_rest = strong.options.link_rest;
         drop(strong);
         let mut waiting = Waiting::default();
         let first = waiting.take(first);
-        // Pulses go on the control link's connection: it never rests.
-        let rests = class == Class::Append;
+        // Pulses go on the control link's connection: it is always wanted.
+        let rests = (class == Class::Append).then_some(link_rest);
         let error = match opened {
             Ok(stream) => match talk(stream, first, &mut calls, &mut waiting, rests).await {
                 Some(error) => {
@@ -400,22 +399,24 @@ async fn run_link(peers: std::sync::Weak<Peers>, node: NodeId, class: Class, mut
     }
 }
 
+/// Nobody waits for the end of it.
+const FOREVER: Duration = Duration::from_secs(24 * 3600);
 /// Most calls in one message.
 const FRAME_CALLS: usize = 64;
 
-/// Carries calls and answers until the stream ends; tells why it did. None: nothing was said for a while, and it `rests`.
+/// Carries calls and answers until the stream ends; tells why it did. None: nothing was said for as long as it `rests` after.
 async fn talk(
     mut stream: Stream,
     first: Request,
     calls: &mut mpsc::Receiver<Call>,
     waiting: &mut Waiting,
-    rests: bool,
+    rests: Option<Duration>,
 ) -> Option<CallError> {
     let ended = |what: &str| Some(CallError::Unreachable(what.to_owned()));
     if stream.tx.send(Requests { requests: vec![first] }).await.is_err() {
         return ended("the stream ended");
     }
-    let (mut looks, mut said) = (tokio::time::interval(LINK_REST), true);
+    let (mut looks, mut said) = (tokio::time::interval(rests.unwrap_or(FOREVER)), false);
     looks.reset();
     loop {
         let next = async {
@@ -436,12 +437,9 @@ async fn talk(
                 room.send(Requests { requests });
                 said = true;
             }
-            _ = looks.tick(), if rests => {
-                // Between this look and the end of the call nobody else takes from the queue: what comes now opens a new stream.
-                if !std::mem::take(&mut said) {
-                    return None;
-                }
-            }
+            _ = looks.tick() => if !std::mem::take(&mut said) && rests.is_some() {
+                return None;
+            },
             answers = stream.rx.message() => match answers {
                 Ok(Some(answers)) => answers.responses.into_iter().for_each(|response| waiting.give(response)),
                 Ok(None) => return ended("the peer closed the stream"),

@@ -71,6 +71,55 @@ async fn a_live_auction_keeps_its_shard_awake_and_no_other() {
     cluster.agree(shard).await;
 }
 
+/// Connections between the nodes of a cluster, each seen from the end that was dialled.
+fn connections(cluster: &Cluster) -> usize {
+    let ports: Vec<String> = cluster
+        .founders
+        .iter()
+        .map(|node| node.grpc.rsplit(':').next().unwrap().to_owned())
+        .collect();
+    let ports: Vec<String> = ports
+        .iter()
+        .map(|port| format!(":{:04X}", port.parse::<u16>().unwrap()))
+        .collect();
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    // local address, remote address, state: 01 is established.
+    let words = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    words
+        .filter(|w| w[3] == "01" && ports.iter().any(|port| w[1].ends_with(port.as_str())))
+        .count()
+}
+
+/// Where all rests, the connections for the log go; the next command dials again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_for_the_log_rest_too() {
+    let brisk = RaftOptions {
+        link_rest: Duration::from_millis(500),
+        ..options()
+    };
+    let mut cluster = Cluster::new(3, brisk);
+    cluster.start_all().await;
+    let (shard, auction) = open_auction(&cluster, "lamp", 3_600_000).await;
+    for n in 0..2 {
+        assert_eq!(bid(&cluster, shard, &auction, n).await.outcome, Ok(()));
+        let busy = connections(&cluster);
+        let end = command(
+            &auction,
+            "seller",
+            &format!("pause-{n}"),
+            Action::Pause { for_ms: None },
+        );
+        assert_eq!(cluster.say(shard, end).await.outcome, Ok(()));
+        all_rest(&cluster).await;
+        // Each node keeps one connection to each other for its pulses.
+        cluster.until("the log's are gone", |c| connections(c) == 6).await;
+        assert!(busy > 6, "{busy} connections while the shard was awake");
+        let resume = command(&auction, "seller", &format!("resume-{n}"), Action::Resume);
+        assert_eq!(cluster.say(shard, resume).await.outcome, Ok(()));
+    }
+    cluster.agree(shard).await;
+}
+
 /// The leader of a shard that rests dies: nobody hears it, its node's lease tells, and another leads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_leader_of_a_shard_at_rest_is_seen() {
