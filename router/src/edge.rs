@@ -94,6 +94,8 @@ pub(crate) struct State {
     /// One gatherer at a time; the others wait for its list.
     pub(crate) listed: tokio::sync::Mutex<Option<Listed>>,
     limits: Limits,
+    /// Images that are taken in: one at a time.
+    pub(crate) images: tokio::sync::Semaphore,
     /// What leaves for each shard.
     gates: Gates,
     started: Instant,
@@ -285,6 +287,7 @@ impl Edge {
             draining: watch::channel(false).0,
             sockets: AtomicUsize::new(0),
             listed: tokio::sync::Mutex::new(None),
+            images: tokio::sync::Semaphore::new(1),
             gates: Gates::default(),
             started: Instant::now(),
             options,

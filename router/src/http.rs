@@ -9,6 +9,7 @@ mod admin;
 mod ask;
 mod auctions;
 mod cluster;
+mod copies;
 mod media;
 mod openapi;
 mod people;
@@ -46,6 +47,7 @@ pub(crate) fn app(state: Arc<State>, extra: Router) -> Router {
         .route("/api/v1/admin/shards/{id}", get(admin::explain))
         .route("/api/v1/admin/shards/{id}/leader", post(admin::transfer))
         .route("/api/v1/admin/changes", post(admin::change))
+        .route("/api/v1/admin/versions", get(admin::versions))
         .route("/media/{session}", delete(media::end).patch(media::patch))
         .merge(of_auctions(&state))
         .method_not_allowed_fallback(async || Problem::edge(EdgeCode::Method))
@@ -53,7 +55,18 @@ pub(crate) fn app(state: Arc<State>, extra: Router) -> Router {
         .merge(extra)
         .fallback(fallback.layer(CompressionLayer::new()))
         .layer(middleware::from_fn_with_state(state.clone(), within_time))
+        .merge(of_copies(&state))
         .layer(middleware::from_fn_with_state(state, headers))
+}
+
+/// What takes as long as a shard's history is.
+fn of_copies(state: &Arc<State>) -> Router {
+    Router::new()
+        .route("/api/v1/admin/shards/{id}/image", get(copies::image))
+        .route("/api/v1/admin/shards/{id}/restore", post(copies::restore))
+        .route("/api/v1/admin/shards/{id}/unsafe-recover", post(copies::recover))
+        .method_not_allowed_fallback(async || Problem::edge(EdgeCode::Method))
+        .with_state(state.clone())
 }
 
 /// What speaks of an auction, and so of its shard: closed until the map says how many shards there are.

@@ -75,6 +75,8 @@ pub struct Options {
     pub body_max: usize,
     /// HTTP: an SDP body, bytes.
     pub sdp_max: usize,
+    /// HTTP: a shard's image that an operator puts back, bytes.
+    pub image_max: u64,
     /// HTTP: a whole request, ms (longer than `deadline_ms`).
     pub request_ms: u64,
     /// HTTP: how long a merged list of auctions is shared by those who ask, ms.
@@ -159,6 +161,7 @@ impl Default for Options {
             head_ms: 10_000,
             body_max: 32 * 1024,
             sdp_max: 64 * 1024,
+            image_max: 4 << 30,
             request_ms: 15_000,
             list_cache_ms: 250,
             page_max: 500,

@@ -200,6 +200,43 @@ pub struct AdminChange {
     pub version: Option<u64>,
     /// Only shown.
     pub dry_run: bool,
+    /// Of a node that joins: the newest cluster version that its build knows; 0: not said.
+    pub newest: u32,
+}
+
+/// A shard's state, whole: what a backup keeps.
+#[derive(Clone, Debug)]
+pub struct AdminImage {
+    /// What it is, as JSON.
+    pub head: serde_json::Value,
+    /// All of it; of a dry run nothing.
+    pub body: Option<bytes::Bytes>,
+}
+
+/// A shard that is to be founded anew on this node.
+#[derive(Clone, Debug)]
+pub struct AdminFounding {
+    /// Which.
+    pub shard: ShardId,
+    /// Who asks, for the audit.
+    pub who: String,
+    /// Why what is there may be given up.
+    pub force: Option<String>,
+    /// Only weighed.
+    pub dry_run: bool,
+    /// From this image; else from what this node's replica has.
+    pub image: Option<bytes::Bytes>,
+}
+
+/// What is told of long work.
+#[derive(Clone, Debug)]
+pub enum AdminStep {
+    /// It goes on.
+    Progress(serde_json::Value),
+    /// It is done (or, of a dry run, would be).
+    Done(serde_json::Value),
+    /// It isn't, and why.
+    Refused(serde_json::Value),
 }
 
 /// How a leadership is to be handed over.
@@ -238,6 +275,20 @@ pub trait Admin: Send + Sync + 'static {
         _ask: AdminTransfer,
     ) -> Result<NodeId, serde_json::Value> {
         Err(serde_json::Value::Null)
+    }
+    /// Which builds run, as JSON.
+    async fn versions(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+    /// The state of a shard that this node leads; of a dry run only what it would be. An error says why not, as JSON.
+    async fn image(&self, _shard: ShardId, _who: &str, _dry_run: bool) -> Result<AdminImage, serde_json::Value> {
+        Err(serde_json::Value::Null)
+    }
+    /// Founds a shard anew on this node. It goes on though nobody listens; the last step is no progress.
+    fn found(&self, _ask: AdminFounding) -> BoxStream<'static, AdminStep> {
+        Box::pin(futures_util::stream::once(async {
+            AdminStep::Refused(serde_json::Value::Null)
+        }))
     }
     /// Demo only: stops a node's process as a crash would.
     async fn stop_node(&self, node: NodeId) -> Result<(), PortError>;

@@ -327,6 +327,9 @@ pub(super) struct Backup {
     /// All shards, the cluster map among them.
     #[arg(long)]
     pub(super) all: bool,
+    /// Show what would be kept; put nothing, write nothing down.
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 #[derive(Args, Debug)]

@@ -5,13 +5,14 @@
 
 use super::args::{Backup, BackupCommand};
 use super::client::{Client, NotReached};
-use super::wall_ms;
+use super::{json, wall_ms};
 use crate::backup::{Listed, Manifest, Store};
 use crate::cli::{complain, say};
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use placement::ShardId;
-use serde_json::{Value, json};
+use proto::cluster::v1 as pb;
+use serde_json::{Value, json as told};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,7 +23,13 @@ const AGAIN: Duration = Duration::from_millis(300);
 
 /// Takes backups of the shards that are wanted. Exit code 1 if one of them failed; the others are there all the same.
 pub(super) async fn take(client: &Client, what: &Backup, as_json: bool) -> Result<ExitCode> {
-    let store = Store::open(what.to.as_deref().unwrap_or_default())?;
+    let url = what.to.as_deref().unwrap_or_default();
+    let store = if what.dry_run {
+        Store::could_open(url)?;
+        None
+    } else {
+        Some(Store::open(url)?)
+    };
     let map = client.overview().await?.map;
     let wanted: Vec<ShardId> = if what.all {
         map.placement.keys().copied().collect()
@@ -32,7 +39,17 @@ pub(super) async fn take(client: &Client, what: &Backup, as_json: bool) -> Resul
     let mut done = Vec::new();
     let mut failed = 0;
     for (n, shard) in wanted.iter().enumerate() {
-        match one(client, &store, *shard).await {
+        let kept = match &store {
+            Some(store) => one(client, store, *shard).await,
+            None => match shown(client, *shard, as_json).await {
+                Ok(head) => {
+                    done.push(json::image(&head));
+                    continue;
+                }
+                Err(error) => Err(error),
+            },
+        };
+        match kept {
             Ok((name, manifest)) => {
                 if !as_json {
                     let (at, of) = (n + 1, wanted.len());
@@ -47,7 +64,10 @@ pub(super) async fn take(client: &Client, what: &Backup, as_json: bool) -> Resul
         }
     }
     if as_json {
-        say(&format!("{:#}\n", json!({"backups": done, "failed": failed})))?;
+        let key = if what.dry_run { "would_be" } else { "backups" };
+        say(&format!("{:#}\n", told!({key: done, "failed": failed})))?;
+    } else if what.dry_run {
+        complain("nothing was put");
     }
     Ok(if failed == 0 {
         ExitCode::SUCCESS
@@ -56,19 +76,35 @@ pub(super) async fn take(client: &Client, what: &Backup, as_json: bool) -> Resul
     })
 }
 
+/// What would be put: the leader makes and proves the image, and keeps it to itself.
+async fn shown(client: &Client, shard: ShardId, as_json: bool) -> Result<pb::ImageHead> {
+    let (head, _) = tried(client, shard, true).await?;
+    if !as_json {
+        let (index, auctions, events, bytes) = (head.index, head.auctions, head.events, head.size);
+        say(&format!(
+            "shard {} would be kept: index {index}, {auctions} auctions, {events} events, {bytes} bytes\n",
+            shard.0
+        ))?;
+    }
+    Ok(head)
+}
+
 async fn one(client: &Client, store: &Store, shard: ShardId) -> Result<(String, Manifest)> {
+    let (head, body) = tried(client, shard, false).await?;
+    let body = Bytes::from(body);
+    let proven = raft_store::prove(body.clone()).context("the image that came is not sound")?;
+    anyhow::ensure!(
+        proven.digest[..] == head.digest[..] && proven.index == head.index,
+        "the image that came is not the one that was sent"
+    );
+    Ok(store.put(shard.0, head.shards, &proven, &body, wall_ms()).await?)
+}
+
+async fn tried(client: &Client, shard: ShardId, dry_run: bool) -> Result<(pb::ImageHead, Vec<u8>)> {
     let mut last = None;
     for _ in 0..TRIES {
-        match image(client, shard).await {
-            Ok((head, body)) => {
-                let body = Bytes::from(body);
-                let proven = raft_store::prove(body.clone()).context("the image that came is not sound")?;
-                anyhow::ensure!(
-                    proven.digest[..] == head.digest[..] && proven.index == head.index,
-                    "the image that came is not the one that was sent"
-                );
-                return Ok(store.put(shard.0, head.shards, &proven, &body, wall_ms()).await?);
-            }
+        match image(client, shard, dry_run).await {
+            Ok(image) => return Ok(image),
             Err(error) => last = Some(error),
         }
         tokio::time::sleep(AGAIN).await;
@@ -76,7 +112,7 @@ async fn one(client: &Client, store: &Store, shard: ShardId) -> Result<(String, 
     Err(last.map_or_else(|| anyhow::anyhow!("no answer"), anyhow::Error::from))
 }
 
-async fn image(client: &Client, shard: ShardId) -> Result<(proto::cluster::v1::ImageHead, Vec<u8>), NotReached> {
+async fn image(client: &Client, shard: ShardId, dry_run: bool) -> Result<(pb::ImageHead, Vec<u8>), NotReached> {
     let overview = client.overview().await?;
     let leader = overview
         .leaders
@@ -86,7 +122,7 @@ async fn image(client: &Client, shard: ShardId) -> Result<(proto::cluster::v1::I
         node: format!("the leader of shard {}", shard.0),
         why: "nobody leads it".into(),
     })?;
-    client.elsewhere(&leader.grpc).await?.image(shard.0).await
+    client.elsewhere(&leader.grpc).await?.image(shard.0, dry_run).await
 }
 
 /// `list` and `verify`: the store alone.
@@ -96,7 +132,7 @@ pub(super) async fn look(what: &BackupCommand, as_json: bool) -> Result<ExitCode
             let listed = Store::open(&at.url)?.list(at.shard).await?;
             if as_json {
                 let rows: Vec<Value> = listed.iter().map(|l| row(&l.name, l.manifest.as_ref())).collect();
-                return say(&format!("{:#}\n", json!({ "backups": rows })));
+                return say(&format!("{:#}\n", told!({ "backups": rows })));
             }
             say(&table(&listed))
         }
@@ -127,11 +163,11 @@ async fn verify(store: &Store, shard: Option<u32>, as_json: bool) -> Result<Exit
             }
             Err(_) => {}
         }
-        rows.push(json!({"name": listed.name, "sound": told.is_none(), "why": told}));
+        rows.push(told!({"name": listed.name, "sound": told.is_none(), "why": told}));
     }
     let unfinished = listed.len() - whole.len();
     if as_json {
-        say(&format!("{:#}\n", json!({"verified": rows, "unfinished": unfinished})))?;
+        say(&format!("{:#}\n", told!({"verified": rows, "unfinished": unfinished})))?;
     } else {
         say(&format!(
             "{sound} of {} sound; {unfinished} were not finished\n",
@@ -152,8 +188,8 @@ fn line(name: &str, m: &Manifest) -> String {
 
 fn row(name: &str, manifest: Option<&Manifest>) -> Value {
     match manifest {
-        None => json!({"name": name, "finished": false}),
-        Some(m) => json!({
+        None => told!({"name": name, "finished": false}),
+        Some(m) => told!({
             "name": name, "finished": true, "shard": m.shard, "index": m.index, "bytes": m.bytes, "auctions": m.auctions,
             "events": m.events, "digest": m.digest, "taken_ms": m.taken_ms,
         }),

@@ -102,12 +102,12 @@ impl Client {
         Ok(reply.map_err(|status| self.answered(&status))?.into_inner())
     }
 
-    /// A shard's state, by the node that leads it.
-    pub(super) async fn image(&self, shard: u32) -> Result<(pb::ImageHead, Vec<u8>), NotReached> {
+    /// A shard's state, by the node that leads it; of a dry run only what it would be.
+    pub(super) async fn image(&self, shard: u32, dry_run: bool) -> Result<(pb::ImageHead, Vec<u8>), NotReached> {
         let failed = |status: tonic::Status| self.answered(&status);
         let mut chunks = self
             .admin()
-            .image(pb::ImageRequest { shard })
+            .image(pb::ImageRequest { shard, dry_run })
             .await
             .map_err(failed)?
             .into_inner();
@@ -125,7 +125,7 @@ impl Client {
                 return Err(self.failed("an image longer than it said"));
             }
         }
-        if body.len() as u64 != head.size {
+        if body.len() as u64 != head.size && !dry_run {
             return Err(self.failed("an image that broke off"));
         }
         Ok((head, body))

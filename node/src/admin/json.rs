@@ -111,7 +111,7 @@ pub(crate) fn change(reply: &pb::ChangeReply, dry_run: bool) -> Value {
 }
 
 /// Why not.
-pub(super) fn refused(refused: &pb::Refused) -> Value {
+pub(crate) fn refused(refused: &pb::Refused) -> Value {
     json!({"refused": {"code": refused.code, "why": refused.why, "may_be_forced": refused.may_be_forced}})
 }
 
@@ -131,10 +131,26 @@ pub(crate) fn explained(explained: &Explained) -> Value {
 }
 
 /// Who runs which build.
-pub(super) fn versions(reply: &proto::cluster::v1::VersionsReply) -> Value {
+pub(crate) fn versions(reply: &proto::cluster::v1::VersionsReply) -> Value {
     let nodes = reply
         .nodes
         .iter()
         .map(|n| json!({"id": n.node, "answers": n.answers, "build": n.build, "knows_up_to": n.newest}));
     json!({"cluster_version": reply.cluster_version, "nodes": nodes.collect::<Vec<_>>()})
+}
+
+/// What an image is.
+pub(crate) fn image(head: &pb::ImageHead) -> Value {
+    json!({
+        "shard": head.shard, "index": head.index, "top": head.top, "auctions": head.auctions, "events": head.events,
+        "digest": hex::encode(&head.digest), "bytes": head.size, "shards": head.shards,
+    })
+}
+
+/// A shard that was founded anew.
+pub(crate) fn founded(shard: ShardId, node: placement::NodeId, new: &raft_store::Founded) -> Value {
+    json!({
+        "shard": shard.0, "node": node.0, "replica": new.replica.0, "index": new.index, "auctions": new.auctions,
+        "epoch": new.epoch,
+    })
 }

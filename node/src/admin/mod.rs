@@ -24,5 +24,5 @@ mod wire;
 
 pub(crate) use args::AdminArgs;
 pub(crate) use run::{run, wall_ms};
-pub(crate) use service::{AdminService, change, refused};
+pub(crate) use service::{AdminService, change, found, reason, refused};
 pub(crate) use wire::{Overview, change_to, overview_from};

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use placement::{NodeId, ShardId};
 use proto::cluster::v1::{self as pb, admin_server::Admin};
-use raft_store::{Ask, ImageError, ReadError, Source, SteerError};
+use raft_store::{Ask, Founded, RefoundError, Source, SteerError};
 use std::{sync::Arc, time::Duration};
 use tonic::{Request, Response, Status};
 
@@ -38,6 +38,36 @@ pub(crate) async fn change(host: &raft_store::Host, request: pb::ChangeRequest) 
     };
     metrics::admin_change(outcome, forced);
     reply
+}
+
+/// Founds a shard anew on this node. It goes on to its end though whoever asked has gone.
+pub(crate) fn found(
+    host: raft_store::Host,
+    shard: ShardId,
+    source: Source,
+    who: String,
+    force: Option<String>,
+) -> tokio::task::JoinHandle<Result<Founded, RefoundError>> {
+    tokio::spawn(async move {
+        let done = host.refound(shard, source, &who, reason(force.as_deref())).await;
+        match &done {
+            Ok(new) => tracing::warn!(
+                shard = shard.0,
+                who,
+                replica = new.replica.0,
+                index = new.index,
+                "founded anew"
+            ),
+            Err(error) => tracing::warn!(shard = shard.0, who, %error, "not founded anew"),
+        }
+        metrics::admin_change(if done.is_ok() { "founded" } else { "refused" }.into(), true);
+        done
+    })
+}
+
+/// A reason that says something.
+pub(crate) fn reason(force: Option<&str>) -> Option<&str> {
+    force.filter(|why| !why.trim().is_empty())
 }
 
 async fn answer(host: &raft_store::Host, request: pb::ChangeRequest) -> pb::ChangeReply {
@@ -172,49 +202,20 @@ impl Admin for AdminService {
     }
 
     async fn versions(&self, _: Request<pb::VersionsRequest>) -> Result<Response<pb::VersionsReply>, Status> {
-        let host = &self.0.host;
-        let nodes = host.versions().await.into_iter().map(|one| {
-            let (build, newest) = one.known.clone().unwrap_or_default();
-            pb::NodeVersion {
-                node: one.node.0,
-                answers: one.known.is_some(),
-                build,
-                newest,
-            }
-        });
-        Ok(Response::new(pb::VersionsReply {
-            cluster_version: host.map().borrow().cluster_version(),
-            nodes: nodes.collect(),
-        }))
+        Ok(Response::new(self.0.versions().await))
     }
 
     async fn image(&self, request: Request<pb::ImageRequest>) -> Result<Response<Self::ImageStream>, Status> {
         let who = signed(caller(&request).as_ref(), "");
-        let shard = ShardId(request.into_inner().shard);
-        self.0.note_copy(&who).await?;
-        let (proven, body) = self.0.host.image(shard).await.map_err(|error| match error {
-            ImageError::Read(ReadError::NotHere | ReadError::NotLeader { .. }) => {
-                Status::failed_precondition(format!("this node doesn't lead shard {}", shard.0))
+        let pb::ImageRequest { shard, dry_run } = request.into_inner();
+        let (head, body) = self.0.image(ShardId(shard), &who, dry_run).await.map_err(|why| {
+            let text = format!("[{}] {}", why.code, why.why);
+            match why.code.as_str() {
+                "unavailable" | "image_unsound" => Status::unavailable(text),
+                _ => Status::failed_precondition(text),
             }
-            other => Status::unavailable(other.to_string()),
         })?;
-        tracing::info!(
-            shard = shard.0,
-            index = proven.index,
-            bytes = body.len(),
-            who,
-            "an image was asked for"
-        );
-        let head = pb::image_chunk::Part::Head(pb::ImageHead {
-            shard: shard.0,
-            index: proven.index,
-            top: proven.top,
-            auctions: proven.auctions,
-            events: proven.events,
-            digest: proven.digest.to_vec().into(),
-            size: body.len() as u64,
-            shards: self.0.map.borrow().shards,
-        });
+        let head = pb::image_chunk::Part::Head(head);
         let pieces = (0..body.len()).step_by(IMAGE_CHUNK).map(move |from| {
             let upto = (from + IMAGE_CHUNK).min(body.len());
             pb::image_chunk::Part::Data(body.slice(from..upto))
@@ -231,33 +232,8 @@ impl Admin for AdminService {
         let caller = caller(&request);
         let (head, source) = founding(request.into_inner()).await?;
         let who = signed(caller.as_ref(), &head.who);
-        let host = self.0.host.clone();
-        // It goes on to its end though whoever asked has gone.
-        let founding = tokio::spawn(async move {
-            let shard = ShardId(head.shard);
-            let force = head.force.as_deref().filter(|why| !why.trim().is_empty());
-            let done = host.refound(shard, source, &who, force).await;
-            match &done {
-                Ok(new) => tracing::warn!(
-                    shard = shard.0,
-                    who,
-                    replica = new.replica.0,
-                    index = new.index,
-                    "founded anew"
-                ),
-                Err(error) => tracing::warn!(shard = shard.0, who, %error, "not founded anew"),
-            }
-            done
-        });
+        let founding = found(self.0.host.clone(), ShardId(head.shard), source, who, head.force);
         let done = founding.await.map_err(|error| Status::internal(error.to_string()))?;
-        metrics::admin_change(
-            if done.is_ok() {
-                "founded".into()
-            } else {
-                "refused".into()
-            },
-            true,
-        );
         Ok(Response::new(match done {
             Ok(new) => pb::RefoundReply {
                 refused: String::new(),

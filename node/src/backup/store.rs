@@ -56,6 +56,14 @@ impl Store {
         Ok(Store::of(Arc::new(s3), prefix))
     }
 
+    /// Whether a URL names a place, as far as that can be known without making one.
+    pub(crate) fn could_open(url: &str) -> Result<(), BackupError> {
+        if url.starts_with("file:///") {
+            return Ok(());
+        }
+        Store::open(url).map(|_| ())
+    }
+
     pub(super) fn of(store: Arc<dyn ObjectStore>, prefix: Path) -> Store {
         Store {
             store,

@@ -5,11 +5,11 @@ use crate::admin::{Overview, change, json as admin_json, refused, wall_ms};
 use crate::grpc::{Peer, Peers};
 use async_trait::async_trait;
 use auction::{Phase, Stamp};
-use futures_util::future::join_all;
+use futures_util::{future::join_all, stream::BoxStream};
 use placement::{ClusterMap, NodeId, Refusal, ShardId};
 use proto::cluster::v1::{Replica, StatusReply, Stream};
 use raft_store::{Ask, Host, SteerError};
-use router::ports::{Admin, AdminChange, AdminTransfer, PortError, Shards as _};
+use router::ports::{Admin, AdminChange, AdminFounding, AdminImage, AdminStep, AdminTransfer, PortError, Shards as _};
 use serde_json::{Value, json};
 use sfu::Media;
 use std::collections::BTreeMap;
@@ -334,7 +334,7 @@ impl Admin for AdminPort {
             force: ask.force,
             version: ask.version,
             dry_run: ask.dry_run,
-            newest: 0,
+            newest: ask.newest,
         };
         let reply = change(&self.host, request).await;
         let told = admin_json::change(&reply, ask.dry_run);
@@ -351,6 +351,18 @@ impl Admin for AdminPort {
             };
             admin_json::change(&reply, dry_run)
         })
+    }
+
+    async fn versions(&self) -> Value {
+        admin_json::versions(&AdminPort::versions(self).await)
+    }
+
+    async fn image(&self, shard: ShardId, who: &str, dry_run: bool) -> Result<AdminImage, Value> {
+        self.image_told(shard, who, dry_run).await
+    }
+
+    fn found(&self, ask: AdminFounding) -> BoxStream<'static, AdminStep> {
+        self.founding(ask)
     }
 
     async fn stop_node(&self, node: NodeId) -> Result<(), PortError> {

@@ -13,6 +13,7 @@
 
 mod admin;
 mod chats;
+mod copies;
 mod host;
 mod map;
 mod shards;

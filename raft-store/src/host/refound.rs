@@ -20,7 +20,7 @@
 
 use super::{Ask, Host, Inner, SteerError, open, seats};
 use crate::{
-    image,
+    image::{self, Proven},
     log_store::Found,
     mover::wall_ms,
     moves::Looked,
@@ -104,6 +104,14 @@ pub enum RefoundError {
     /// What it should be founded from doesn't hold.
     #[error("[image_unsound] {0}")]
     Unsound(String),
+    /// It is the image of another shard, or of another cluster: nobody would look for its auctions here.
+    #[error("[other_shard] auction {auction} of the image belongs to shard {}", belongs.0)]
+    OtherShard {
+        /// One that doesn't belong here.
+        auction: String,
+        /// Where it belongs.
+        belongs: ShardId,
+    },
     /// There is nothing to found it from.
     #[error("[nothing_here] {0}")]
     Nothing(String),
@@ -130,6 +138,30 @@ fn io(error: std::io::Error) -> RefoundError {
     RefoundError::Disk(error.to_string())
 }
 
+impl RefoundError {
+    /// Its code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            RefoundError::QuorumThere { .. } => "quorum_there",
+            RefoundError::OthersAnswer(_) => "others_answer",
+            RefoundError::Shorter { .. } => "shorter_log",
+            RefoundError::Steer {
+                what: SteerError::Refused(refusal),
+            } => refusal.code(),
+            RefoundError::Steer {
+                what: SteerError::Unknown(_),
+            } => "unknown",
+            RefoundError::Steer { .. } | RefoundError::Unavailable(_) => "unavailable",
+            RefoundError::Unsound(_) => "image_unsound",
+            RefoundError::OtherShard { .. } => "other_shard",
+            RefoundError::Nothing(_) => "nothing_here",
+            RefoundError::NotEmpty(_) => "gives_up",
+            RefoundError::Disk(_) => "disk",
+        }
+    }
+}
+
 impl Host {
     /// Founds a shard anew here; see the module. `why`: the operator's reason; only a shard that is empty needs none.
     ///
@@ -147,23 +179,11 @@ impl Host {
             return Err(RefoundError::Unavailable("another shard is being founded here".into()));
         };
         // Before anything is closed: a bad image must not cost a shard its replicas.
-        let image = match &source {
-            Source::Image(body) => Some(prove(body.clone()).await?),
-            Source::Survivor => None,
-        };
+        let image = self.weigh(shard, &source, why).await?;
         if shard == ShardId::META {
-            return match (image, why) {
-                (None, Some(why)) => self.refound_meta(who, why).await,
-                (None, None) => Err(RefoundError::NotEmpty(shard)),
-                (Some(_), _) => Err(RefoundError::Nothing(
-                    "shard 0 is the map of a cluster that was; a new cluster is born with its own".into(),
-                )),
-            };
+            return self.refound_meta(who, why.unwrap_or_default()).await;
         }
         let map = self.map().borrow().clone();
-        if !map.is_sealed(shard) {
-            self.guard(&map, shard, image.is_none(), why.is_some()).await?;
-        }
         let origin = image.as_ref().map_or(Origin::Survivor, |_| Origin::Backup);
         let seal = self.seal(shard, origin, who, why.unwrap_or("it is empty")).await?;
         let before = inner.found.lock().remove(&shard.0);
@@ -182,6 +202,60 @@ impl Host {
         planted?;
         self.ask(Change::Found(shard), who, None).await?;
         self.opened(shard, seal.replica).await
+    }
+
+    /// What a founding would be refused for at once, and what it would found the shard from (`None`: what is here). Changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// As `refound`, as far as it can be known before.
+    pub async fn may_refound(
+        &self,
+        shard: ShardId,
+        source: &Source,
+        why: Option<&str>,
+    ) -> Result<Option<Proven>, RefoundError> {
+        self.weigh(shard, source, why).await?;
+        if shard == ShardId::META {
+            self.guard_meta().await?;
+        }
+        let Source::Image(body) = source else { return Ok(None) };
+        let body = body.clone();
+        let proven = tokio::task::spawn_blocking(move || image::prove(body)).await;
+        let proven = proven.map_err(|error| RefoundError::Unsound(error.to_string()))?;
+        proven
+            .map(Some)
+            .map_err(|error| RefoundError::Unsound(error.to_string()))
+    }
+
+    /// Whether a shard may be founded anew from this at all; the image's state, if it is one.
+    async fn weigh(&self, shard: ShardId, source: &Source, why: Option<&str>) -> Result<Option<State>, RefoundError> {
+        let image = match source {
+            Source::Image(body) => Some(prove(body.clone()).await?),
+            Source::Survivor => None,
+        };
+        if shard == ShardId::META {
+            return match (image, why) {
+                (None, Some(_)) => Ok(None),
+                (None, None) => Err(RefoundError::NotEmpty(shard)),
+                (Some(_), _) => Err(RefoundError::Nothing(
+                    "shard 0 is the map of a cluster that was; a new cluster is born with its own".into(),
+                )),
+            };
+        }
+        let map = self.map().borrow().clone();
+        if let Some(state) = &image {
+            let strays = |view: &auction::AuctionView| map.shard_of(view.id.as_str()) != shard;
+            if let Some(stray) = state.shard.views().find(strays) {
+                let belongs = map.shard_of(stray.id.as_str());
+                let auction = stray.id.to_string();
+                return Err(RefoundError::OtherShard { auction, belongs });
+            }
+        }
+        if !map.is_sealed(shard) {
+            self.guard(&map, shard, image.is_none(), why.is_some()).await?;
+        }
+        Ok(image)
     }
 
     /// Nothing may be given up that a majority still has, or another survivor.
@@ -290,9 +364,8 @@ impl Host {
         }
     }
 
-    /// Founds the map itself from what this node has of it.
-    async fn refound_meta(&self, who: &str, why: &str) -> Result<Founded, RefoundError> {
-        let inner = &self.inner;
+    /// Nobody else may go on by the old map.
+    async fn guard_meta(&self) -> Result<(), RefoundError> {
         let map = self.map().borrow().clone();
         self.guard(&map, ShardId::META, true, true).await?;
         let others = self
@@ -301,6 +374,13 @@ impl Host {
         if !others.is_empty() {
             return Err(RefoundError::OthersAnswer(others.keys().map(|node| node.0).collect()));
         }
+        Ok(())
+    }
+
+    /// Founds the map itself from what this node has of it.
+    async fn refound_meta(&self, who: &str, why: &str) -> Result<Founded, RefoundError> {
+        let inner = &self.inner;
+        self.guard_meta().await?;
         let seat = inner
             .seat(ShardId::META)
             .ok_or_else(|| RefoundError::Nothing("no replica of shard 0 is open here".into()))?;

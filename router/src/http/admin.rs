@@ -21,7 +21,7 @@ use axum::{
     },
 };
 use futures_util::stream;
-use placement::{Change, NodeId, Override, ShardId, Wish};
+use placement::{Change, Node, NodeId, Override, ShardId, Wish};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -50,6 +50,29 @@ enum Wanted {
     Go,
     Upgrade { to: u32 },
     Restart { node: u64 },
+    Join(Joins),
+}
+
+/// A node that is let into the map by hand (one with `cluster.join` set does it itself).
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct Joins {
+    id: u64,
+    zone: String,
+    region: String,
+    #[serde(default = "one")]
+    weight: u32,
+    grpc: String,
+    http: String,
+    #[serde(default)]
+    trunk: String,
+    /// The newest cluster version that its build knows.
+    #[serde(default)]
+    newest: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// A change, and how it is made.
@@ -104,19 +127,28 @@ impl Wanted {
             Wanted::Go => Change::Go,
             Wanted::Upgrade { to } => Change::Upgrade(to),
             Wanted::Restart { node } => Change::Restart(NodeId(node)),
+            Wanted::Join(node) => Change::Join(Node {
+                id: NodeId(node.id),
+                zone: node.zone,
+                region: node.region,
+                weight: node.weight,
+                grpc: node.grpc,
+                http: node.http,
+                trunk: node.trunk,
+            }),
         }
     }
 }
 
 /// What is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Wants {
+pub(super) enum Wants {
     Look,
     Act,
 }
 
 /// Who asks, if they may.
-fn operator(state: &State, user: Option<&User>, wants: Wants) -> Result<String, Problem> {
+pub(super) fn operator(state: &State, user: Option<&User>, wants: Wants) -> Result<String, Problem> {
     if !state.options.admin {
         return Err(Problem::edge(EdgeCode::NoSuchPath));
     }
@@ -134,7 +166,7 @@ fn may(demo: bool, user: Option<&User>, wants: Wants) -> Result<String, Problem>
     }
 }
 
-fn shard(text: &str) -> Result<ShardId, Problem> {
+pub(super) fn shard(text: &str) -> Result<ShardId, Problem> {
     let id = text
         .parse()
         .map_err(|_| Problem::reason(Reason::NotFound).because("no such shard"))?;
@@ -196,7 +228,12 @@ pub(crate) async fn change(
     Json(ask): Json<Ask>,
 ) -> Result<Response, Problem> {
     let who = operator(&state, user.as_ref(), Wants::Act)?;
+    let newest = match &ask.change {
+        Wanted::Join(node) => node.newest,
+        _ => 0,
+    };
     let ask = AdminChange {
+        newest,
         change: ask.change.change(&who),
         who,
         force: ask.force,
@@ -207,6 +244,16 @@ pub(crate) async fn change(
         Ok(told) => axum::Json(told).into_response(),
         Err(why) => (StatusCode::CONFLICT, axum::Json(why)).into_response(),
     })
+}
+
+/// Which builds run, and up to which cluster version they know.
+#[utoipa::path(get, path = "/api/v1/admin/versions", responses((status = 200, body = Value), (status = 403, body = Problem)))]
+pub(crate) async fn versions(
+    FromState(state): FromState<Arc<State>>,
+    Caller(user): Caller,
+) -> Result<axum::Json<Value>, Problem> {
+    operator(&state, user.as_ref(), Wants::Look)?;
+    Ok(axum::Json(state.ports.admin.versions().await))
 }
 
 /// Hands a shard's leadership over. 409 with the reason where it stays.

@@ -1,6 +1,6 @@
 //! The HTTP API as OpenAPI, gathered from the handlers themselves, so that it can't say what isn't so.
 
-use super::{admin, auctions, cluster, media, people, read};
+use super::{admin, auctions, cluster, copies, media, people, read};
 use utoipa::{
     Modify, OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
@@ -16,7 +16,8 @@ use utoipa::{
         auctions::extend, auctions::cancel, auctions::bid,
         media::publish, media::watch, media::patch, media::end,
         cluster::status, cluster::stop,
-        admin::overview, admin::events, admin::explain, admin::change, admin::transfer,
+        admin::overview, admin::events, admin::explain, admin::change, admin::transfer, admin::versions,
+        copies::image, copies::restore, copies::recover,
     ),
     modifiers(&Bearer)
 )]

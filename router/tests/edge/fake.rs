@@ -12,7 +12,8 @@ use placement::{ClusterMap, Node, NodeId, Placement, ReplicaId, ShardId};
 use router::{
     chat::{DeskLimits, Hall},
     ports::{
-        Admin, ChatLine, Chats, ClockEstimate, ClusterMapSource, Freshness, MediaAnswer, PortError, Shards, Streams,
+        Admin, AdminChange, AdminFounding, AdminImage, AdminStep, ChatLine, Chats, ClockEstimate, ClusterMapSource,
+        Freshness, MediaAnswer, PortError, Shards, Streams,
     },
 };
 use std::{
@@ -537,6 +538,41 @@ impl Admin for Fake {
             .map(|s| serde_json::json!({"id": s, "term": 5, "applied": 99}))
             .collect();
         serde_json::json!({"me": 1, "shards": shards})
+    }
+
+    async fn versions(&self) -> serde_json::Value {
+        serde_json::json!({"cluster_version": 2})
+    }
+
+    async fn change(&self, ask: AdminChange) -> Result<serde_json::Value, serde_json::Value> {
+        Ok(serde_json::json!({"change": format!("{:?}", ask.change), "newest": ask.newest}))
+    }
+
+    async fn image(&self, shard: ShardId, who: &str, dry_run: bool) -> Result<AdminImage, serde_json::Value> {
+        if shard != ShardId(3) {
+            return Err(serde_json::json!({"refused": {"code": "not_leader"}}));
+        }
+        Ok(AdminImage {
+            head: serde_json::json!({"shard": 3, "who": who}),
+            body: (!dry_run).then(|| bytes::Bytes::from_static(b"all of it")),
+        })
+    }
+
+    /// Tells what it was asked for; without a reason it refuses.
+    fn found(&self, ask: AdminFounding) -> BoxStream<'static, AdminStep> {
+        let image = ask
+            .image
+            .as_ref()
+            .map(|image| String::from_utf8_lossy(image).into_owned());
+        let told = serde_json::json!({
+            "shard": ask.shard.0, "who": ask.who, "why": ask.force, "dry_run": ask.dry_run, "image": image,
+        });
+        let last = match ask.force {
+            Some(_) => AdminStep::Done(told),
+            None => AdminStep::Refused(serde_json::json!({"refused": {"code": "gives_up"}})),
+        };
+        let first = AdminStep::Progress(serde_json::json!({"step": "weighed"}));
+        stream::iter([first, last]).boxed()
     }
 
     async fn stop_node(&self, node: NodeId) -> Result<(), PortError> {

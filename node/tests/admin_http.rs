@@ -1,0 +1,256 @@
+//! The operator's API over HTTP against real nodes: which builds run, a node that is let in by hand, a shard's image, and the
+//! same image put back after every disk was lost.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::{Cluster, PATIENCE, SECRET, SHARDS, auction, people, stamped};
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// An operator at a node.
+struct Olga {
+    http: Client,
+    token: String,
+}
+
+impl Olga {
+    fn new() -> Olga {
+        let options = router::Options {
+            token_secret: router::Secret::of(SECRET.as_bytes()),
+            ..router::Options::default()
+        };
+        let id = auction::Id::parse("olga").unwrap();
+        let tokens = router::auth::Tokens::new(&options);
+        Olga {
+            http: Client::builder().no_proxy().build().unwrap(),
+            token: tokens.mint(&id, "Olga", auction::Rights::OPERATOR).unwrap().0,
+        }
+    }
+
+    fn ask(&self, cluster: &Cluster, at: usize, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("{}/api/v1/admin/{path}", cluster.nodes[at].http);
+        self.http.request(method, url).bearer_auth(&self.token)
+    }
+
+    async fn get(&self, cluster: &Cluster, path: &str) -> Value {
+        told(self.ask(cluster, 0, Method::GET, path)).await.1
+    }
+
+    /// The place of the node that leads a shard, as itself says.
+    async fn leader(&self, cluster: &Cluster, shard: u32) -> usize {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            for at in 0..cluster.nodes.len() {
+                let path = format!("shards/{shard}/image?dry_run=true");
+                if told(self.ask(cluster, at, Method::GET, &path)).await.0 == 200 {
+                    return at;
+                }
+            }
+            assert!(Instant::now() < until, "nobody leads shard {shard}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Puts an image back.
+    fn put(&self, cluster: &Cluster, shard: u32, query: &str, image: &[u8]) -> RequestBuilder {
+        let ask = self.ask(cluster, 0, Method::POST, &format!("shards/{shard}/restore{query}"));
+        ask.header("content-type", "application/octet-stream")
+            .body(image.to_vec())
+    }
+
+    async fn audit(&self, cluster: &Cluster) -> String {
+        self.get(cluster, "overview").await["audit"].to_string()
+    }
+}
+
+async fn told(request: RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+/// The names of a stream's events, and the data of the last.
+async fn steps(request: RequestBuilder) -> (Vec<String>, Value) {
+    let response = request.header("accept", "text/event-stream").send().await.unwrap();
+    let text = response.text().await.unwrap();
+    let all = |name: &str| {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+        lines.map(|rest| rest.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let last = serde_json::from_str(all("data:").last().unwrap()).unwrap();
+    (all("event:"), last)
+}
+
+async fn joins_and_versions(olga: &Olga, cluster: &Cluster) {
+    let versions = olga.get(cluster, "versions").await;
+    let newest = versions["cluster_version"].as_u64().unwrap();
+    let nodes = versions["nodes"].as_array().unwrap();
+    assert!(
+        nodes.len() == 3 && nodes.iter().all(|n| n["answers"] == true),
+        "{versions}"
+    );
+    let join = |newest: u64, dry_run: bool| {
+        let node = json!({"kind": "join", "id": 9, "zone": "z", "region": "x", "grpc": "127.0.0.1:9",
+            "http": "http://127.0.0.1:9", "trunk": "127.0.0.1:9", "newest": newest});
+        let ask = json!({"change": node, "dry_run": dry_run});
+        olga.ask(cluster, 1, Method::POST, "changes").json(&ask)
+    };
+    // An older build would stop itself: it isn't let in.
+    let (status, why) = told(join(newest - 1, false)).await;
+    assert_eq!(
+        (status, &why["refused"]["may_be_forced"]),
+        (409, &json!(false)),
+        "{why}"
+    );
+    let (status, shown) = told(join(newest, true)).await;
+    assert_eq!((status, &shown["stored"]), (200, &json!(false)), "{shown}");
+    assert!(
+        !olga.audit(cluster).await.contains("olga"),
+        "a dry run is not written down"
+    );
+}
+
+/// A backup that is only shown: nothing is put, and nobody reads of it in the audit.
+async fn shown_only(olga: &Olga, cluster: &Cluster) {
+    let folder = cluster.nodes[0].home.join("kept");
+    let shown = std::process::Command::new(env!("CARGO_BIN_EXE_rushroom"))
+        .args([
+            "admin",
+            "--node",
+            &cluster.nodes[0].grpc,
+            "backup",
+            "--all",
+            "--dry-run",
+            "--to",
+        ])
+        .arg(format!("file://{}", folder.display()))
+        .output()
+        .unwrap();
+    let said = String::from_utf8([shown.stdout, shown.stderr].concat()).unwrap();
+    assert_eq!(
+        said.matches("would be kept: index").count(),
+        SHARDS as usize + 1,
+        "{said}"
+    );
+    assert!(
+        shown.status.success() && said.contains("nothing was put") && !folder.exists(),
+        "{said}"
+    );
+    assert!(!olga.audit(cluster).await.contains("copied"));
+}
+
+/// The shard's image, by its leader; others say who that is.
+async fn image(olga: &Olga, cluster: &Cluster, shard: u32) -> Vec<u8> {
+    let path = format!("shards/{shard}/image");
+    let leads = olga.leader(cluster, shard).await;
+    assert!(
+        !olga.audit(cluster).await.contains("copied"),
+        "what was only shown is no copy"
+    );
+    let other = (leads + 1) % 3;
+    let (status, why) = told(olga.ask(cluster, other, Method::GET, &path)).await;
+    assert_eq!((status, &why["refused"]["code"]), (409, &json!("not_leader")), "{why}");
+    assert_eq!(
+        why["refused"]["leader"]["http"],
+        cluster.nodes[leads].http.as_str(),
+        "{why}"
+    );
+    let response = olga.ask(cluster, leads, Method::GET, &path).send().await.unwrap();
+    let head = response.headers()["rushroom-image"].to_str().unwrap();
+    let head: Value = serde_json::from_str(head).unwrap();
+    let body = response.bytes().await.unwrap().to_vec();
+    assert_eq!(
+        (&head["auctions"], &head["bytes"]),
+        (&json!(1), &json!(body.len())),
+        "{head}"
+    );
+    assert!(olga.audit(cluster).await.contains("copied"), "a copy is written down");
+    body
+}
+
+/// What is there isn't given up without a reason; what is no image of this shard is never taken.
+async fn what_is_there_is_kept(olga: &Olga, cluster: &Cluster, shard: u32, image: &[u8]) {
+    let other = shard % SHARDS + 1;
+    let refused = async |request: RequestBuilder, code: &str| {
+        let (status, why) = told(request).await;
+        assert_eq!((status, &why["refused"]["code"]), (409, &json!(code)), "{why}");
+    };
+    refused(olga.put(cluster, shard, "", image), "gives_up").await;
+    refused(olga.put(cluster, other, "?force=x", image), "other_shard").await;
+    refused(
+        olga.put(cluster, shard, "?force=x", &image[..image.len() / 2]),
+        "image_unsound",
+    )
+    .await;
+    refused(olga.put(cluster, 0, "?force=x", image), "nothing_here").await;
+    let recover = |dry_run: bool| {
+        let ask = olga.ask(cluster, 0, Method::POST, &format!("shards/{shard}/unsafe-recover"));
+        ask.json(&json!({"force": "a drill", "dry_run": dry_run}))
+    };
+    refused(recover(false), "quorum_there").await;
+    let (_, why) = told(recover(true)).await;
+    let left = why["left"].as_array().unwrap();
+    assert!(
+        left.len() == 3 && left.iter().all(|one| one["answers"] == true),
+        "{why}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_goes_out_and_comes_back_over_http() {
+    let mut cluster = Cluster::start("[admin]\nhttp = true").await;
+    let olga = Olga::new();
+    joins_and_versions(&olga, &cluster).await;
+    shown_only(&olga, &cluster).await;
+    let api = cluster.api(0);
+    let (seller, bidders) = people(&api, 1).await;
+    let selling = api.with_token(&seller.token);
+    selling.create(&auction("kept", 600_000)).await.unwrap();
+    let shard = selling.start("kept").await.unwrap().shard;
+    let before = stamped(&api.with_token(&bidders[0].token), "kept", 1_000, "b1").await;
+    let image = image(&olga, &cluster, shard).await;
+    what_is_there_is_kept(&olga, &cluster, shard, &image).await;
+
+    cluster.kill(&[0, 1, 2]);
+    for node in &cluster.nodes {
+        std::fs::remove_dir_all(node.home.join("data")).unwrap();
+    }
+    cluster.start_all().await;
+    let until = Instant::now() + PATIENCE;
+    let (status, shown) = loop {
+        let answer = told(olga.put(&cluster, shard, "?dry_run=true", &image)).await;
+        // A shard that isn't led yet isn't known to be empty.
+        if answer.0 == 200 || Instant::now() > until {
+            break answer;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(
+        (status, &shown["done"], &shown["image"]["auctions"]),
+        (200, &json!(false), &json!(1)),
+        "{shown}"
+    );
+    assert_eq!(olga.get(&cluster, "overview").await["sealed"], json!([]), "only shown");
+    let (names, done) = steps(olga.put(&cluster, shard, "", &image)).await;
+    assert_eq!(
+        (names.first().unwrap().as_str(), names.last().unwrap().as_str()),
+        ("progress", "done"),
+        "{done}"
+    );
+    assert_eq!(
+        (&done["shard"], &done["auctions"]),
+        (&json!(shard), &json!(1)),
+        "{done}"
+    );
+    let api = cluster.api(0);
+    let kept = api.auction("kept").await.unwrap();
+    assert_eq!((kept.price, kept.ends_at), (1_000, Some(before.ends_at)), "{kept:?}");
+    let audit = olga.audit(&cluster).await;
+    assert!(
+        audit.contains(&format!("shard {shard}: closed")) && audit.contains("olga"),
+        "{audit}"
+    );
+    cluster.assert_no_panic();
+}
