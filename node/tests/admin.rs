@@ -234,6 +234,7 @@ async fn leadership_goes_where_it_is_sent() {
         ("shard list", "0 (map)"),
         ("plan show", "0 replicas would move"),
         ("shard explain 1", "HELD/BOUND"),
+        ("shard explain 0", "note: shard 0 is the cluster's map"),
         ("shard top", "LIVE"),
         ("plan history", "OUTCOME"),
         ("completion bash", "rushroom"),
@@ -311,4 +312,80 @@ async fn a_node_is_restarted_only_when_nobody_feels_it() {
     assert!(code == 1 && err.contains("stopped before node"), "{err}");
     let (_, _, err) = admin(&cluster, asked, &format!("{roll} --dry-run"));
     assert!(err.contains("refused [not_whole]"), "{err}");
+}
+
+/// Who leads a shard, by the overview.
+fn leader(cluster: &Cluster, shard: u32) -> u64 {
+    let shards = json(cluster, "shard list");
+    let shards = shards["shards"].as_array().unwrap();
+    let one = shards.iter().find(|s| s["id"] == shard).unwrap();
+    one["leader"].as_u64().unwrap()
+}
+
+/// Where something always closes soon, a node that waits to be restarted hands over what is calm meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_waits_hands_over_what_is_calm() {
+    let cluster = Cluster::start("").await;
+    let api = cluster.api(0);
+    let seller = api.guest("seller", Role::Seller).await.unwrap();
+    let selling = api.with_token(&seller.token);
+    let hot = placement::shard_of("soon", SHARDS).0;
+    let node = leader(&cluster, hot);
+    let names = (0..200).map(|n| format!("calm-{n}"));
+    let mut shards = names.map(|name| (placement::shard_of(&name, SHARDS).0, name));
+    let (calm, name) = shards
+        .find(|(shard, _)| *shard != hot && leader(&cluster, *shard) == node)
+        .unwrap();
+    for (id, duration_ms) in [(name.as_str(), 600_000), ("soon", 29_000)] {
+        selling.create(&auction(id, duration_ms)).await.unwrap();
+        selling.start(id).await.unwrap();
+    }
+    let roll = format!("rolling-restart --timeout 1 --nodes {node} --command true");
+    let (code, _, err) = admin(&cluster, 0, &roll);
+    assert!(code == 1 && err.contains("refused [closes_soon]"), "{err}");
+    assert!(
+        err.contains(&format!("node {node}: shard {calm} is led by node")),
+        "{err}"
+    );
+    assert_eq!(leader(&cluster, hot), node, "nobody disturbs what closes soon");
+    assert_ne!(leader(&cluster, calm), node);
+
+    selling.cancel("soon", "enough").await.unwrap();
+    let (code, _, err) = admin(&cluster, 0, &roll);
+    assert_eq!(code, 0, "{err}");
+    assert_ne!(leader(&cluster, calm), node, "it stays where it was handed to");
+    cluster.assert_no_panic();
+}
+
+/// A node that has just started knows an older map than the others: what it shows is the newest all the same, or it says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_just_started_shows_the_newest_map() {
+    let mut cluster = Cluster::start("").await;
+    for round in 0..2 {
+        cluster.kill(&[2]);
+        let hours = format!("shard exclude 1 2 --hours {}", round + 1);
+        let (code, _, err) = admin(&cluster, 0, &hours);
+        assert_eq!(code, 0, "{err}");
+        let wanted = json(&cluster, "status")["version"].as_u64().unwrap();
+        let grpc = cluster.nodes[2].grpc.clone();
+        // Asked again and again from before it serves until it has answered.
+        let asking = tokio::task::spawn_blocking(move || {
+            let until = std::time::Instant::now() + common::PATIENCE;
+            loop {
+                let output = Command::new(env!("CARGO_BIN_EXE_rushroom"))
+                    .args(["admin", "--node", &grpc, "--json", "ops", "list"])
+                    .output()
+                    .unwrap();
+                if output.status.success() || std::time::Instant::now() > until {
+                    return output.stdout;
+                }
+            }
+        });
+        cluster.start_all().await;
+        let told: Value = serde_json::from_slice(&asking.await.unwrap()).unwrap();
+        let newest = told["version"].as_u64().unwrap() >= wanted;
+        assert!(newest || told["may_be_old"] == true, "{wanted}: {told}");
+        assert!(newest, "the others answer: it can know: {told}");
+    }
+    cluster.assert_no_panic();
 }

@@ -45,6 +45,7 @@ pub(crate) fn overview(overview: &Overview) -> Value {
     });
     json!({
         "node": overview.node.0, "epoch": map.epoch, "version": map.steering.version, "paused": map.steering.paused,
+        "may_be_old": overview.may_be_old,
         "nodes": nodes.collect::<Vec<_>>(), "shards": shards.collect::<Vec<_>>(), "moves": moves.collect::<Vec<_>>(),
         "sealed": sealed(map),
         "waits": overview.waits.iter().map(|(s, why)| json!({"shard": s.0, "why": why})).collect::<Vec<_>>(),

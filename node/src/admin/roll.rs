@@ -5,6 +5,11 @@
 //! then the cluster is asked (`Change::Restart`): it says no where a shard would be left without a majority that is open and
 //! has its log, or an auction that the node leads closes within 30 s, and writes down what it allows. A reason overrides
 //! that. After the last one: all is whole again, or the roll has failed.
+//!
+//! Where something always closes soon there is no such moment for a node that leads many shards; there is one for each of
+//! them. So while a node waits for that, its leaderships go elsewhere one by one, each when its own shard is calm, and stay there
+//! for a while by preference; those of shards with nothing live stay, for nobody feels them go. A node that leads nothing
+//! live may be restarted: nobody notices a follower that is gone for a moment.
 
 use super::args::{AdminArgs, Roll};
 use super::client::Client;
@@ -12,14 +17,17 @@ use super::run::told;
 use super::wire::Overview;
 use crate::cli::{complain, say};
 use anyhow::{Context as _, Result};
-use placement::{NodeId, Refusal, Standing};
+use placement::{NodeId, Refusal, ShardId, Standing};
 use proto::cluster::v1 as pb;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(250);
+/// For so long, and the roll's own patience, a leadership stays where it was handed to; then it may come home.
+const ASIDE: Duration = Duration::from_secs(120);
 
 /// What keeps the cluster from being whole; none: it is.
 pub(super) fn not_whole(o: &Overview) -> Option<String> {
@@ -153,7 +161,13 @@ async fn until_allowed(client: &Client, node: NodeId, how: &Roll, args: &AdminAr
         let Some(refused) = ask(client, node, how, args, false).await? else {
             return Ok(None);
         };
-        if !refused.may_be_forced || Instant::now() > deadline {
+        if !refused.may_be_forced {
+            return Ok(Some(told(&refused)));
+        }
+        if refused.code == "closes_soon" {
+            step_aside(client, node, how, args).await?;
+        }
+        if Instant::now() > deadline {
             return Ok(Some(told(&refused)));
         }
         if waits.as_ref() != Some(&refused.code) {
@@ -162,6 +176,45 @@ async fn until_allowed(client: &Client, node: NodeId, how: &Roll, args: &AdminAr
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Hands over what a node leads of shards in which something is live, as far as each of them is calm now.
+async fn step_aside(client: &Client, node: NodeId, how: &Roll, args: &AdminArgs) -> Result<()> {
+    let overview = client.overview().await?;
+    let Some(known) = overview.map.nodes.get(&node) else {
+        return Ok(());
+    };
+    let status = client.elsewhere(&known.grpc).await?.status().await?;
+    let live = |shard: &ShardId| {
+        let own = status.replicas.iter().find(|replica| replica.shard == shard.0);
+        own.is_some_and(|own| own.role == "leader" && own.auctions_live > 0)
+    };
+    let mut leads: BTreeMap<NodeId, usize> = BTreeMap::new();
+    overview
+        .leaders
+        .values()
+        .for_each(|leader| *leads.entry(*leader).or_default() += 1);
+    for shard in overview.map.placement.keys().filter(|shard| live(shard)) {
+        let others = overview.map.replicas_of(*shard).iter().map(|replica| replica.0);
+        let heirs = others.filter(|other| *other != node && overview.alive.contains(other));
+        let Some(heir) = heirs.min_by_key(|heir| leads.get(heir).copied().unwrap_or_default()) else {
+            continue;
+        };
+        let request = pb::TransferRequest {
+            shard: shard.0,
+            to: Some(heir.0),
+            who: args.who.clone(),
+            force: None,
+            dry_run: false,
+            for_ms: Some(ASIDE.as_millis() as u64 + how.timeout.saturating_mul(1_000)),
+        };
+        // Refused: it isn't calm, or its heir isn't ready. Another look comes.
+        if client.transfer(request).await?.refused.is_none() {
+            *leads.entry(heir).or_default() += 1;
+            complain(&format!("node {}: shard {} is led by node {}", node.0, shard.0, heir.0));
+        }
+    }
+    Ok(())
 }
 
 /// Waits until every node says that all is whole; what is missing if that doesn't come.

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const UNREACHED: u8 = 3;
 /// `--wait` gave up.
 const GAVE_UP: u8 = 4;
+/// How long a node may take to learn who has the newest map.
+const NEWEST: Duration = Duration::from_secs(2);
 /// Between two looks while waiting.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -83,8 +85,24 @@ struct Asking<'a> {
 
 impl Asking<'_> {
     async fn show(&self, table: impl Fn(&Overview) -> String) -> Result<ExitCode> {
-        let overview = self.client.overview().await?;
+        let overview = self.newest().await?;
         self.print(&json::overview(&overview), || table(&overview))
+    }
+
+    /// The cluster by the newest map: a node that has just started doesn't know who has it, for a moment.
+    async fn newest(&self) -> Result<Overview, NotReached> {
+        let deadline = Instant::now() + NEWEST;
+        loop {
+            let overview = self.client.overview().await?;
+            if !overview.may_be_old {
+                return Ok(overview);
+            }
+            if Instant::now() > deadline {
+                complain("the node that leads shard 0 doesn't answer: what follows may be old");
+                return Ok(overview);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     fn print(&self, json: &serde_json::Value, table: impl Fn() -> String) -> Result<ExitCode> {
@@ -129,7 +147,7 @@ impl Asking<'_> {
             PlanCommand::Apply(how) => self.change(Change::Rebalance, how).await,
             PlanCommand::Cancel { shard, how } => self.change(Change::Cancel(shard.map(ShardId)), how).await,
             PlanCommand::History => {
-                let overview = self.client.overview().await?;
+                let overview = self.newest().await?;
                 let told = json::history(&overview.map).into();
                 self.print(&told, || tables::history(&overview.map, wall_ms()))
             }
@@ -140,9 +158,8 @@ impl Asking<'_> {
         match command {
             ShardCommand::List => self.show(tables::shards).await,
             ShardCommand::Explain { id } => {
-                let overview = self.client.overview().await?;
-                if *id == 0 || *id > overview.map.shards {
-                    // Shard 0 isn't placed by arithmetic: its voters are the founders, and grow with the cluster.
+                let overview = self.newest().await?;
+                if *id > overview.map.shards {
                     let refusal = placement::Refusal::UnknownShard(ShardId(*id));
                     return self.refused(&pb::Refused {
                         code: refusal.code().into(),
@@ -185,6 +202,7 @@ impl Asking<'_> {
             who: self.args.who.clone(),
             force,
             dry_run,
+            for_ms: None,
         };
         let reply = self.client.transfer(request).await?;
         if let Some(refused) = &reply.refused {

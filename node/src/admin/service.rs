@@ -7,7 +7,7 @@
 use super::wire::{change_from, overview_to, plan_to, refused_to};
 use crate::metrics;
 use crate::tls::{Caller, Identity};
-use crate::wiring::AdminPort;
+use crate::wiring::{AdminPort, Handing};
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use placement::{NodeId, ShardId};
@@ -255,10 +255,13 @@ impl Admin for AdminService {
         let mut request = request.into_inner();
         request.who = signed(caller.as_ref(), &request.who);
         let (shard, to) = (ShardId(request.shard), request.to.map(NodeId));
-        let done = self
-            .0
-            .transfer(shard, to, &request.who, request.force, request.dry_run)
-            .await;
+        let how = Handing {
+            who: &request.who,
+            force: request.force,
+            dry_run: request.dry_run,
+            for_ms: request.for_ms,
+        };
+        let done = self.0.transfer(shard, to, how).await;
         Ok(Response::new(match done {
             Ok(leader) => pb::TransferReply {
                 refused: None,

@@ -18,6 +18,8 @@ pub(crate) struct Overview {
     pub(crate) leaders: BTreeMap<ShardId, NodeId>,
     /// What moves wait for.
     pub(crate) waits: BTreeMap<ShardId, String>,
+    /// The node that leads shard 0 didn't answer: there may be a newer map.
+    pub(crate) may_be_old: bool,
 }
 
 pub(crate) fn overview_to(overview: &Overview) -> pb::OverviewReply {
@@ -35,6 +37,7 @@ pub(crate) fn overview_to(overview: &Overview) -> pb::OverviewReply {
         alive: overview.alive.iter().map(|node| node.0).collect(),
         leaders: leaders.collect(),
         waits: waits.collect(),
+        may_be_old: overview.may_be_old,
     }
 }
 
@@ -50,6 +53,7 @@ pub(crate) fn overview_from(proto: pb::OverviewReply) -> Result<Overview, BadWir
             .map(|l| (ShardId(l.shard), NodeId(l.node)))
             .collect(),
         waits: proto.waits.into_iter().map(|w| (ShardId(w.shard), w.why)).collect(),
+        may_be_old: proto.may_be_old,
     })
 }
 

@@ -6,7 +6,7 @@ use crate::grpc::{Peer, Peers};
 use async_trait::async_trait;
 use auction::{Phase, Stamp};
 use futures_util::{future::join_all, stream::BoxStream};
-use placement::{ClusterMap, NodeId, Refusal, ShardId};
+use placement::{ClusterMap, NodeId, Refusal, ShardId, plan::MOVED_FOR_MS};
 use proto::cluster::v1::{Replica, StatusReply, Stream};
 use raft_store::{Ask, Host, SteerError};
 use router::ports::{Admin, AdminChange, AdminFounding, AdminImage, AdminStep, AdminTransfer, PortError, Shards as _};
@@ -53,6 +53,18 @@ fn die() {
     });
 }
 
+/// How a leadership is to be handed over.
+pub(crate) struct Handing<'a> {
+    /// Who asks.
+    pub(crate) who: &'a str,
+    /// A reason to disturb an auction that closes soon.
+    pub(crate) force: Option<String>,
+    /// Only shown.
+    pub(crate) dry_run: bool,
+    /// How long the heir leads by preference; else a week.
+    pub(crate) for_ms: Option<u64>,
+}
+
 fn asked(change: placement::Change, who: &str, force: Option<String>, dry_run: bool) -> Ask {
     Ask {
         change,
@@ -65,20 +77,32 @@ fn asked(change: placement::Change, who: &str, force: Option<String>, dry_run: b
 }
 
 impl AdminPort {
-    /// The cluster as this node sees it. What moves wait for is known where shard 0 is led: asked there, unless `own`.
+    /// The cluster as this node sees it. The newest map, and what moves wait for, are known where shard 0 is led: asked
+    /// there, unless `own`. Without an answer (this node has just started; nobody leads it) the map may be an older one.
     pub(crate) async fn overview(&self, own: bool) -> Overview {
-        let map = self.map.borrow().clone();
+        let mut map = self.map.borrow().clone();
+        let mut waits = self.host.waits();
+        let leader = self.shards.leader(ShardId::META);
+        let mut may_be_old = leader.is_none();
+        if let (false, Some(leader)) = (own, leader.filter(|leader| *leader != self.shards.me)) {
+            let theirs = async {
+                let peer = self.peers.get(leader).ok()?;
+                tokio::time::timeout(PEER_WAIT, peer.overview()).await.ok()?.ok()
+            };
+            match theirs.await {
+                Some(theirs) => {
+                    if (theirs.map.epoch, theirs.map.steering.version) > (map.epoch, map.steering.version) {
+                        map = Arc::new(theirs.map);
+                    }
+                    waits = theirs.waits;
+                }
+                None => may_be_old = true,
+            }
+        }
         let shards = map.placement.keys();
         let leaders: BTreeMap<ShardId, NodeId> = shards.filter_map(|s| Some((*s, self.shards.leader(*s)?))).collect();
-        let mut waits = self.host.waits();
-        let leader = leaders.get(&ShardId::META).filter(|leader| **leader != self.shards.me);
-        if let (false, Some(leader)) = (own, leader)
-            && let Ok(peer) = self.peers.get(*leader)
-            && let Ok(Ok(theirs)) = tokio::time::timeout(PEER_WAIT, peer.overview()).await
-        {
-            waits = theirs.waits;
-        }
         Overview {
+            may_be_old,
             node: self.shards.me,
             alive: map
                 .nodes
@@ -97,10 +121,14 @@ impl AdminPort {
         &self,
         shard: ShardId,
         to: Option<NodeId>,
-        who: &str,
-        force: Option<String>,
-        dry_run: bool,
+        how: Handing<'_>,
     ) -> Result<NodeId, SteerError> {
+        let Handing {
+            who,
+            force,
+            dry_run,
+            for_ms,
+        } = how;
         let map = self.map.borrow().clone();
         let not_now = |why: &str| SteerError::Refused(Refusal::NotNow(shard, why.into()));
         let (leader, heir) = self.heir(&map, shard, to).map_err(SteerError::Refused)?;
@@ -117,7 +145,7 @@ impl AdminPort {
                 shard,
                 wish: placement::Wish::PreferLeader(to),
                 owner: who.to_owned(),
-                until_ms: wall_ms() + placement::plan::MOVED_FOR_MS,
+                until_ms: wall_ms() + for_ms.unwrap_or(MOVED_FOR_MS).min(MOVED_FOR_MS),
             };
             placement::Change::Override(wish)
         } else {
@@ -343,7 +371,13 @@ impl Admin for AdminPort {
 
     async fn transfer(&self, shard: ShardId, to: Option<NodeId>, ask: AdminTransfer) -> Result<NodeId, Value> {
         let AdminTransfer { who, force, dry_run } = ask;
-        let done = AdminPort::transfer(self, shard, to, &who, force, dry_run).await;
+        let how = Handing {
+            who: &who,
+            force,
+            dry_run,
+            for_ms: None,
+        };
+        let done = AdminPort::transfer(self, shard, to, how).await;
         done.map_err(|error| {
             let reply = proto::cluster::v1::ChangeReply {
                 refused: Some(refused(&error)),

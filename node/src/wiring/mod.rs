@@ -19,7 +19,7 @@ mod map;
 mod shards;
 mod streams;
 
-pub(crate) use admin::AdminPort;
+pub(crate) use admin::{AdminPort, Handing};
 pub(crate) use chats::ChatPort;
 pub(crate) use host::{HostShards, Roles};
 pub(crate) use map::{MapPort, follow_peers};

@@ -5,8 +5,9 @@
 //! Deliberately absent: who is alive. The operator's table adds that.
 
 use crate::{
-    ClusterMap, NodeId, Override, Rules, ShardId, Standing,
+    ClusterMap, Node, NodeId, Override, Rules, ShardId, Standing,
     place::{bounds, wanted},
+    plan::{META_VOTERS, meta_order, meta_wanted},
     rank::{rank_shard, score},
 };
 
@@ -44,15 +45,52 @@ pub struct Explained {
     pub candidates: Vec<Candidate>,
     /// Its overrides, void ones too.
     pub overrides: Vec<Override>,
-    /// Overrides that don't hold, and why.
+    /// Overrides that don't hold, and why; and what else is to be known.
     pub void: Vec<String>,
     /// Where it is going, if it isn't there.
     pub goal: Option<Vec<NodeId>>,
 }
 
+/// Shard 0 isn't placed as the others are: who keeps it goes on keeping it while it stays, and others come in the order of a
+/// draw of their own until there are enough.
+fn explain_meta(map: &ClusterMap) -> Explained {
+    let (order, wanted) = (meta_order(map), meta_wanted(map));
+    let candidate = |node: &Node| {
+        let has = map.replica_on(ShardId::META, node.id).is_some();
+        Candidate {
+            node: node.id,
+            zone: node.zone.clone(),
+            standing: map.standing(node.id),
+            weight: node.weight,
+            score: None,
+            rank: order.iter().position(|other| *other == node.id).map(|place| place + 1),
+            held: u64::from(has),
+            bound: 1,
+            has,
+            wanted: wanted.contains(&node.id),
+        }
+    };
+    let mut candidates: Vec<Candidate> = map.nodes.values().map(candidate).collect();
+    candidates.sort_by_key(|candidate| (!candidate.has, candidate.rank.unwrap_or(usize::MAX)));
+    let note = format!(
+        "shard 0 is the cluster's map: an odd number of nodes keep it, {META_VOTERS} at most, in distinct zones if they can; \
+         weights and overrides don't count, who keeps it stays, and all others follow it without a vote"
+    );
+    Explained {
+        shard: ShardId::META,
+        candidates,
+        overrides: Vec::new(),
+        void: vec![note],
+        goal: map.steering.goal.get(&ShardId::META).cloned(),
+    }
+}
+
 /// Explains a shard's place.
 #[must_use]
 pub fn explain(map: &ClusterMap, shard: ShardId, rules: Rules, now_ms: u64) -> Explained {
+    if shard == ShardId::META {
+        return explain_meta(map);
+    }
     let (goals, void) = wanted(map, rules, now_ms);
     let wanted = goals.get(&shard).cloned().unwrap_or_default();
     let order = rank_shard(shard, map.nodes.keys().map(|node| (*node, map.share(*node))));

@@ -422,8 +422,14 @@ fn set_goal(next: &mut ClusterMap, shard: ShardId, nodes: Vec<NodeId>) {
     }
 }
 
+/// Who should keep the map, best first, where there are more than are needed.
+pub(crate) fn meta_order(map: &ClusterMap) -> Vec<NodeId> {
+    let active = map.nodes.keys().filter(|node| map.standing(**node) == Standing::Active);
+    rank("meta", active.map(|node| (*node, 1)))
+}
+
 /// The nodes that should keep the map: those that do and may stay, grown to an odd number in distinct zones.
-fn meta_wanted(map: &ClusterMap) -> Vec<NodeId> {
+pub(crate) fn meta_wanted(map: &ClusterMap) -> Vec<NodeId> {
     let voters: Vec<NodeId> = map.replicas_of(ShardId::META).iter().map(|replica| replica.0).collect();
     let is = |node: &NodeId, standing| map.standing(*node) == standing;
     let active: Vec<NodeId> = map
@@ -439,7 +445,7 @@ fn meta_wanted(map: &ClusterMap) -> Vec<NodeId> {
         .collect();
     let odd = (active.len().min(META_VOTERS).div_ceil(2) * 2).saturating_sub(1);
     let zone = |node: &NodeId| map.nodes.get(node).map(|known| known.zone.clone());
-    let mut order = rank("meta", active.iter().map(|node| (*node, 1)));
+    let mut order = meta_order(map);
     order.retain(|node| map.steering.watchers.contains_key(node));
     for distinct in [true, false] {
         for node in &order {
