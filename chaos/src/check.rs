@@ -1,7 +1,7 @@
 //! The promises as checks over a recorded history: one file per property, all from the same `Book`.
 //!
 //! ```text
-//!   FILE… --> History --> Book --> c01 … c13 --> Report --> exit 0 pass | 1 fail | 2 unknown
+//!   FILE… --> History --> Book --> c01 … c14 --> Report --> exit 0 pass | 1 fail | 2 unknown
 //! ```
 //!
 //! A check says what it found and the lines that show it. *Fail* is a broken promise; *unknown* means that the history
@@ -25,6 +25,7 @@ mod c10_streams;
 mod c11_chat;
 mod c12_gaps;
 mod c13_coverage;
+mod c14_neighbours;
 mod stamps;
 
 /// The hash chain of the history's document, for whoever writes one.
@@ -225,6 +226,7 @@ pub(crate) fn check(history: &History) -> Report {
         c11_chat::check(&book),
         c12_gaps::check(&book),
         c13_coverage::check(&book),
+        c14_neighbours::check(&book),
     ];
     Report { outcomes }
 }

@@ -34,6 +34,9 @@ pub(crate) struct Meta {
     /// Ours: a definite answer must come at least this often while someone waits (C12); absent: only measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rto_max_ms: Option<u64>,
+    /// Ours: a bid beside a storm on another auction of its shard is answered within this (C14); absent: only measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) neighbour_max_ms: Option<u64>,
     /// Ours: a viewer's picture may stand still this long (C12); absent: only measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) frozen_max_ms: Option<u64>,

@@ -37,7 +37,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// Checks C1-C13 on histories of one run; exit 0 pass, 1 fail, 2 unknown.
+    /// Checks C1-C14 on histories of one run; exit 0 pass, 1 fail, 2 unknown.
     Check {
         /// `rushroom-history/1` files; they are read as one.
         #[arg(required = true)]

@@ -153,6 +153,7 @@ fn meta(plan: &Plan, seed: u64) -> Meta {
         clock_policy: "stop".into(),
         window: plan.window,
         rto_max_ms: plan.rto_max_ms,
+        neighbour_max_ms: plan.neighbour_max_ms,
         frozen_max_ms: plan.video.as_ref().map(|video| video.frozen_max_ms),
         republish_max_ms: plan.video.as_ref().map(|video| video.republish_max_ms),
         video_viewers: plan.video.as_ref().map(|video| video.viewers_per_node * 3),

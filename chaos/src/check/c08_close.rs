@@ -240,7 +240,7 @@ fn sightings<'h>(book: &Book<'h>) -> HashMap<&'h str, (Nanos, Place)> {
 }
 
 /// Whether a fault or a hold lies between two moments.
-fn disturbed(book: &Book<'_>, from: Nanos, to: Nanos, shard: u32) -> bool {
+pub(super) fn disturbed(book: &Book<'_>, from: Nanos, to: Nanos, shard: u32) -> bool {
     let fault = book.faults.iter().any(|fault| fault.from < to && from < fault.to);
     let held = book
         .helds

@@ -71,5 +71,6 @@ plants! {
     Frozen,         Fail    ["C12"],     "a picture stands still";
     NeverBack,      Fail    ["C12"],     "a picture stands still until the end";
     Blind,          Fail    ["C12"],     "a viewer never sees a picture";
+    HotFirst,       Fail    ["C14"],     "bids beside a hot auction wait behind its crowd";
     SellerLost,     Fail    ["C12"],     "a seller whose node died isn't taken in for seconds";
 }

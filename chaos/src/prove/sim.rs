@@ -142,6 +142,7 @@ fn meta(seed: u64) -> Meta {
         clock_policy: "stop".into(),
         window: WINDOW,
         rto_max_ms: Some(2_000),
+        neighbour_max_ms: Some(100),
         frozen_max_ms: Some(2_000),
         republish_max_ms: Some(2_000),
         video_viewers: Some(2),

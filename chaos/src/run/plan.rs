@@ -14,6 +14,7 @@ pub(crate) struct Plan {
     /// Longest wait for the last close.
     pub(crate) close_seconds: u64,
     pub(crate) rto_max_ms: Option<u64>,
+    pub(crate) neighbour_max_ms: Option<u64>,
     pub(crate) shards: u32,
     /// Nodes talk TLS.
     #[serde(default)]

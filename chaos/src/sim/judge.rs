@@ -1,8 +1,8 @@
-//! What a simulation is held against: the checks C1-C12 over its history, and what a harness that sees everything adds.
+//! What a simulation is held against: the checks C1-C14 over its history, and what a harness that sees everything adds.
 //!
 //! | | what | promise |
 //! |---|---|---|
-//! | C1-C12 | the checkers of `chaos check` | G1-G8 |
+//! | C1-C14 | the checkers of `chaos check` | G1-G8 |
 //! | S1 | every act is answered and every auction closed, a bounded time after the last fault | liveness |
 //! | S2 | all replicas end in the same state, to the digest | G2 |
 //! | S3 | no two nodes hold the same office of a shard | G2, G5 |

@@ -41,7 +41,6 @@ pub fn sow(name: &str) -> bool {
         "now-for-all" => Plant::NowForAll,
         "timer-early" => Plant::TimerEarly,
         "applied-twice" => Plant::Twice,
-        "never-too-old" => Plant::NeverTooOld,
         _ => return false,
     };
     SOWN.store(plant as u8 + 1, core::sync::atomic::Ordering::Relaxed);

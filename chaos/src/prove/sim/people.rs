@@ -1,6 +1,6 @@
 //! The simulated people: bidders, readers, viewers, an operator, chatters.
 
-use super::{AUCTIONS, MS, QUIET, Sim, Step, house};
+use super::{AUCTIONS, MS, QUIET, SHARDS, Sim, Step, house};
 use crate::{
     history::{Evt, Inv, Nanos, Record, Ret, Sub},
     prove::Plant,
@@ -166,6 +166,11 @@ impl Sim {
         let mut t = self.now + self.jitter(1_000, 8_000);
         if self.plant == Plant::LongSilence && (14_100..17_500).contains(&(t / MS + 7_000)) {
             t = 10_500 * MS + self.jitter(0, 5_000);
+        }
+        // Of the hot lot's shard all but the hot lot itself; in a calm moment, or it would be the fault's doing.
+        let beside = asked.a != 0 && house::shard(asked.a, SHARDS) == house::shard(0, SHARDS);
+        if self.plant == Plant::HotFirst && beside && (11_000 * MS..11_400 * MS).contains(&self.now) {
+            t += 300 * MS;
         }
         self.at(t, Step::Answer(asked, Box::new(ret)));
     }
