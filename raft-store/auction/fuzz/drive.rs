@@ -201,6 +201,8 @@ pub(crate) fn drive(bytes: &[u8]) -> (usize, usize) {
         refusals_ms: 1_000,
     };
     let mut shard = Shard::new(limits);
+    // By the first rules, or by those that let auctions settle.
+    shard.raise_rules(1 + u32::from(bytes.below(2)));
     while !bytes.0.is_empty() {
         let entry = entry(&mut bytes, &shard, shard.top().0);
         for stamped in &entry.commands {

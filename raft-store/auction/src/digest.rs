@@ -3,8 +3,16 @@
 //! Each auction gives its newest chain hash (which stands for its whole log), its scalars, the hash of its definition and
 //! the sum over its remembered ids, so a digest costs a few hundred bytes an auction, however long its history. Every
 //! scalar that `apply` reads is in it: a divergence shows at the next comparison, not when it first bites.
+//!
+//! By rules that let auctions settle, it is over the *sum* of the auctions' digests: what a settled one adds is known once and for
+//! all, wherever it lies, and slots don't show. So a digest costs what is still going on, not what ever was.
 
-use crate::{Id, Shard, auction::Auction, once::phase_number};
+use crate::{
+    Id, Phase, Shard,
+    auction::Auction,
+    cold::{self, Sum},
+    once::phase_number,
+};
 use sha2::{Digest, Sha256};
 
 /// Feeds values to the hash without ambiguity: fixed widths, lengths before texts, a tag before what may be absent.
@@ -63,11 +71,44 @@ impl Sink {
     }
 }
 
+impl Auction {
+    /// What the auction adds to the shard's digest. `hold`: which hold it takes next, where that matters.
+    pub(crate) fn digest(&self, hold: Option<u64>) -> [u8; 32] {
+        let mut sink = Sink(Sha256::new());
+        sink.auction(self);
+        sink.maybe(hold);
+        sink.0.finalize().into()
+    }
+}
+
 impl Shard {
     /// A hash of the whole state: equal on replicas that applied the same log.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let mut sink = Sink(Sha256::new());
+        self.scalars(&mut sink);
+        if self.rules() >= cold::SINCE {
+            sink.word(self.auctions.len() as u64 + self.shelf.len());
+            sink.0.update(self.auctions_sum().0);
+        } else {
+            self.each(&mut sink);
+        }
+        if self.rules() > 1 {
+            sink.word(u64::from(self.rules()));
+        }
+        sink.0.finalize().into()
+    }
+
+    fn auctions_sum(&self) -> Sum {
+        let waits = !self.holds.list.is_empty();
+        self.auctions.iter().fold(self.shelf.sum(), |sum, auction| {
+            let matters = waits && !matches!(auction.phase, Phase::Closed(_));
+            let hold = matters.then(|| auction.hold_next.max(self.holds.first));
+            sum.plus(&auction.digest(hold))
+        })
+    }
+
+    fn scalars(&self, sink: &mut Sink) {
         for word in [
             self.office.term,
             u64::from(self.office.turn),
@@ -83,6 +124,10 @@ impl Shard {
             sink.word(hold.lost_ms);
         }
         sink.word(self.holds.first);
+    }
+
+    /// Every auction, in order of creation.
+    fn each(&self, sink: &mut Sink) {
         for auction in &self.auctions {
             sink.auction(auction);
             // Only where a hold waits can it matter which ones an auction has taken.
@@ -92,9 +137,5 @@ impl Shard {
                 auction.hold_next.max(self.holds.first)
             });
         }
-        if self.rules() > 1 {
-            sink.word(u64::from(self.rules()));
-        }
-        sink.0.finalize().into()
     }
 }

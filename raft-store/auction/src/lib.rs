@@ -23,6 +23,7 @@ extern crate std;
 mod auction;
 pub mod bound;
 pub mod chain;
+pub mod cold;
 pub mod command;
 pub mod cut;
 mod digest;
@@ -49,6 +50,7 @@ pub mod verify;
 pub mod view;
 
 pub use bound::{Opening, Reserve};
+pub use cold::{Cold, Settled, Sum};
 pub use command::{Action, Actor, Command, Entry, Hold, Key, Rights, Stamped, Wall};
 pub use event::{Event, EventKind, Outcome};
 pub use fold::body_hash;

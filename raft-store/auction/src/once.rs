@@ -157,6 +157,11 @@ impl Once {
         }
     }
 
+    /// Whether any logged refusal is remembered.
+    pub(crate) fn has_refusals(&self) -> bool {
+        !self.refusals.is_empty()
+    }
+
     /// Every judged id, in order of (actor, id).
     pub(crate) fn sorted(&self) -> Vec<&Seen> {
         self.seen

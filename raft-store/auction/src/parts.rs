@@ -5,9 +5,10 @@
 //! itself. A round trip keeps the digest.
 
 use crate::{
-    AuctionId, BodyHash, Definition, Event, Hold, Id, Limits, Money, Office, Phase, RULES_VERSION, Reason, Shard,
+    AuctionId, BodyHash, Cold, Definition, Event, Hold, Id, Limits, Money, Office, Phase, RULES_VERSION, Reason, Shard,
     Stamp,
     auction::Auction,
+    cold::{Settled, Shelf},
     fold::definition_hash,
     hold::Holds,
     once::{Once, Record, Seen},
@@ -29,10 +30,12 @@ pub struct Parts {
     pub holds: Vec<Hold>,
     /// The number of the first of them (holds are counted from 0 over the shard's life).
     pub hold_first: u64,
-    /// Every auction, in order of creation.
+    /// The auctions that may still change, then the settled ones by number.
     pub auctions: Vec<AuctionParts>,
     /// The rules that auctions go live with.
     pub rules: u32,
+    /// The settled auctions that aren't among `auctions`: whoever made the parts keeps them elsewhere.
+    pub cold: Cold,
 }
 
 /// One auction, as plain values.
@@ -82,6 +85,8 @@ pub struct AuctionParts {
     pub once: Vec<OnceParts>,
     /// The rules that it went live with.
     pub rules: u32,
+    /// Its number among the shard's settled auctions, if it is one.
+    pub settled: Option<u64>,
 }
 
 /// One remembered command id.
@@ -122,8 +127,14 @@ impl Shard {
             clamped: self.clamped,
             holds: self.holds.list.iter().copied().collect(),
             hold_first: self.holds.first,
-            auctions: self.auctions.iter().map(auction_parts).collect(),
+            auctions: self
+                .auctions
+                .iter()
+                .map(auction_parts)
+                .chain(self.shelf.warm().map(|settled| settled.parts()))
+                .collect(),
             rules: self.rules(),
+            cold: self.shelf.cold,
         }
     }
 
@@ -142,11 +153,16 @@ impl Shard {
             first: parts.hold_first,
             list: parts.holds.into(),
         };
+        shard.shelf = Shelf::of(parts.cold);
         for parts in parts.auctions {
-            let auction = auction_of(parts)?;
-            if shard.slot(&auction.id).is_some() {
+            if shard.is_here(&parts.id) {
                 return Err(BadParts("an auction twice"));
             }
+            if parts.settled.is_some() {
+                shard.shelf.restore(Settled::from_parts(parts)?)?;
+                continue;
+            }
+            let auction = auction_of(parts)?;
             let slot = shard.insert(auction);
             shard.reindex(slot);
         }
@@ -154,7 +170,7 @@ impl Shard {
     }
 }
 
-fn auction_parts(a: &Auction) -> AuctionParts {
+pub(crate) fn auction_parts(a: &Auction) -> AuctionParts {
     let once = a.once.sorted().into_iter().map(|Seen { actor, id, record }| OnceParts {
         actor: actor.clone(),
         id: id.clone(),
@@ -189,10 +205,11 @@ fn auction_parts(a: &Auction) -> AuctionParts {
         events: a.events.clone(),
         once: once.collect(),
         rules: a.rules,
+        settled: None,
     }
 }
 
-fn auction_of(parts: AuctionParts) -> Result<Auction, BadParts> {
+pub(crate) fn auction_of(parts: AuctionParts) -> Result<Auction, BadParts> {
     for (event, seq) in parts.events.iter().zip(1..) {
         if event.seq != seq || event.auction != parts.id {
             return Err(BadParts("a log with a gap"));

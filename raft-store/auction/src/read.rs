@@ -5,9 +5,9 @@
 
 use crate::{
     AuctionId, AuctionView, BodyHash, Command, Event, Id, Known, Office, Reason, Shard, Stamp, Verdict,
-    auction::Auction, fold::body_hash, once::Key, shard::tell,
+    auction::Auction, cold, fold::body_hash, once::Key, shard::tell,
 };
-use alloc::sync::Arc;
+use alloc::{sync::Arc, vec::Vec};
 
 impl Shard {
     /// The newest stamp judged or promised: the shard's now.
@@ -98,8 +98,11 @@ impl Shard {
     fn for_good(&self, auction: &Auction, command: &Command) -> Option<Reason> {
         // By its auction's watermark, not by `top`: below it nothing about that auction is stamped any more.
         let too_old = || self.too_old(command, self.watermark(&command.auction));
-        let absorbing = auction.absorbing(&command.actor, &command.action);
-        absorbing.or_else(|| too_old().then_some(Reason::Expired))
+        let over = (self.rules() >= cold::SINCE).then(|| auction.over(&command.action));
+        let absorbing = || auction.absorbing(&command.actor, &command.action);
+        over.flatten()
+            .or_else(absorbing)
+            .or_else(|| too_old().then_some(Reason::Expired))
     }
 
     /// A command's verdict, as far as it can't become another one whatever the log holds beyond what is applied here. So any
@@ -123,28 +126,30 @@ impl Shard {
         Some(auction.verdict(Err(reason), self.watermark(&command.auction)))
     }
 
-    /// One auction as shown.
+    /// One auction as shown; `None` also for a cold one.
     #[must_use]
     pub fn view(&self, auction: &AuctionId) -> Option<AuctionView> {
         self.get(auction).map(Auction::view)
     }
 
-    /// All auctions as shown, in order of id.
+    /// All auctions in memory as shown, in order of id (cold ones that are guests are left out).
     pub fn views(&self) -> impl Iterator<Item = AuctionView> + '_ {
-        let by_id = self.index.sorted(|&slot| self.auctions[slot].id.clone());
-        by_id.into_iter().map(|&slot| self.auctions[slot].view())
+        let warm = self.shelf.warm().map(|settled| &settled.auction);
+        let mut all: Vec<&Auction> = self.auctions.iter().chain(warm).collect();
+        all.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        all.into_iter().map(Auction::view)
     }
 
     /// How many auctions there are, and how many of them are live or paused.
     #[must_use]
     pub fn count(&self) -> (usize, usize) {
         (
-            self.auctions.len(),
+            self.auctions.len() + usize::try_from(self.shelf.len()).unwrap_or(usize::MAX),
             self.auctions.iter().filter(|a| a.is_open()).count(),
         )
     }
 
-    /// An auction's events after version `after`, at most `limit`. `None`: no such auction.
+    /// An auction's events after version `after`, at most `limit`. `None`: no such auction in memory.
     #[must_use]
     pub fn events(&self, auction: &AuctionId, after: u64, limit: usize) -> Option<&[Arc<Event>]> {
         let events = &self.get(auction)?.events;

@@ -22,6 +22,7 @@
 use crate::{
     Action, Actor, AuctionId, Command, Entry, Event, Id, Office, Reason, Rights, Stamp, Stamped, Verdict,
     auction::{Auction, Out},
+    cold::{self, Shelf},
     fold::body_hash,
     hold::Holds,
     once::{Key, Record},
@@ -106,7 +107,7 @@ pub struct Shard {
     pub(crate) top: Stamp,
     pub(crate) clamped: u64,
     pub(crate) holds: Holds,
-    /// In order of creation; never removed.
+    /// What may still change, in no order that matters (by the first rules: all, in order of creation).
     pub(crate) auctions: Vec<Auction>,
     pub(crate) index: Table<usize>,
     /// Every pending timer: (due, slot).
@@ -120,6 +121,10 @@ pub struct Shard {
     pub(crate) plants: Plants,
     /// The rules that auctions go live with; 0 stands for 1.
     pub(crate) rules: u32,
+    /// What nothing can change any more.
+    pub(crate) shelf: Shelf,
+    /// Slots of closed auctions that were touched since the last look at what may settle.
+    pub(crate) ripe: Vec<usize>,
 }
 
 impl Shard {
@@ -153,9 +158,11 @@ impl Shard {
             verdicts.push(self.command(stamped, at, &mut out));
         }
         let was_behind = self.raise(entry, at);
+        self.ripen(&was_behind);
         self.run_due(at, &mut out);
         self.run_holds(at, walk_all, was_behind, entry, &mut out);
         self.forget(at);
+        self.settle();
         Applied::Done(Done {
             verdicts,
             events: out.events,
@@ -170,9 +177,12 @@ impl Shard {
     }
 
     /// From here on auctions go live with these rules. Never back, and never to rules that this code doesn't know: who
-    /// reads the log stops before that.
+    /// reads the log stops before that. What is over already settles then and there, by rules that know of it.
     pub fn raise_rules(&mut self, version: u32) {
         self.rules = version.min(RULES_VERSION).max(self.rules());
+        let all: Vec<usize> = (0..self.auctions.len()).collect();
+        self.ripen(&all);
+        self.settle();
     }
 
     /// A marker opens an office; one of an office that isn't newer has no effect.
@@ -191,6 +201,9 @@ impl Shard {
         let Some(slot) = self.slot(&command.auction) else {
             let arrived = stamped.arrived.min(at);
             self.clamped += u64::from(arrived != stamped.arrived);
+            if let Some(settled) = self.shelf.get(&command.auction) {
+                return settled.answer(command, arrived);
+            }
             return self.create(command, arrived, out);
         };
         let watermark = self.watermark_of(slot);
@@ -261,7 +274,11 @@ impl Shard {
             auction.rules = rules;
         }
         let (actor, action) = (&command.actor, &command.action);
+        let over = (rules >= cold::SINCE).then(|| auction.over(action)).flatten();
         let Some(id) = &command.id else {
+            if let Some(reason) = over {
+                return auction.verdict(Err(reason), arrived);
+            }
             let outcome = auction.judge(arrived, actor, None, action, out);
             return auction.verdict(outcome, arrived);
         };
@@ -272,6 +289,10 @@ impl Shard {
             && !self.plants.has(Plant::Twice)
         {
             return tell(auction, record, body, arrived).verdict();
+        }
+        if let Some(reason) = over {
+            // It stays true whatever comes: the id needs no record to be refused again.
+            return auction.verdict(Err(reason), arrived);
         }
         if self.too_old(command, arrived) {
             // No record: it is refused again whenever it comes again.
@@ -396,7 +417,10 @@ impl Shard {
     }
 
     pub(crate) fn get(&self, id: &AuctionId) -> Option<&Auction> {
-        self.auctions.get(self.slot(id)?)
+        match self.slot(id) {
+            Some(slot) => self.auctions.get(slot),
+            None => self.shelf.get(id).map(|settled| &settled.auction),
+        }
     }
 
     /// Takes a new auction in. Its id must be new.
@@ -410,6 +434,47 @@ impl Shard {
         slot
     }
 
+    /// Notes which of these slots may have come to settle.
+    fn ripen(&mut self, slots: &[usize]) {
+        if self.rules() >= cold::SINCE {
+            let Shard { auctions, ripe, .. } = self;
+            let closed = |slot: &&usize| matches!(auctions[**slot].phase, Phase::Closed(_));
+            ripe.extend(slots.iter().filter(closed));
+        }
+    }
+
+    /// Takes an auction out. The last one takes its slot.
+    pub(crate) fn take_out(&mut self, slot: usize) -> Auction {
+        let old = self.auctions.len() - 1;
+        for at in [slot, old] {
+            self.unkey(at);
+        }
+        self.lagging.retain(|at| *at != slot);
+        let gone = self.auctions.swap_remove(slot);
+        self.index.remove(hash_one(gone.id.as_str()), |at| *at == slot);
+        if slot != old {
+            let moved = hash_one(self.auctions[slot].id.as_str());
+            if let Some(at) = self.index.get_mut(moved, |at| *at == old) {
+                *at = slot;
+            }
+            self.lagging
+                .iter_mut()
+                .filter(|at| **at == old)
+                .for_each(|at| *at = slot);
+            self.lagging.sort_unstable();
+            self.reindex(slot);
+        }
+        gone
+    }
+
+    /// Takes a slot out of the indexes by time.
+    fn unkey(&mut self, slot: usize) {
+        let auction = &mut self.auctions[slot];
+        move_key(&mut self.timers, &mut auction.timer, None, slot);
+        move_key(&mut self.expiries, &mut auction.expiry, None, slot);
+        move_key(&mut self.starts, &mut auction.start_key, None, slot);
+    }
+
     /// Brings the indexes up to date with an auction. What they hold depends on the state alone, never on its history:
     /// a replica that comes from a snapshot forgets and fires at the same entries as all others.
     pub(crate) fn reindex(&mut self, slot: usize) {
@@ -419,6 +484,7 @@ impl Shard {
         let expiry = auction.once.next_expiry(self.limits.refusals_ms);
         move_key(&mut self.expiries, &mut auction.expiry, expiry, slot);
         move_key(&mut self.starts, &mut auction.start_key, auction.start_wall_ms, slot);
+        self.ripen(&[slot]);
     }
 }
 

@@ -19,8 +19,8 @@ mod live;
 
 use auction::terms::{Rush, SoftClose};
 use auction::{
-    Action, Actor, Applied, AuctionParts, Command, Currency, Definition, Entry, Event, EventKind, Hold, Id, Limits,
-    Office, Outcome, Parts, Phase, Reason, Reserve, Rights, Shard, Stamp, Stamped, Terms, TimeRule,
+    Action, Actor, Applied, AuctionParts, Cold, Command, Currency, Definition, Entry, Event, EventKind, Hold, Id,
+    Limits, Office, Outcome, Parts, Phase, Reason, Reserve, Rights, Shard, Stamp, Stamped, Terms, TimeRule,
 };
 
 fn id(text: &str) -> Id {
@@ -95,6 +95,7 @@ fn auction(words: &[&str]) -> AuctionParts {
         events: Vec::new(),
         once: Vec::new(),
         rules: 1,
+        settled: None,
     }
 }
 
@@ -278,6 +279,7 @@ fn shard(auctions: Vec<AuctionParts>) -> Shard {
         hold_first: 0,
         auctions,
         rules: 1,
+        cold: Cold::default(),
     };
     let limits = Limits {
         refusals_max: 3,

@@ -6,7 +6,8 @@ use super::{
     hold_from, hold_to, id, need, office_from, office_to, opt_id, rules,
     view::{stream_from, stream_to},
 };
-use auction::{AuctionParts, Definition, Event, OnceParts, Parts, Phase, Stamp};
+use auction::{AuctionParts, Cold, Definition, Event, OnceParts, Parts, Phase, Stamp, Sum};
+use bytes::Bytes;
 use proto::log::v1 as pb;
 use std::sync::Arc;
 
@@ -23,6 +24,13 @@ impl Wire for Parts {
             hold_first: self.hold_first,
             auctions: self.auctions.iter().map(Wire::to_proto).collect(),
             rules: later(self.rules),
+            cold: self.cold.count,
+            // Nothing where nothing is cold: such a snapshot is what it was before anything could be.
+            cold_sum: if self.cold.count == 0 {
+                Bytes::new()
+            } else {
+                Bytes::copy_from_slice(&self.cold.sum.0)
+            },
         }
     }
 
@@ -40,8 +48,18 @@ impl Wire for Parts {
                 .map(Wire::from_proto)
                 .collect::<Result<_, _>>()?,
             rules: rules(proto.rules)?,
+            cold: cold(proto.cold, &proto.cold_sum)?,
         })
     }
+}
+
+/// What lies elsewhere.
+pub(crate) fn cold(count: u64, sum: &[u8]) -> Result<Cold, BadWire> {
+    if count == 0 {
+        return Ok(Cold::default());
+    }
+    let sum = sum.try_into().map_err(|_| BadWire::Invalid("parts.cold_sum"))?;
+    Ok(Cold { count, sum: Sum(sum) })
 }
 
 /// The first rules aren't written, so that a snapshot of them is what it was before there were others.
@@ -76,6 +94,7 @@ impl Wire for AuctionParts {
             events: self.events.iter().map(|event| event.to_proto()).collect(),
             once: self.once.iter().map(Wire::to_proto).collect(),
             rules: later(self.rules),
+            settled: self.settled,
         }
     }
 
@@ -107,6 +126,7 @@ impl Wire for AuctionParts {
             events: events.collect::<Result<_, _>>()?,
             once: proto.once.into_iter().map(Wire::from_proto).collect::<Result<_, _>>()?,
             rules: rules(proto.rules)?,
+            settled: proto.settled,
         })
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! `table` (rules, row by row) · `lifecycle` (every cell of the phase table, who may, every field's bounds) · `once` ·
 //! `watermark` (behind, holds, offices) · `naive` (against a model in `u128`) · `repack` (other entries, same history;
-//! with the mistakes that must be caught) · `rules` (versions) ·
+//! with the mistakes that must be caught) · `rules` (versions) · `cold` (settled auctions, paged out and in) ·
 //! `sent` (a command says when it was first sent) · `settled` (what a replica that is behind may say) · `proof` (golden chain) · `export` (verified, and tampered with) · `reasons` (the one table of codes).
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cold;
 mod export;
 mod lifecycle;
 mod naive;

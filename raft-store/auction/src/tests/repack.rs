@@ -9,12 +9,12 @@ use crate::plant::{Plant, Plants};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const HORIZON: u64 = 20_000;
-const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     refusals_max: 3,
     refusals_ms: 2_000,
 };
 
-struct Story {
+pub(super) struct Story {
     lanes: BTreeMap<Id, VecDeque<Stamped>>,
     holds: Vec<Hold>,
 }
@@ -34,7 +34,7 @@ fn say_when(dice: &mut Dice, lane: &mut [(u64, Command)]) {
     }
 }
 
-fn story(seed: u64) -> Story {
+pub(super) fn story(seed: u64) -> Story {
     let dice = &mut Dice(seed);
     let mut lanes = BTreeMap::new();
     for number in 0..1 + dice.below(5) {
@@ -134,7 +134,7 @@ fn any(dice: &mut Dice, auction: &str) -> Command {
 }
 
 /// One way to put the story into a log.
-fn pack(story: &Story, seed: u64) -> Vec<Entry> {
+pub(super) fn pack(story: &Story, seed: u64) -> Vec<Entry> {
     let dice = &mut Dice(seed.wrapping_mul(31) ^ 0xabcd);
     let mut lanes = story.lanes.clone();
     let (mut log, mut at, mut n, mut office) = (Vec::new(), 0, 0, Office { term: 1, turn: 0 });
@@ -268,6 +268,8 @@ fn history(shard: &Shard) -> Vec<AuctionParts> {
     auctions.sort_by(|a, b| a.id.cmp(&b.id));
     for auction in &mut auctions {
         auction.hold_next = 0;
+        // In which order auctions settled is the packing's, as the order of verdicts about several auctions is.
+        auction.settled = None;
     }
     auctions
 }
@@ -305,14 +307,14 @@ fn broken(seed: u64, plant: Option<Plant>) -> BTreeSet<&'static str> {
         );
     }
     for verdicts in first.1.values() {
-        check("once", once(verdicts));
+        check("once", once(verdicts, rules));
         check("too old", rules < 2 || stays_refused(verdicts));
     }
     broken
 }
 
 /// No id is judged twice while its first verdict must be remembered.
-fn once(verdicts: &[(Command, Verdict)]) -> bool {
+fn once(verdicts: &[(Command, Verdict)], rules: u32) -> bool {
     let mut judged: BTreeMap<(Id, Id), (u64, Verdict)> = BTreeMap::new();
     verdicts.iter().all(|(command, verdict)| {
         let Some(key) = &command.id else { return true };
@@ -336,6 +338,8 @@ fn once(verdicts: &[(Command, Verdict)]) -> bool {
                             ..first.clone()
                         }
             }
+            // What is over refuses for ever, and keeps no record of it.
+            None if rules >= 2 && verdict.outcome == Err(Reason::Closed) => !verdict.dup,
             None => {
                 judged.insert(key, (body, verdict.clone()));
                 !verdict.dup
