@@ -7,6 +7,7 @@
 //! - `drain`, `move`: what operators do in daylight, and what bidders feel of it.
 //! - `failover`: SIGKILL of a node, until the first bid *called after the kill* is accepted in each shard that it led.
 //! - `flat`: what a bid costs among few live auctions, and among many.
+//! - `history`: what finished auctions cost the shard that has them.
 //! - `idle`: what shards cost that nobody uses.
 //! - `peers`: `bids` beside etcd and a Redis job queue, by turns.
 //! - `storm`: thousands of bidders on one auction, most of them hopeless: are closes in time, do others wait?
@@ -19,6 +20,7 @@ mod core;
 mod daylight;
 mod failover;
 mod flat;
+mod history;
 mod idle;
 mod join;
 mod peers;
@@ -31,6 +33,7 @@ pub(crate) use core::core;
 pub(crate) use daylight::{DrainOptions, ShiftOptions, drain, shift};
 pub(crate) use failover::{FailoverOptions, failover};
 pub(crate) use flat::{FlatOptions, flat};
+pub(crate) use history::{HistoryOptions, history};
 pub(crate) use idle::{IdleOptions, idle};
 pub(crate) use join::{JoinOptions, join};
 pub(crate) use peers::{PeersOptions, peers};
@@ -63,6 +66,11 @@ async fn fresh(shards: u32) -> Result<(tempfile::TempDir, Cluster, Api)> {
 /// The same, on the disk that holds `within`. With `CHAOS_TLS` set in the environment nodes talk TLS: what that costs is
 /// measured so.
 async fn fresh_in(within: Option<&Path>, shards: u32) -> Result<(tempfile::TempDir, Cluster, Api)> {
+    fresh_with(within, shards, "").await
+}
+
+/// The same, with more in the nodes' settings.
+async fn fresh_with(within: Option<&Path>, shards: u32, more: &str) -> Result<(tempfile::TempDir, Cluster, Api)> {
     let binary = cluster::binary()?;
     let dir = within.map_or_else(tempfile::tempdir, tempfile::tempdir_in)?;
     let options = cluster::Options {
@@ -72,7 +80,7 @@ async fn fresh_in(within: Option<&Path>, shards: u32) -> Result<(tempfile::TempD
         seed: 1,
         front: None,
         // A load of few people must not meet the pace that a crowd of them has.
-        more: "\n[limits]\nbids_per_s = 100000\nframes_per_s = 250000\n".into(),
+        more: format!("\n[limits]\nbids_per_s = 100000\nframes_per_s = 250000\n{more}"),
     };
     let mut cluster = Cluster::start(&binary, &options)?;
     let api = cluster.api(Duration::from_secs(6), 1)?;

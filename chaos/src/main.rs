@@ -104,6 +104,8 @@ enum Bench {
     Failover(bench::FailoverOptions),
     /// What a bid costs the nodes among few live auctions, and among many.
     Flat(bench::FlatOptions),
+    /// What finished auctions cost the shard that has them: memory, snapshots, a start, and the bids of today.
+    History(bench::HistoryOptions),
     /// What shards cost that nobody uses: CPU of three nodes, memory of each.
     Idle(bench::IdleOptions),
     /// Ours beside etcd and a Redis job queue: interleaved rounds, medians, ratios. Start it with `make bench-peers`.
@@ -150,6 +152,7 @@ fn bench(what: &Bench, out: &mut String) -> anyhow::Result<check::Status> {
         Bench::Drain(options) => wait(bench::drain(options)),
         Bench::Move(options) => wait(bench::shift(options)),
         Bench::Flat(options) => wait(bench::flat(options)),
+        Bench::History(options) => wait(bench::history(options)),
         Bench::Idle(options) => wait(bench::idle(options)),
         Bench::Peers(options) => wait(bench::peers(options)),
         Bench::Wal(options) => wait(bench::wal(options)),

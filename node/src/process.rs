@@ -301,6 +301,7 @@ fn host_options(config: &Config, joined: Option<placement::ReplicaId>, dial: Dia
     options.raft.snapshot_piece = config.raft_snapshot_piece_bytes as usize;
     options.raft.snapshot_bytes = config.raft_snapshot_after_bytes;
     options.raft.snapshot_age = Duration::from_secs(config.raft_snapshot_after_s);
+    options.raft.cold_after = Duration::from_millis(config.raft_cold_after_ms);
     options.raft.rest_after = Duration::from_millis(config.raft_rest_after_ms);
     options.clock.hold_ms = config.clock_hold_ms;
     options.clock.step_ms = config.clock_step_ms;

@@ -13,6 +13,7 @@ mod event;
 mod golden;
 mod map;
 mod parts;
+pub(crate) use parts::cold;
 mod steering;
 #[cfg(test)]
 mod tests;

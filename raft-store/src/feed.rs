@@ -18,10 +18,12 @@
 //! A follower may ask for events after an offset that this replica hasn't applied yet (its edge was fed by a quicker
 //! replica before): it is given exactly what comes after it, as soon as it is there.
 //!
+//! An auction that was settled and has left memory has no more events: who follows it gets what there is from the cold store, and waits.
+//!
 //! Deliberately absent: encoding, viewers, coalescing. Those are the edge's (`router::room`); a follower here is an edge.
 
 use crate::{metrics, port::Log};
-use auction::{AuctionId, AuctionView, Done, Event, FeedItem, Phase, Position, Shard};
+use auction::{AuctionId, AuctionView, Done, Event, FeedItem, Phase, Position, Settled, Shard};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
 use std::{
@@ -122,38 +124,57 @@ impl Feed {
     }
 
     /// Follows an auction: complete after `from`, or opened by a snapshot. `None`: no such auction here.
-    #[must_use]
-    pub fn follow(
+    pub async fn follow(
         &self,
         log: Arc<dyn Log>,
         auction: &AuctionId,
         from: Option<Position>,
     ) -> Option<BoxStream<'static, FeedItem>> {
-        let state = log.state().read();
-        let view = state.shard.view(auction)?;
-        let news = self.join(auction);
-        let epoch = self.epoch();
-        let resume = from.filter(|from| from.epoch == epoch).map(|from| from.offset);
-        let mut follower = Follower {
-            epoch,
-            auction: auction.clone(),
-            news,
-            last: resume.unwrap_or(0),
-            ready: VecDeque::new(),
-            _seat: Seat::take(&self.rooms, auction),
-            log: log.clone(),
+        let here = {
+            let state = log.state().read();
+            let view = state.shard.view(auction);
+            view.map(|view| self.follower(&log, view, from, |after| events_of(&state.shard, auction, after)))
         };
-        match resume {
-            None => follower.restart(view),
-            Some(_) => follower.catch_up(&state.shard),
-        }
-        drop(state);
+        let follower = match here {
+            Some(follower) => follower,
+            None => {
+                let settled = log.settled(auction).await?;
+                self.follower(&log, settled.view(), from, |after| settled_after(&settled, after))
+            }
+        };
         Some(
             stream::unfold(follower, |mut follower| async move {
                 Some((follower.next().await?, follower))
             })
             .boxed(),
         )
+    }
+
+    /// A follower of an auction that is as `view` says, with the events that `after` gives.
+    fn follower(
+        &self,
+        log: &Arc<dyn Log>,
+        view: AuctionView,
+        from: Option<Position>,
+        after: impl FnOnce(u64) -> Vec<Arc<Event>>,
+    ) -> Follower {
+        let news = self.join(&view.id);
+        let epoch = self.epoch();
+        let resume = from.filter(|from| from.epoch == epoch).map(|from| from.offset);
+        let mut follower = Follower {
+            epoch,
+            auction: view.id.clone(),
+            news,
+            last: resume.unwrap_or(0),
+            ready: VecDeque::new(),
+            _seat: Seat::take(&self.rooms, &view.id),
+            log: log.clone(),
+        };
+        match resume {
+            None => follower.restart(view),
+            Some(last) => follower.catch_up(after(last), view),
+        }
+        follower
     }
 
     fn join(&self, auction: &AuctionId) -> broadcast::Receiver<News> {
@@ -163,6 +184,16 @@ impl Feed {
             .or_insert_with(|| broadcast::channel(RING).0)
             .subscribe()
     }
+}
+
+/// What a follower is given at once, and one more if there is more than that.
+fn events_of(shard: &Shard, auction: &AuctionId, after: u64) -> Vec<Arc<Event>> {
+    shard.events(auction, after, CATCH_UP + 1).unwrap_or_default().to_vec()
+}
+
+fn settled_after(settled: &Settled, after: u64) -> Vec<Arc<Event>> {
+    let later = settled.events().iter().filter(|event| event.seq > after);
+    later.take(CATCH_UP + 1).cloned().collect()
 }
 
 /// A follower's place in a room: the room goes when its last follower leaves.
@@ -221,42 +252,48 @@ impl Follower {
                     return Some(FeedItem::Changed(Box::new((*view).clone())));
                 }
                 Ok(News::Changed(_)) => {}
-                Ok(News::Event(_) | News::Reset) | Err(RecvError::Lagged(_)) => self.resync()?,
+                Ok(News::Event(_) | News::Reset) | Err(RecvError::Lagged(_)) => self.resync().await?,
                 Err(RecvError::Closed) => return None,
             }
         }
     }
 
-    /// Reads on from the state. `None`: the auction is no longer here, so the feed ends.
-    fn resync(&mut self) -> Option<()> {
+    /// Reads on from the state, or from what it has paged out. `None`: the auction is no longer here, so the feed ends.
+    async fn resync(&mut self) -> Option<()> {
+        metrics::resync();
         let log = self.log.clone();
-        let state = log.state().read();
-        let view = state.shard.view(&self.auction)?;
+        let here = {
+            let state = log.state().read();
+            let view = state.shard.view(&self.auction);
+            view.map(|view| (events_of(&state.shard, &self.auction, self.last), view))
+        };
+        let (events, view) = match here {
+            Some(here) => here,
+            None => {
+                let settled = log.settled(&self.auction).await?;
+                (settled_after(&settled, self.last), settled.view())
+            }
+        };
         // Changes of a definition have no number, so one that was missed is told again.
         let unborn = matches!(view.phase, Phase::Draft | Phase::Scheduled);
-        metrics::resync();
-        self.catch_up(&state.shard);
-        if unborn {
-            self.ready.push_back(FeedItem::Changed(Box::new(view)));
-        }
+        let changed = unborn.then(|| FeedItem::Changed(Box::new(view.clone())));
+        self.catch_up(events, view);
+        self.ready.extend(changed);
         Some(())
     }
 
     /// Queues what the event log has after `last`, or a snapshot if that is too much. An offset that this replica hasn't
     /// reached yet needs nothing: what comes up to it is dropped as it comes.
-    fn catch_up(&mut self, shard: &Shard) {
-        let events = shard.events(&self.auction, self.last, CATCH_UP + 1).unwrap_or_default();
+    fn catch_up(&mut self, events: Vec<Arc<Event>>, view: AuctionView) {
         let complete = events.first().is_none_or(|event| event.seq == self.last + 1);
         if !complete || events.len() > CATCH_UP {
-            if let Some(view) = shard.view(&self.auction) {
-                self.restart(view);
-            }
+            self.restart(view);
             return;
         }
         if let Some(newest) = events.last() {
             self.last = newest.seq;
         }
-        self.ready.extend(events.iter().cloned().map(FeedItem::Event));
+        self.ready.extend(events.into_iter().map(FeedItem::Event));
     }
 
     /// Starts again from a snapshot.

@@ -25,6 +25,7 @@
 mod wake;
 
 use crate::{
+    cold::{ColdDir, ColdStore},
     log_store::{Found, LogStore},
     membership::Handing,
     network::Network,
@@ -41,7 +42,7 @@ use crate::{
     versions::Agreed,
     wal::Wal,
 };
-use auction::{Applied, Limits};
+use auction::{Applied, AuctionId, Cold, Limits, Settled};
 use futures_util::future::BoxFuture;
 use openraft::{
     Config, ServerState, SnapshotPolicy,
@@ -55,6 +56,7 @@ use parking_lot::{Mutex, RwLock};
 use placement::{NodeId, ShardId};
 use std::{
     collections::BTreeMap,
+    io,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -81,6 +83,8 @@ pub(crate) struct Ground {
     pub(crate) wal: Wal,
     pub(crate) peers: Arc<Peers>,
     pub(crate) snapshots: SnapshotDir,
+    /// Where settled auctions lie.
+    pub(crate) cold: ColdDir,
     /// Free bytes that a snapshot from another node must leave.
     pub(crate) low_water: u64,
     pub(crate) raft: RaftOptions,
@@ -118,6 +122,20 @@ pub(crate) struct Group {
     failed: watch::Sender<Option<String>>,
 }
 
+/// Why a group isn't open.
+pub(crate) enum NotOpened {
+    /// What this replica has is damaged, and others may have it: it stays shut. With what its log was found to be.
+    Hurt(String, Option<Found>),
+    /// This node can't go on.
+    Failed(String),
+}
+
+impl From<String> for NotOpened {
+    fn from(why: String) -> NotOpened {
+        NotOpened::Failed(why)
+    }
+}
+
 impl Group {
     /// Recovers the replica and starts it. It answers no one before the host has put it among `Groups`.
     pub(crate) async fn open(
@@ -125,12 +143,24 @@ impl Group {
         shard: ShardId,
         id: u64,
         found: Option<Found>,
-    ) -> Result<Arc<Group>, String> {
+    ) -> Result<Arc<Group>, NotOpened> {
         let file = SnapshotFile::new(&ground.snapshots, shard.0);
         prepare(ground, shard, id, found.as_ref()).await?;
+        let (place, file_there) = (ground.cold.clone(), file.clone());
+        let cold = blocking(move || {
+            let cold = file_there.read()?.map_or_else(Cold::default, |(_, stored)| stored.cold);
+            ColdStore::open(place.disk, &place.dir, shard.0, id, &cold)
+        });
+        let cold = match cold.await {
+            Ok(cold) => cold,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(NotOpened::Hurt(error.to_string(), found));
+            }
+            Err(error) => return Err(error.to_string().into()),
+        };
         let log = LogStore::open(shard.0, id, ground.wal.clone(), found, &ground.raft).await?;
         let (limits, machine_log) = (ground.limits, log.clone());
-        let machine = blocking(move || StateMachine::open(machine_log, file, limits)).await;
+        let machine = blocking(move || StateMachine::open(machine_log, file, limits, cold)).await;
         let machine = machine.map_err(|error| error.to_string())?;
         let replica = machine.replica();
         let config = Arc::new(config(&ground.raft)?);
@@ -139,6 +169,7 @@ impl Group {
             peers: ground.peers.clone(),
             group: shard.0,
             rest: rest.clone(),
+            cold: replica.cold.clone(),
         };
         let raft = Handle::new(id, config, network, log.clone(), machine)
             .await
@@ -305,6 +336,12 @@ impl Log for Group {
 
     fn heard_top(&self) -> Instant {
         *self.replica.heard_top.lock()
+    }
+
+    fn settled(&self, auction: &AuctionId) -> BoxFuture<'static, Option<Arc<Settled>>> {
+        let (replica, auction) = (self.replica.clone(), auction.clone());
+        // What can't be read was told of loudly already.
+        Box::pin(async move { replica.settled(&auction).await.ok().flatten() })
     }
 }
 

@@ -189,6 +189,13 @@ impl Host {
             return Reply::WrongEpoch { epoch: map.epoch };
         }
         let seat = self.inner.seat(shard);
+        if let Some(seat) = &seat
+            && !forgets()
+            && let Ok(Some(verdict)) = seat.group.replica.cold_verdict(&command).await
+        {
+            // It is settled: whoever leads says the same.
+            return Reply::Verdict(verdict);
+        }
         match seat.as_ref().and_then(|seat| seat.proposer.as_ref()) {
             Some(proposer) => proposer.submit(command).await,
             None => Reply::NotLeader {
@@ -221,29 +228,29 @@ impl Host {
     pub async fn read(&self, shard: ShardId, auction: &AuctionId, fresh: Fresh) -> Result<AuctionView, ReadError> {
         let seat = self.inner.seat(shard).ok_or(ReadError::NotHere)?;
         let group = &seat.group;
-        let view = || {
-            let state = group.replica.state.read();
-            let mut view = state.shard.view(auction)?;
-            view.cuts = state.cuts_of(auction).collect();
-            Some(view)
+        let view = || async {
+            let view = group.replica.view(auction).await;
+            // What can't be read here another replica may have.
+            view.map_err(|_| ReadError::Unavailable)
         };
+        let found = |view: Option<AuctionView>| view.ok_or(ReadError::NotFound);
         match fresh {
             #[cfg(feature = "sim")]
-            Fresh::Linear if crate::sim::planted(crate::sim::Plant::StaleRead) => view().ok_or(ReadError::NotFound),
+            Fresh::Linear if crate::sim::planted(crate::sim::Plant::StaleRead) => found(view().await?),
             Fresh::Linear => {
                 group.read_index(READ_PATIENCE).await.map_err(|hint| match hint {
                     Some(hint) => ReadError::NotLeader { hint: Some(hint) },
                     None => ReadError::Unavailable,
                 })?;
-                view().ok_or(ReadError::NotFound)
+                found(view().await?)
             }
-            Fresh::AtLeast(0) => view().ok_or(ReadError::NotFound),
+            Fresh::AtLeast(0) => found(view().await?),
             Fresh::AtLeast(seq) => {
                 let mut applied = group.replica.applied.subscribe();
                 let reached = async {
                     loop {
                         applied.borrow_and_update();
-                        if let Some(view) = view().filter(|view| view.seq >= seq) {
+                        if let Some(view) = view().await?.filter(|view| view.seq >= seq) {
                             return Ok(view);
                         }
                         applied.changed().await.map_err(|_| ReadError::Unavailable)?;
@@ -262,14 +269,15 @@ impl Host {
     /// When no replica is here.
     pub async fn list(&self, shard: ShardId) -> Result<Vec<AuctionView>, ReadError> {
         let seat = self.inner.seat(shard).ok_or(ReadError::NotHere)?;
-        Ok(seat.group.replica.state.read().shard.views().collect())
+        let views = seat.group.replica.views().await;
+        views.map_err(|_| ReadError::Unavailable)
     }
 
     /// An auction's events after version `after`, at most `limit`, as this replica has them.
     ///
     /// # Errors
     /// When no replica, or no such auction, is here.
-    pub fn events(
+    pub async fn events(
         &self,
         shard: ShardId,
         auction: &AuctionId,
@@ -277,19 +285,15 @@ impl Host {
         limit: usize,
     ) -> Result<Vec<Arc<Event>>, ReadError> {
         let seat = self.inner.seat(shard).ok_or(ReadError::NotHere)?;
-        let state = seat.group.replica.state.read();
-        Ok(state
-            .shard
-            .events(auction, after, limit)
-            .ok_or(ReadError::NotFound)?
-            .to_vec())
+        let events = seat.group.replica.events(auction, after, limit).await;
+        events.map_err(|_| ReadError::Unavailable)?.ok_or(ReadError::NotFound)
     }
 
     /// An auction's feed: complete after `from`, or opened by a snapshot.
     ///
     /// # Errors
     /// When no replica, or no such auction, is here.
-    pub fn follow(
+    pub async fn follow(
         &self,
         shard: ShardId,
         auction: &AuctionId,
@@ -301,6 +305,7 @@ impl Host {
             .replica
             .feed
             .follow(log, auction, from)
+            .await
             .ok_or(ReadError::NotFound)
     }
 
@@ -435,6 +440,17 @@ impl Seat {
     }
 }
 
+/// Whether this door lets in what is settled already (simulations only): the log refuses it as well.
+fn forgets() -> bool {
+    #[cfg(feature = "sim")]
+    {
+        use crate::sim::{Plant, planted};
+        planted(Plant::DoorForgets) || planted(Plant::PagedOutForgotten)
+    }
+    #[cfg(not(feature = "sim"))]
+    false
+}
+
 fn status(seat: &Seat) -> GroupStatus {
     let metrics = seat.group.raft.metrics();
     let metrics = metrics.borrow_watched();
@@ -461,6 +477,7 @@ fn status(seat: &Seat) -> GroupStatus {
         purged: metrics.purged.as_ref().map_or(0, |id| id.index),
         top: state.shard.top(),
         held_total_ms: seat.proposer.as_ref().map_or(0, ProposerHandle::held_total_ms),
+        cold: state.shard.cold().count,
         resting: seat.group.rest.is_resting(),
         replicas: metrics.membership_config.nodes().map(|(_, home)| home.node()).collect(),
     }

@@ -52,8 +52,9 @@ impl Host {
             None => ReadError::Unavailable,
         })?;
         let taken = Taken::of(&group.replica.state.read());
+        let cold = group.replica.cold.clone();
         let made = blocking(move || {
-            let body = Bytes::from(taken.encode());
+            let body = Bytes::from(taken.whole(&cold)?.encode());
             prove(body.clone()).map(|proven| (proven, body))
         });
         made.await.map_err(|error| ImageError::Unsound(error.to_string()))
@@ -77,6 +78,10 @@ pub enum ImageError {
 /// The first thing that doesn't hold.
 pub fn prove(body: Bytes) -> io::Result<Proven> {
     let state = snapshot::decode(body, auction::Limits::default())?;
+    if state.shard.cold().count > 0 {
+        let what = "the image leaves settled auctions out";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
     let mut proven = Proven {
         index: state.applied,
         top: state.shard.top().0,

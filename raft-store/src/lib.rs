@@ -19,6 +19,7 @@
 mod behind;
 pub mod clock;
 pub mod codec;
+mod cold;
 pub mod dial;
 pub mod feed;
 pub mod fitness;

@@ -51,6 +51,12 @@ const SENT: &str = "rushroom_snapshot_sent_bytes_total";
 const RECEIVED: &str = "rushroom_snapshot_received_bytes_total";
 const RESUMED: &str = "rushroom_snapshot_resumed_total";
 const BROKEN: &str = "rushroom_snapshot_broken_total";
+const COLD: &str = "rushroom_cold_auctions";
+const COLD_BYTES: &str = "rushroom_cold_bytes";
+const PAGED_OUT: &str = "rushroom_cold_paged_out_auctions_total";
+const COLD_READS: &str = "rushroom_cold_reads_total";
+const COLD_FAILED: &str = "rushroom_cold_failures_total";
+const COLD_DAMAGED: &str = "rushroom_cold_damaged_records_total";
 const FSYNC: &str = "rushroom_wal_fsync_seconds";
 const FSYNCED: &str = "rushroom_wal_fsynced_bytes_total";
 const BATCH: &str = "rushroom_wal_fsync_batch_records";
@@ -127,6 +133,7 @@ pub fn describe() {
         "Followers that fell behind and were brought up from the event log"
     );
     describe_pulse();
+    describe_cold();
     describe_vitals();
     describe_clock();
     describe_wal();
@@ -214,6 +221,27 @@ fn describe_clock() {
         "From when a beat was due by its pace to when it was proposed"
     );
     describe_counter!(HOLDS, Unit::Count, "Stretches of held time declared in the log");
+}
+
+fn describe_cold() {
+    describe_gauge!(
+        COLD,
+        Unit::Count,
+        "Settled auctions of this node's replicas that lie on disk instead of in memory"
+    );
+    describe_gauge!(COLD_BYTES, Unit::Bytes, "Bytes of their records");
+    describe_counter!(PAGED_OUT, Unit::Count, "Settled auctions that left memory");
+    describe_counter!(COLD_READS, Unit::Count, "Reads of auctions that aren't in memory");
+    describe_counter!(
+        COLD_FAILED,
+        Unit::Count,
+        "Times that settled auctions couldn't be written, and stayed in memory"
+    );
+    describe_counter!(
+        COLD_DAMAGED,
+        Unit::Count,
+        "Records of settled auctions that were found damaged: they are never served"
+    );
 }
 
 fn describe_vitals() {
@@ -541,6 +569,36 @@ pub fn snapshot_resumed() {
 /// A transfer broke off.
 pub fn snapshot_broken() {
     counter!(BROKEN).increment(1);
+}
+
+/// So many settled auctions lie on this node's disk, in so many bytes.
+pub fn cold(auctions: u64, bytes: u64) {
+    gauge!(COLD).set(auctions as f64);
+    gauge!(COLD_BYTES).set(bytes as f64);
+    // What never happened is told as well: a panel that is empty says nothing.
+    for never in [PAGED_OUT, COLD_READS, COLD_FAILED, COLD_DAMAGED] {
+        counter!(never).increment(0);
+    }
+}
+
+/// Settled auctions left memory.
+pub fn cold_paged_out(auctions: usize) {
+    counter!(PAGED_OUT).increment(auctions as u64);
+}
+
+/// Somebody asked for what isn't in memory.
+pub fn cold_read() {
+    counter!(COLD_READS).increment(1);
+}
+
+/// Settled auctions couldn't be written, and stay in memory.
+pub fn cold_failed() {
+    counter!(COLD_FAILED).increment(1);
+}
+
+/// A record of a settled auction isn't what was written.
+pub fn cold_damaged() {
+    counter!(COLD_DAMAGED).increment(1);
 }
 
 /// One fdatasync of the log took `seconds` for `records` and `bytes`.

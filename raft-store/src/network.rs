@@ -18,6 +18,7 @@
 
 use crate::{
     codec::BadWire,
+    cold::ColdStore,
     metrics,
     peers::{CallError, Calling, Class, Peers},
     rest::{Log, Rest},
@@ -68,6 +69,8 @@ pub(crate) struct Network {
     pub(crate) group: u32,
     /// A group that says anything is awake.
     pub(crate) rest: Arc<Rest>,
+    /// What snapshots leave out.
+    pub(crate) cold: Arc<ColdStore>,
 }
 
 impl Network {
@@ -76,6 +79,7 @@ impl Network {
             peers: self.peers.clone(),
             group: self.group,
             rest: self.rest.clone(),
+            cold: self.cold.clone(),
             target,
             node: home.node(),
             class,
@@ -104,6 +108,7 @@ pub(crate) struct Way {
     peers: Arc<Peers>,
     group: u32,
     rest: Arc<Rest>,
+    cold: Arc<ColdStore>,
     target: u64,
     node: NodeId,
     class: Class,
@@ -176,16 +181,17 @@ impl Way {
             group: self.group,
             to: self.target,
             vote: Some(wire::vote_to(&vote)),
-            meta: Some(wire::snapshot_meta_to(meta)),
+            meta: Some(wire::snapshot_meta_to(meta, &stored.cold)),
             size: stored.size,
             crc32c: stored.crc32c,
+            cold_bytes: self.cold.bytes(),
         };
         let here = timeout(patience, client.snapshot_have(head.clone())).await;
-        let have = here
+        let here = here
             .map_err(|_| CallError::Late(patience))?
             .map_err(failed)?
-            .into_inner()
-            .have;
+            .into_inner();
+        let have = here.have;
         if have > 0 {
             metrics::snapshot_resumed();
             tracing::info!(
@@ -197,7 +203,7 @@ impl Way {
         }
         let (pieces, stream) = mpsc::channel(1);
         let answer = std::pin::pin!(client.snapshot(ReceiverStream::new(stream)));
-        let fed = std::pin::pin!(self.feed(head, stored, have, pieces));
+        let fed = std::pin::pin!(self.feed(head, stored, here, pieces));
         let reply = match select(answer, fed).await {
             Either::Left((reply, _)) => reply,
             Either::Right((fed, answer)) => {
@@ -214,7 +220,7 @@ impl Way {
         &self,
         head: pb::SnapshotHead,
         stored: Arc<Stored>,
-        mut at: u64,
+        here: pb::SnapshotHere,
         pieces: mpsc::Sender<pb::SnapshotChunk>,
     ) -> Result<(), CallError> {
         use pb::snapshot_chunk::Part;
@@ -226,12 +232,32 @@ impl Way {
                 .await;
             said.map_err(|_| CallError::Unreachable("the snapshot is taken in no further".into()))
         };
-        let size = head.size;
+        let (size, mut at) = (head.size, here.have);
         say(Part::Head(head)).await?;
+        for number in here.cold..stored.cold.count {
+            let store = self.cold.clone();
+            let place = blocking(move || store.place(number)).await.map_err(unread)?;
+            let mut from = 0;
+            while from < place.len {
+                let (store, of) = (self.cold.clone(), place.clone());
+                let data = blocking(move || store.piece(&of, from, len)).await.map_err(unread)?;
+                self.peers.pace.take(data.len()).await;
+                metrics::snapshot_sent(data.len());
+                let piece = pb::ColdPiece {
+                    number,
+                    size: place.len,
+                    at: from,
+                    crc32c: crc32c::crc32c(&data),
+                    data,
+                };
+                from += piece.data.len() as u64;
+                say(Part::Cold(piece)).await?;
+            }
+        }
         while at < size {
             let file = stored.clone();
             let read = blocking(move || file.piece(at, len)).await;
-            let data = read.map_err(|error| CallError::Refused(format!("reading the snapshot: {error}")))?;
+            let data = read.map_err(unread)?;
             self.peers.pace.take(data.len()).await;
             metrics::snapshot_sent(data.len());
             let piece = pb::SnapshotPiece {
@@ -244,6 +270,10 @@ impl Way {
         }
         Ok(())
     }
+}
+
+fn unread(error: std::io::Error) -> CallError {
+    CallError::Refused(format!("reading the snapshot: {error}"))
 }
 
 fn failed(status: tonic::Status) -> CallError {
@@ -538,7 +568,13 @@ mod tests {
             tokio::time::Instant::now(),
             tokio::sync::watch::Sender::new(0),
         ));
-        let mut network = Network { peers, group: 1, rest };
+        let cold = Arc::new(ColdStore::none());
+        let mut network = Network {
+            peers,
+            group: 1,
+            rest,
+            cold,
+        };
         let option = || RPCOption::new(Duration::from_millis(50));
         let request = || VoteRequest::new(Vote::new(2, 1), None);
         for node in [2, 3] {

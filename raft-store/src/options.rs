@@ -109,6 +109,8 @@ pub struct RaftOptions {
     pub snapshot_bytes: u64,
     /// … or when so much time passed and anything was logged at all.
     pub snapshot_age: Duration,
+    /// A settled auction leaves memory so long after it settled. Zero: never.
+    pub cold_after: Duration,
     /// So many bytes of log stay behind a snapshot, for followers that lag a little.
     pub keep_bytes: u64,
     /// Entries in one append to a follower.
@@ -161,6 +163,7 @@ impl Default for RaftOptions {
             backoff: Duration::from_millis(30),
             snapshot_bytes: 16 * 1024 * 1024,
             snapshot_age: Duration::from_secs(3600),
+            cold_after: Duration::from_secs(60),
             keep_bytes: 4 * 1024 * 1024,
             append_entries_max: 256,
             append_bytes_max: 1024 * 1024,

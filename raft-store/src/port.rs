@@ -11,7 +11,7 @@
 //! Deliberately absent: reads, feeds, membership. Those are `group`'s business.
 
 use crate::{state::State, types::Payload};
-use auction::Applied;
+use auction::{Applied, AuctionId, Settled};
 use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
 use placement::NodeId;
@@ -59,4 +59,9 @@ pub trait Log: Send + Sync + 'static {
 
     /// When this replica received the entry that first held the state's present `top`.
     fn heard_top(&self) -> Instant;
+
+    /// An auction that is settled and not in memory.
+    fn settled(&self, _auction: &AuctionId) -> BoxFuture<'static, Option<Arc<Settled>>> {
+        Box::pin(std::future::ready(None))
+    }
 }

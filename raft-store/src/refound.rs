@@ -17,13 +17,15 @@
 //! Deliberately absent: whether it is right to do so (`host::refound` and the operator).
 
 use crate::{
+    cold::ColdStore,
     group::Ground,
     log_store::{Found, LogStore},
-    snapshot::{self, SnapshotFile},
+    snapshot::{self, Image, SnapshotFile},
     state::State,
     state_machine::blocking,
     types::{Home, LeaderId, LogId, LogPayload, Membership, SnapshotMeta, StoredMembership, Vote},
 };
+use auction::Cold;
 use openraft::vote::RaftLeaderId;
 use placement::{NodeId, ReplicaId, ShardId};
 use std::{
@@ -34,11 +36,18 @@ use std::{
 /// What a replica that isn't open has: its snapshot, and all of its log applied to it.
 pub(crate) async fn leftover(ground: &Ground, shard: ShardId, found: Found) -> io::Result<(State, Found)> {
     let (file, limits) = (SnapshotFile::new(&ground.snapshots, shard.0), ground.limits);
+    let place = ground.cold.clone();
     blocking(move || {
-        let mut state = match file.read()? {
-            Some((_, stored)) => snapshot::decode(stored.body()?, limits)?,
-            None => State::new(limits),
+        let (mut state, cold) = match file.read()? {
+            Some((_, stored)) => (snapshot::decode(stored.body()?, limits)?, stored.cold),
+            None => (State::new(limits), Cold::default()),
         };
+        // All of it comes along: in memory, until the new replica pages it out again.
+        let store = ColdStore::open(place.disk, &place.dir, shard.0, found.born().unwrap_or(0), &cold)?;
+        if cold.count > 0 {
+            let body = Image::of(&state).whole(&store)?.encode();
+            state = snapshot::decode(body.into(), limits)?;
+        }
         for entry in found.entries() {
             let index = entry.log_id.index;
             if index <= state.applied && state.applied > 0 {
@@ -88,7 +97,8 @@ pub(crate) async fn plant(
     blocking(move || {
         let mut state = state;
         state.applied = last.index;
-        planted.write(&meta, &snapshot::Image::of(&state).encode()).map(drop)
+        let image = Image::of(&state);
+        planted.write(&meta, &image.cold(), &image.encode()).map(drop)
     })
     .await?;
     let vote = Vote {

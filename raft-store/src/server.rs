@@ -172,8 +172,8 @@ impl Raft for RaftService {
 
     async fn snapshot_have(&self, head: Request<pb::SnapshotHead>) -> Result<Response<pb::SnapshotHere>, Status> {
         let speaker = speaker(&head);
-        let have = arrive::have(&self.groups, speaker, &head.into_inner()).await?;
-        Ok(Response::new(pb::SnapshotHere { have }))
+        let here = arrive::have(&self.groups, speaker, &head.into_inner()).await?;
+        Ok(Response::new(here))
     }
 
     async fn pulse(&self, pulses: Request<Streaming<pb::NodePulse>>) -> Result<Response<pb::PulseEnd>, Status> {

@@ -19,19 +19,23 @@
 //! reads piece by piece, and a newer snapshot that takes its name meanwhile doesn't disturb. Whoever gets one writes the
 //! same file, piece by piece (`incoming`), and installs it by renaming. Only decoding needs a body whole in memory.
 //!
+//! What is paged out (`cold`) isn't in it: only how many auctions those are, and the sum of their digests, which stands in the meta
+//! part, too. They were durable before they left memory, so whatever snapshot names them, they are there.
+//!
 //! Deliberately absent: increments and compression. Hot state is small.
 
 pub(crate) mod incoming;
 pub(crate) mod pace;
 
 use crate::{
-    codec::Wire,
+    codec::{self, Wire},
+    cold::ColdStore,
     state::{Cut, FIRST_EPOCH, State},
     types::SnapshotMeta,
     wal::disk::{AnyDisk, AnyFile, Disk, DiskFile},
     wire,
 };
-use auction::{Limits, Parts, Shard};
+use auction::{AuctionParts, Cold, Limits, Parts, Shard};
 use bytes::Bytes;
 use placement::ClusterMap;
 use prost::Message;
@@ -85,6 +89,26 @@ impl Image {
             feed_epoch: state.feed_epoch,
             cuts: state.cuts.clone(),
         }
+    }
+
+    /// What it leaves out.
+    pub(crate) fn cold(&self) -> Cold {
+        self.parts.cold
+    }
+
+    /// With all that it leaves out: for whoever has no cold store, or another. Blocks.
+    pub(crate) fn whole(mut self, store: &ColdStore) -> io::Result<Image> {
+        let count = self.parts.cold.count;
+        if count == 0 {
+            return Ok(self);
+        }
+        let cold = (0..count).map(|number| Ok(store.load(number)?.parts()));
+        let cold: Vec<AuctionParts> = cold.collect::<io::Result<_>>()?;
+        let first = self.parts.auctions.iter().position(|parts| parts.settled.is_some());
+        let first = first.unwrap_or(self.parts.auctions.len());
+        self.parts.auctions.splice(first..first, cold);
+        self.parts.cold = Cold::default();
+        Ok(self)
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -146,6 +170,8 @@ pub(crate) struct Stored<F = AnyFile> {
     pub(crate) size: u64,
     /// Its own checksum, over all of it.
     pub(crate) crc32c: u32,
+    /// What its state leaves out.
+    pub(crate) cold: Cold,
     body_from: u64,
 }
 
@@ -179,12 +205,14 @@ impl<F: DiskFile> Stored<F> {
             return Err(bad("fails its checksum".into()));
         }
         let meta = raft_pb::SnapshotMeta::decode(&meta[..]).map_err(|error| bad(error.to_string()))?;
+        let cold = codec::cold(meta.cold, &meta.cold_sum).map_err(|error| bad(error.to_string()))?;
         let meta = wire::snapshot_meta_from(meta).map_err(|error| bad(error.to_string()))?;
         let stored = Stored {
             file,
             path: path.to_owned(),
             size,
             crc32c: parts.crc32c,
+            cold,
             body_from,
         };
         Ok((meta, stored))
@@ -248,8 +276,8 @@ impl SnapshotFile {
     }
 
     /// Replaces the file. Blocks for the disk.
-    pub(crate) fn write(&self, meta: &SnapshotMeta, body: &[u8]) -> io::Result<Stored> {
-        let meta = wire::snapshot_meta_to(meta).encode_to_vec();
+    pub(crate) fn write(&self, meta: &SnapshotMeta, cold: &Cold, body: &[u8]) -> io::Result<Stored> {
+        let meta = wire::snapshot_meta_to(meta, cold).encode_to_vec();
         self.replace(&self.disk, &[&head(&meta, body), &meta, body])?;
         Stored::open(&self.disk, &self.path).map(|(_, stored)| stored)
     }
@@ -373,7 +401,7 @@ mod tests {
     //! The old one or the new one, whatever happens in between; and never a damaged one.
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-    use super::{AnyDisk, HEAD, SnapshotDir, SnapshotFile, head};
+    use super::{AnyDisk, Cold, HEAD, SnapshotDir, SnapshotFile, head};
     use crate::{
         types::{LeaderId, LogId, SnapshotMeta},
         wal::sim_disk::{Faults, SimDisk},
@@ -400,7 +428,7 @@ mod tests {
             }),
             ..SnapshotMeta::default()
         };
-        let meta = wire::snapshot_meta_to(&meta).encode_to_vec();
+        let meta = wire::snapshot_meta_to(&meta, &Cold::default()).encode_to_vec();
         let body = vec![index as u8; len];
         [head(&meta, &body), meta, body]
     }

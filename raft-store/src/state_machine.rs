@@ -12,6 +12,7 @@
 
 use crate::{
     behind::Remembered,
+    cold::ColdStore,
     feed::Feed,
     log_store::LogStore,
     marks::{self, Marks},
@@ -49,10 +50,12 @@ pub(crate) struct Replica {
     pub(crate) marks: Mutex<Marks>,
     /// Whose lanes were behind when offices were taken.
     pub(crate) behind: Mutex<Remembered>,
+    /// What the state has paged out.
+    pub(crate) cold: Arc<ColdStore>,
 }
 
 impl Replica {
-    fn new(state: State) -> Replica {
+    fn new(state: State, cold: ColdStore) -> Replica {
         Replica {
             feed: Feed::new(state.feed_epoch),
             applied: watch::channel(state.applied).0,
@@ -60,6 +63,7 @@ impl Replica {
             heard_top: Mutex::new(Instant::now()),
             marks: Mutex::default(),
             behind: Mutex::default(),
+            cold: Arc::new(cold),
             state: RwLock::new(state),
         }
     }
@@ -76,8 +80,8 @@ pub(crate) struct StateMachine {
 }
 
 impl StateMachine {
-    /// The state machine as of the group's snapshot file. Blocks for the disk.
-    pub(crate) fn open(log: LogStore, file: SnapshotFile, limits: Limits) -> io::Result<StateMachine> {
+    /// The state machine as of the group's snapshot file, with what `cold` keeps of it. Blocks for the disk.
+    pub(crate) fn open(log: LogStore, file: SnapshotFile, limits: Limits, cold: ColdStore) -> io::Result<StateMachine> {
         let (state, applied, membership) = match file.read()? {
             Some((meta, stored)) => (
                 snapshot::decode(stored.body()?, limits)?,
@@ -87,7 +91,7 @@ impl StateMachine {
             None => (State::new(limits), None, StoredMembership::default()),
         };
         Ok(StateMachine {
-            replica: Arc::new(Replica::new(state)),
+            replica: Arc::new(Replica::new(state, cold)),
             log,
             file,
             limits,
@@ -98,6 +102,49 @@ impl StateMachine {
 
     pub(crate) fn replica(&self) -> Arc<Replica> {
         self.replica.clone()
+    }
+
+    /// Brings back what an entry names and isn't in memory, for as long as it is applied: its numbers.
+    async fn page_in(&self, entry: &LogEntry) -> Result<Vec<u64>, io::Error> {
+        let LogPayload::Normal(logged) = &entry.payload else {
+            return Ok(Vec::new());
+        };
+        let Payload::Entry { entry, .. } = logged.payload() else {
+            return Ok(Vec::new());
+        };
+        let named = self.replica.named(entry);
+        #[cfg(feature = "sim")]
+        if crate::sim::planted(crate::sim::Plant::PagedOutForgotten) {
+            return Ok(Vec::new());
+        }
+        if named.is_empty() {
+            return Ok(named);
+        }
+        let (store, numbers) = (self.replica.cold.clone(), named.clone());
+        let guests = blocking(move || {
+            let guests: io::Result<Vec<_>> = numbers.into_iter().map(|number| store.load(number)).collect();
+            if guests
+                .as_ref()
+                .is_err_and(|error| error.kind() == io::ErrorKind::InvalidData)
+            {
+                store.condemn();
+            }
+            guests
+        });
+        let guests = guests.await?;
+        let mut state = self.replica.state.write();
+        guests.into_iter().for_each(|guest| state.shard.page_in(guest));
+        Ok(named)
+    }
+
+    fn send_away(&self, guests: Vec<u64>) {
+        if guests.is_empty() {
+            return;
+        }
+        let mut state = self.replica.state.write();
+        let gone: Vec<_> = guests.into_iter().map(|number| state.shard.send_away(number)).collect();
+        drop(state);
+        drop(gone);
     }
 
     fn apply_one(&mut self, entry: LogEntry) -> Answer {
@@ -183,7 +230,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
             let index = entry.log_id.index;
+            let guests = self.page_in(&entry).await?;
             let answer = self.apply_one(entry);
+            self.send_away(guests);
             if index.is_multiple_of(marks::EVERY) {
                 let digest = self.replica.state.read().digest();
                 // A state that diverged ends the replica: nothing that it says is true.
@@ -225,8 +274,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
         let (file, limits) = (self.file.clone(), self.limits);
         let (applied, membership) = (meta.last_log_id, meta.last_membership.clone());
+        let cold = self.replica.cold.clone();
         let state = blocking(move || {
             let state = snapshot::decode(snapshot.0.body()?, limits)?;
+            // They came before it: a snapshot is worth nothing without what it leaves out.
+            cold.holds(&state.shard.cold())?;
             file.adopt(&snapshot.0)?;
             Ok(state)
         })
@@ -273,7 +325,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let (meta, file) = (self.meta.clone(), self.file.clone());
         let snapshot = blocking(move || {
             let body = image.encode();
-            file.write(&meta, &body)
+            file.write(&meta, &image.cold(), &body)
         })
         .await?;
         Ok(Snapshot {

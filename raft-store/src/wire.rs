@@ -9,6 +9,8 @@ use crate::{
         Vote,
     },
 };
+use auction::Cold;
+use bytes::Bytes;
 use openraft::{
     raft::{
         AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderError, TransferLeaderRequest,
@@ -103,9 +105,12 @@ pub(crate) fn membership_from(proto: pb::Membership) -> Result<Membership, BadWi
     Membership::new(configs, members).map_err(|_| BadWire::Invalid("membership"))
 }
 
-pub(crate) fn snapshot_meta_to(meta: &SnapshotMeta) -> pb::SnapshotMeta {
+pub(crate) fn snapshot_meta_to(meta: &SnapshotMeta, cold: &Cold) -> pb::SnapshotMeta {
     let stored = &meta.last_membership;
+    let cold_sum = if cold.count == 0 { &[][..] } else { &cold.sum.0 };
     pb::SnapshotMeta {
+        cold: cold.count,
+        cold_sum: Bytes::copy_from_slice(cold_sum),
         last_log_id: opt_log_id_to(meta.last_log_id.as_ref()),
         membership: Some(pb::StoredMembership {
             log_id: opt_log_id_to(stored.log_id().as_ref()),

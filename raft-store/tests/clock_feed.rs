@@ -60,11 +60,12 @@ impl Replica {
         }
     }
 
-    fn follow(&self, offset: Option<u64>) -> BoxStream<'static, FeedItem> {
+    async fn follow(&self, offset: Option<u64>) -> BoxStream<'static, FeedItem> {
         let from = offset.map(|offset| Position { epoch: 1, offset });
         self.log
             .feed
             .follow(self.log.clone(), &id("lamp"), from)
+            .await
             .expect("lamp is there")
     }
 }
@@ -98,7 +99,7 @@ async fn complete_after_the_offset_or_opened_by_a_snapshot() {
     ] {
         let mut replica = Replica::live();
         replica.bids(2);
-        let mut feed = replica.follow(from);
+        let mut feed = replica.follow(from).await;
         assert_eq!(ready(&mut feed).await, first, "from {from:?}");
         replica.bids(2);
         assert_eq!(ready(&mut feed).await, then, "from {from:?}");
@@ -109,13 +110,19 @@ async fn complete_after_the_offset_or_opened_by_a_snapshot() {
 async fn another_epoch_starts_again() {
     let replica = Replica::live();
     let from = Some(Position { epoch: 7, offset: 1 });
-    let mut feed = replica.log.feed.follow(replica.log.clone(), &id("lamp"), from).unwrap();
+    let mut feed = replica
+        .log
+        .feed
+        .follow(replica.log.clone(), &id("lamp"), from)
+        .await
+        .unwrap();
     assert_eq!(ready(&mut feed).await, "s1");
     assert!(
         replica
             .log
             .feed
             .follow(replica.log.clone(), &id("none"), None)
+            .await
             .is_none()
     );
 }
@@ -123,8 +130,8 @@ async fn another_epoch_starts_again() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_follower_reads_on_from_the_log_or_starts_again() {
     let mut replica = Replica::live();
-    let mut slow = replica.follow(Some(0));
-    let mut quick = replica.follow(Some(0));
+    let mut slow = replica.follow(Some(0)).await;
+    let mut quick = replica.follow(Some(0)).await;
     let over_the_ring = feed::RING as u64 + 50;
     replica.bids(over_the_ring);
     let all = (1..=over_the_ring + 1)
@@ -148,7 +155,7 @@ async fn a_slow_follower_reads_on_from_the_log_or_starts_again() {
 #[tokio::test(start_paused = true)]
 async fn an_installed_snapshot_leaves_no_gap() {
     let mut replica = Replica::live();
-    let mut feed = replica.follow(None);
+    let mut feed = replica.follow(None).await;
     assert_eq!(ready(&mut feed).await, "s1");
     {
         // The state jumps ahead, as by a snapshot: nobody published these events here.
@@ -174,7 +181,7 @@ async fn changes_before_the_start_are_told() {
     let mut replica = Replica::live();
     let vase = id("vase");
     replica.apply(vec![seller(&vase, "1", Action::Create(Box::new(definition(10_000))))]);
-    let mut feed = replica.log.feed.follow(replica.log.clone(), &vase, None).unwrap();
+    let mut feed = replica.log.feed.follow(replica.log.clone(), &vase, None).await.unwrap();
     replica.apply(vec![seller(&vase, "2", Action::Schedule { start_wall_ms: 5 })]);
     replica.apply(vec![seller(&vase, "3", Action::Start { schedule_version: None })]);
     replica.bids(3);
@@ -185,7 +192,7 @@ async fn changes_before_the_start_are_told() {
 async fn a_room_lives_as_long_as_it_is_followed() {
     let replica = Replica::live();
     assert_eq!(replica.log.feed.rooms(), 0);
-    let (one, two) = (replica.follow(None), replica.follow(Some(1)));
+    let (one, two) = (replica.follow(None).await, replica.follow(Some(1)).await);
     assert_eq!(replica.log.feed.rooms(), 1);
     drop(one);
     assert_eq!(replica.log.feed.rooms(), 1);

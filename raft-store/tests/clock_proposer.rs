@@ -57,7 +57,7 @@ async fn a_bid_is_judged_and_the_auction_closes_by_itself() {
     let lamp = id("lamp");
     let begun = tokio::time::Instant::now();
     assert_eq!(told(&proposer, bid(&lamp, "ann", "b1", 150)).await.outcome, Ok(()));
-    let mut feed = log.feed.follow(log.clone(), &lamp, None).unwrap();
+    let mut feed = log.feed.follow(log.clone(), &lamp, None).await.unwrap();
     let close = loop {
         match feed.next().await.unwrap() {
             FeedItem::Event(event) if matches!(event.kind, EventKind::Close { .. }) => break event,

@@ -94,7 +94,7 @@ async fn a_reader_of_before_starts_again_from_a_snapshot() {
     for node in 1..=3 {
         let there = host(&cluster, node);
         let old = Position { epoch: 1, offset: 3 };
-        let mut feed = there.follow(shard, &lamp, Some(old)).unwrap();
+        let mut feed = there.follow(shard, &lamp, Some(old)).await.unwrap();
         let first = tokio::time::timeout(PATIENCE, feed.next()).await.unwrap().unwrap();
         let FeedItem::Snapshot { position, view } = first else {
             panic!("node {node} goes on as if nothing had been: {first:?}")

@@ -102,6 +102,7 @@ pub(super) fn raft(start: &Start) -> RaftOptions {
         snapshot_age: Duration::from_secs(6),
         keep_bytes: 12 * 1024,
         snapshot_piece: 4 * 1024,
+        cold_after: Duration::from_millis(400),
         ..RaftOptions::default()
     }
 }
@@ -156,7 +157,7 @@ async fn clerk(start: Start, host: Host, mut mail: tokio::sync::mpsc::Receiver<(
                     Answer::View(view.ok().map(Box::new))
                 }
                 Ask::Follow(feed, shard, auction, position) => {
-                    if let Ok(items) = host.follow(shard, &auction, position) {
+                    if let Ok(items) = host.follow(shard, &auction, position).await {
                         let over = CancellationToken::new();
                         feeds.lock().insert(feed, over.clone());
                         feed_to(&start, feed, items, from, &over).await;

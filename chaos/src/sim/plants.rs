@@ -202,6 +202,22 @@ const ROWS: &[Row] = &[
         world: World::Dark,
     },
     Row {
+        name: "paged-out-forgotten",
+        what: "what has left memory isn't brought back for an entry that names it, where the door lets it in",
+        sow: raft!(PagedOutForgotten),
+        within: 20,
+        sound: false,
+        world: World::Usual,
+    },
+    Row {
+        name: "paged-out-unsynced",
+        what: "settled auctions leave memory before they are durable",
+        sow: raft!(PagedOutUnsynced),
+        within: 20,
+        sound: false,
+        world: World::Usual,
+    },
+    Row {
         name: "door-forgets",
         what: "the door lets in again what was judged: it must be judged once",
         sow: raft!(DoorForgets),

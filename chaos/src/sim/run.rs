@@ -21,6 +21,7 @@ use super::{
 use crate::history::{End, History, Meta, Record};
 use auction::{AuctionId, Event};
 use client::Dice;
+use futures_util::FutureExt;
 use placement::{NodeId, ShardId};
 use raft_store::clock::lanes;
 use sha2::{Digest, Sha256};
@@ -356,7 +357,8 @@ impl World {
         let all = self.show.auctions();
         let places: Vec<(AuctionId, ShardId)> = all.into_iter().map(|a| (a.clone(), self.show.shard(&a))).collect();
         let dumped = self.cluster.ask(|node, host| {
-            let log = |(a, shard): &(AuctionId, ShardId)| host.events(*shard, a, 0, usize::MAX).ok();
+            // A simulated disk answers at once.
+            let log = |(a, shard): &(AuctionId, ShardId)| host.events(*shard, a, 0, usize::MAX).now_or_never()?.ok();
             (node, places.iter().map(log).collect::<Vec<_>>())
         });
         for (node, dump) in dumped.into_iter().flatten() {

@@ -109,6 +109,7 @@ keys! {
     raft_snapshot_piece_bytes: u64 = "raft.snapshot_piece_bytes", "262144", "bytes", "A snapshot is read, sent and stored in pieces of so much: 4096 to 1048576. What goes beside it waits for one at most.";
     raft_snapshot_after_bytes: u64 = "raft.snapshot_after_bytes", "16777216", "bytes", "A shard makes a snapshot when its log grew by so much ...";
     raft_snapshot_after_s: u64 = "raft.snapshot_after_s", "3600", "s", "... or when so much time passed and anything was logged at all.";
+    raft_cold_after_ms: u64 = "raft.cold_after_ms", "60000", "ms", "An auction that nothing can change any more leaves memory, and snapshots, so long after it settled: it is read from disk then. 0: never.";
     log_segment_bytes: u64 = "log.segment_bytes", "67108864", "bytes", "Size of one file of the log.";
     log_low_water_bytes: u64 = "log.low_water_bytes", "268435456", "bytes", "Free room on the log's disk below which it says that it is nearly full.";
     log_stall_ms: u64 = "log.stall_ms", "1000", "ms", "A write in the disk's hands for so long means that the disk hangs: this node gives its leaderships away.";

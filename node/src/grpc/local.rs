@@ -41,7 +41,7 @@ pub(crate) trait Local: Send + Sync + 'static {
     /// All auctions.
     async fn list(&self, shard: ShardId) -> Result<Vec<AuctionView>, PortError>;
     /// Events after `after`.
-    fn events(
+    async fn events(
         &self,
         shard: ShardId,
         auction: &AuctionId,
@@ -49,7 +49,7 @@ pub(crate) trait Local: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Arc<Event>>, PortError>;
     /// The feed.
-    fn follow(
+    async fn follow(
         &self,
         shard: ShardId,
         auction: &AuctionId,

@@ -114,6 +114,7 @@ impl Shards for ShardsService {
         let events = self
             .local
             .events(ShardId(request.shard), &auction, request.after, limit)
+            .await
             .map_err(status)?;
         Ok(Response::new(pb::EventsReply {
             events: events.iter().map(|e| e.to_proto()).collect(),
@@ -130,6 +131,7 @@ impl Shards for ShardsService {
         let items = self
             .local
             .follow(ShardId(request.shard), &auction, from)
+            .await
             .map_err(status)?;
         Ok(Response::new(items.map(|item| Ok(frames::item_to(&item))).boxed()))
     }

@@ -97,11 +97,11 @@ impl Local for Scripted {
     async fn list(&self, _shard: ShardId) -> Result<Vec<AuctionView>, PortError> {
         Ok(Vec::new())
     }
-    fn events(&self, _: ShardId, _: &AuctionId, after: u64, limit: usize) -> Result<Vec<Arc<Event>>, PortError> {
+    async fn events(&self, _: ShardId, _: &AuctionId, after: u64, limit: usize) -> Result<Vec<Arc<Event>>, PortError> {
         let all = (1..=10).map(|seq| Arc::new(event(seq)));
         Ok(all.filter(|e| e.seq > after).take(limit).collect())
     }
-    fn follow(
+    async fn follow(
         &self,
         _shard: ShardId,
         _auction: &AuctionId,

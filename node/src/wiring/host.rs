@@ -56,23 +56,23 @@ impl Local for HostShards {
         self.0.list(shard).await.map_err(port_error)
     }
 
-    fn events(
+    async fn events(
         &self,
         shard: ShardId,
         auction: &AuctionId,
         after: u64,
         limit: usize,
     ) -> Result<Vec<Arc<Event>>, PortError> {
-        self.0.events(shard, auction, after, limit).map_err(port_error)
+        self.0.events(shard, auction, after, limit).await.map_err(port_error)
     }
 
-    fn follow(
+    async fn follow(
         &self,
         shard: ShardId,
         auction: &AuctionId,
         from: Option<Position>,
     ) -> Result<BoxStream<'static, FeedItem>, PortError> {
-        self.0.follow(shard, auction, from).map_err(port_error)
+        self.0.follow(shard, auction, from).await.map_err(port_error)
     }
 
     fn readings(&self) -> Vec<Reading> {

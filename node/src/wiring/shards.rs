@@ -74,7 +74,7 @@ impl Shards for ShardPort {
         from: Option<Position>,
     ) -> Result<BoxStream<'static, FeedItem>, PortError> {
         if node == self.me {
-            return self.local.follow(shard, auction, from);
+            return self.local.follow(shard, auction, from).await;
         }
         self.peers.get(node)?.follow(shard, auction, from).await
     }
@@ -88,7 +88,7 @@ impl Shards for ShardPort {
         limit: usize,
     ) -> Result<Vec<Arc<Event>>, PortError> {
         if node == self.me {
-            return self.local.events(shard, auction, after, limit);
+            return self.local.events(shard, auction, after, limit).await;
         }
         self.peers.get(node)?.events(shard, auction, after, limit).await
     }

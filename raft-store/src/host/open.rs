@@ -6,6 +6,7 @@
 //!   DIR/log-begun        there was a log here: a start that finds none has lost it
 //!   DIR/wal/             see `wal`
 //!   DIR/snapshots/       see `snapshot`
+//!   DIR/cold/            see `cold`
 //! ```
 
 use super::{
@@ -19,8 +20,9 @@ use crate::{
         office,
         proposer::{Proposer, Wall},
     },
+    cold::{ColdDir, pager},
     fitness::Fitness,
-    group::{Ground, Group},
+    group::{Ground, Group, NotOpened},
     janitor,
     log_store::Found,
     meta, mover,
@@ -85,6 +87,10 @@ pub(super) async fn open(options: Options, world: World) -> Result<Host, OpenErr
         wal,
         peers,
         snapshots,
+        cold: ColdDir {
+            disk: world.disk.prompt(),
+            dir: options.dir.join("cold"),
+        },
         low_water: options.wal.low_water_bytes,
         raft: options.raft.clone(),
         limits: options.limits,
@@ -225,6 +231,9 @@ async fn start(inner: &Arc<Inner>) -> Result<(), OpenError> {
     let mut tasks = inner.tasks.lock();
     tasks.spawn(janitor::run(inner.ground.wal.clone(), options.raft.clone(), groups));
     let weak = Arc::downgrade(inner);
+    let groups = move || weak.upgrade().map_or_else(Vec::new, |inner| self::groups(&inner));
+    tasks.spawn(pager::run(options.raft.cold_after, groups));
+    let weak = Arc::downgrade(inner);
     tasks.spawn(pulse::run(inner.pulse.clone(), move |seen| {
         let inner = weak.upgrade()?;
         let version = inner.seats_version.load(Ordering::Acquire);
@@ -246,7 +255,9 @@ async fn start(inner: &Arc<Inner>) -> Result<(), OpenError> {
 pub(super) async fn open_meta(inner: &Arc<Inner>, me: u64, members: BTreeMap<u64, Home>) -> Result<(), String> {
     let options = &inner.options;
     let founder = !members.is_empty();
-    let meta = seat(inner, ShardId::META, me, members).await?;
+    let meta = seat(inner, ShardId::META, me, members).await.map_err(|why| match why {
+        NotOpened::Failed(why) | NotOpened::Hurt(why, _) => why,
+    })?;
     let crew = Crew {
         me: options.node,
         here: Arc::new(Own(Arc::downgrade(inner))),
@@ -310,7 +321,7 @@ pub(super) async fn seat(
     shard: ShardId,
     id: u64,
     members: BTreeMap<u64, Home>,
-) -> Result<Arc<Group>, String> {
+) -> Result<Arc<Group>, NotOpened> {
     let found = inner.found.lock().remove(&shard.0);
     let group = Group::open(&inner.ground, shard, id, found).await?;
     let options = office::Options {

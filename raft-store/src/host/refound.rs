@@ -353,7 +353,7 @@ impl Host {
                     replica,
                     index: state.applied,
                     top: state.shard.top().0,
-                    auctions: state.shard.views().count() as u64,
+                    auctions: state.shard.count().0 as u64,
                     epoch: state.feed_epoch,
                 });
             }

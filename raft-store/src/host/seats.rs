@@ -10,6 +10,8 @@
 
 use super::{Inner, Seat, open::seat};
 use crate::{
+    cold,
+    group::NotOpened,
     log_store::{Found, LogStore},
     moves::{Here, Looked, NotStored},
     port::Log,
@@ -52,7 +54,14 @@ pub(super) async fn take_seats(inner: &Arc<Inner>, map: &ClusterMap) -> Result<(
             tracing::error!(shard = shard.0, replica = replica.0, %why, "a replica is hurt by damage in the log and stays shut");
             continue;
         }
-        seat(inner, shard, replica.0, inner.first_members(map, shard)).await?;
+        match seat(inner, shard, replica.0, inner.first_members(map, shard)).await {
+            Ok(_) => {}
+            Err(NotOpened::Failed(why)) => return Err(why),
+            Err(NotOpened::Hurt(why, found)) => {
+                tracing::error!(shard = shard.0, replica = replica.0, %why, "a replica is hurt by damage to its settled auctions and stays shut");
+                inner.found.lock().extend(found.map(|found| (shard.0, found)));
+            }
+        }
     }
     for (shard, replica) in inner.gone(map) {
         throw_away(inner, shard).await?;
@@ -90,9 +99,13 @@ async fn throw_away(inner: &Arc<Inner>, shard: ShardId) -> Result<(), String> {
         .await
         .map_err(|error| format!("throwing a replica away: {error}"))?;
     let file = SnapshotFile::new(&inner.ground.snapshots, shard.0);
-    blocking(move || file.remove())
-        .await
-        .map_err(|error| format!("throwing a snapshot away: {error}"))
+    let place = inner.ground.cold.clone();
+    blocking(move || {
+        file.remove()?;
+        cold::clear(&place.disk, &place.dir, shard.0, None)
+    })
+    .await
+    .map_err(|error| format!("throwing a snapshot away: {error}"))
 }
 
 async fn leave_seat(inner: &Arc<Inner>, seat: &Seat) -> Result<(), String> {

@@ -3,6 +3,7 @@
 
 use super::{Found, LogStore, Unwritten};
 use crate::{
+    cold::ColdStore,
     options::RaftOptions,
     snapshot::SnapshotFile,
     state_machine::StateMachine,
@@ -67,7 +68,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Ground> for Builder {
             dir: dir.path().to_owned(),
         };
         let file = SnapshotFile::new(&place, GROUP);
-        let machine = StateMachine::open(log.clone(), file, Limits::default()).unwrap();
+        let machine = StateMachine::open(log.clone(), file, Limits::default(), ColdStore::none()).unwrap();
         Ok((Ground { wal, _dir: dir }, log, machine))
     }
 }

@@ -4,6 +4,10 @@
 //! word: whatever an older one still sends (a leader that was deposed, a connection that died without a word) ends when
 //! its next piece comes.
 //!
+//! What the snapshot leaves out (`cold`) comes before it in the same stream, record by record, as far as it isn't here; a record
+//! counts when it is whole, is the auction that it says, and was written. All together must make the sum that the snapshot names, and
+//! be durable, before it is installed.
+//!
 //! A snapshot that would leave less than the low-water mark free is refused before its first piece: it would take the room
 //! that the log needs.
 //!
@@ -13,7 +17,7 @@ use super::Groups;
 use crate::{
     dial::Speaker,
     group::Group,
-    snapshot::incoming::{Id, Incoming, PieceError},
+    snapshot::incoming::{Id, Incoming, PIECE_MAX, PieceError},
     state_machine::blocking,
     types::SnapshotData,
     wal::disk::{AnyDisk, Disk},
@@ -85,9 +89,10 @@ async fn open(
         return Err(invalid("the snapshot is too long"));
     }
     let (place, low_water) = (group.snapshots.clone(), group.low_water);
+    let cold_missing = head.cold_bytes.saturating_sub(group.replica.cold.bytes());
     let opened = blocking(move || {
         let incoming = Incoming::open(place.disk.clone(), &place.dir, id)?;
-        let missing = id.size - incoming.have();
+        let missing = id.size - incoming.have() + cold_missing;
         // Where nobody can tell how much is free, the disk tells soon enough.
         let free = place.disk.free(&place.dir).unwrap_or(u64::MAX);
         if missing > 0 && free < missing.saturating_add(low_water) {
@@ -101,10 +106,56 @@ async fn open(
 }
 
 /// How much of it is here.
-pub(super) async fn have(groups: &Groups, speaker: Option<Speaker>, head: &pb::SnapshotHead) -> Result<u64, Status> {
-    let (_, incoming) = open(groups, speaker, head).await?;
+pub(super) async fn have(
+    groups: &Groups,
+    speaker: Option<Speaker>,
+    head: &pb::SnapshotHead,
+) -> Result<pb::SnapshotHere, Status> {
+    let (group, incoming) = open(groups, speaker, head).await?;
     groups.arrivals.begin(head.group);
-    Ok(incoming.have())
+    Ok(pb::SnapshotHere {
+        have: incoming.have(),
+        cold: group.replica.cold.count(),
+    })
+}
+
+/// A record on its way in.
+#[derive(Default)]
+struct Growing {
+    number: u64,
+    bytes: Vec<u8>,
+}
+
+/// Takes a piece of a record in.
+async fn take_cold(group: &Group, growing: &mut Growing, piece: pb::ColdPiece) -> Result<(), Status> {
+    if piece.at == 0 {
+        *growing = Growing {
+            number: piece.number,
+            bytes: Vec::new(),
+        };
+    }
+    let have = growing.bytes.len() as u64;
+    let fits = piece.data.len() <= PIECE_MAX && have + piece.data.len() as u64 <= piece.size;
+    if piece.number != growing.number || piece.at != have || !fits || piece.size > SNAPSHOT_MAX {
+        return Err(Status::out_of_range("a record's piece out of place"));
+    }
+    if crc32c::crc32c(&piece.data) != piece.crc32c {
+        return Err(Status::data_loss("a record's piece fails its checksum"));
+    }
+    growing.bytes.extend_from_slice(&piece.data);
+    if (growing.bytes.len() as u64) < piece.size {
+        return Ok(());
+    }
+    let (store, record, number) = (
+        group.replica.cold.clone(),
+        std::mem::take(&mut growing.bytes),
+        piece.number,
+    );
+    let taken = blocking(move || store.take(number, &record)).await;
+    taken.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => Status::data_loss(error.to_string()),
+        _ => disk(&error),
+    })
 }
 
 /// Takes in what is missing, and installs the whole.
@@ -119,14 +170,21 @@ pub(super) async fn install(
     let (group, mut incoming) = open(groups, speaker, &head).await?;
     let turn = groups.arrivals.begin(head.group);
     let vote = wire::vote_from(head.vote).map_err(|bad| invalid(bad.to_string()))?;
+    let mut growing = Growing::default();
     while let Some(chunk) = chunks.message().await? {
-        let Some(Part::Piece(piece)) = chunk.part else {
-            return Err(invalid("no piece"));
-        };
         if !groups.arrivals.is_on(head.group, turn) {
             return Err(Status::aborted("another sender has taken over"));
         }
         group.rest.stir();
+        let piece = match chunk.part {
+            Some(Part::Piece(piece)) => piece,
+            Some(Part::Cold(piece)) => {
+                crate::metrics::snapshot_received(piece.data.len());
+                take_cold(&group, &mut growing, piece).await?;
+                continue;
+            }
+            Some(Part::Head(_)) | None => return Err(invalid("no piece")),
+        };
         crate::metrics::snapshot_received(piece.data.len());
         #[cfg(feature = "sim")]
         crate::sim::piece_came();
@@ -139,6 +197,9 @@ pub(super) async fn install(
         .await
         .map_err(|error| disk(&error))?;
     let (meta, stored) = whole.map_err(refused)?;
+    let (store, cold) = (group.replica.cold.clone(), stored.cold);
+    let held = blocking(move || store.holds(&cold)).await;
+    held.map_err(|error| disk(&error))?;
     tracing::info!(group = head.group, bytes = stored.size, "installing a snapshot");
     let path = stored.path().to_owned();
     let snapshot = openraft::storage::Snapshot {
