@@ -263,14 +263,24 @@ impl Host {
         }
     }
 
-    /// All auctions of a shard, as this replica has them.
+    /// The auctions of a shard that aren't over, as this replica has them, in order of id.
     ///
     /// # Errors
     /// When no replica is here.
-    pub async fn list(&self, shard: ShardId) -> Result<Vec<AuctionView>, ReadError> {
+    pub fn list(&self, shard: ShardId) -> Result<Vec<AuctionView>, ReadError> {
         let seat = self.inner.seat(shard).ok_or(ReadError::NotHere)?;
-        let views = seat.group.replica.views().await;
-        views.map_err(|_| ReadError::Unavailable)
+        let views = seat.group.replica.state.read().shard.going_on().collect();
+        Ok(views)
+    }
+
+    /// The ids of a shard's auctions that are over, after `after`, in order, at most `limit`: there may be many, and most of them
+    /// lie on disk.
+    ///
+    /// # Errors
+    /// When no replica is here.
+    pub fn over(&self, shard: ShardId, after: Option<&AuctionId>, limit: usize) -> Result<Vec<AuctionId>, ReadError> {
+        let seat = self.inner.seat(shard).ok_or(ReadError::NotHere)?;
+        Ok(seat.group.replica.over(after, limit))
     }
 
     /// An auction's events after version `after`, at most `limit`, as this replica has them.
@@ -443,10 +453,7 @@ impl Seat {
 /// Whether this door lets in what is settled already (simulations only): the log refuses it as well.
 fn forgets() -> bool {
     #[cfg(feature = "sim")]
-    {
-        use crate::sim::{Plant, planted};
-        planted(Plant::DoorForgets) || planted(Plant::PagedOutForgotten)
-    }
+    return crate::sim::planted(crate::sim::Plant::DoorForgets);
     #[cfg(not(feature = "sim"))]
     false
 }
@@ -477,6 +484,8 @@ fn status(seat: &Seat) -> GroupStatus {
         purged: metrics.purged.as_ref().map_or(0, |id| id.index),
         top: state.shard.top(),
         held_total_ms: seat.proposer.as_ref().map_or(0, ProposerHandle::held_total_ms),
+        auctions: state.shard.count().0 as u64,
+        live: state.shard.count().1 as u64,
         cold: state.shard.cold().count,
         resting: seat.group.rest.is_resting(),
         replicas: metrics.membership_config.nodes().map(|(_, home)| home.node()).collect(),

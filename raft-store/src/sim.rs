@@ -63,8 +63,6 @@ pub enum Plant {
     SilenceUnseen,
     /// All that a lost node led is stood for at one look.
     StandTogether,
-    /// What was paged out isn't brought back for an entry that names it.
-    PagedOutForgotten,
     /// Settled auctions leave memory before they are durable.
     PagedOutUnsynced,
 }

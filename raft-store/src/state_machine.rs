@@ -113,10 +113,6 @@ impl StateMachine {
             return Ok(Vec::new());
         };
         let named = self.replica.named(entry);
-        #[cfg(feature = "sim")]
-        if crate::sim::planted(crate::sim::Plant::PagedOutForgotten) {
-            return Ok(Vec::new());
-        }
         if named.is_empty() {
             return Ok(named);
         }

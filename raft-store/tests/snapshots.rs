@@ -200,7 +200,7 @@ async fn a_replica_whose_log_is_damaged_is_replaced_under_a_fresh_id() {
         .await;
     assert!(common::bid(&cluster, shard, &auction, 10).await.outcome.is_ok());
     cluster.agree(shard).await;
-    let view = cluster.running[&3].host.list(shard).await.unwrap();
+    let view = cluster.running[&3].host.list(shard).unwrap();
     assert_eq!(view.iter().find(|view| view.id == auction).unwrap().bids, 11);
     // Who was hurt once isn't hurt for ever.
     cluster.crash(3).await;

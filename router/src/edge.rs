@@ -16,6 +16,7 @@ use crate::{
 use auction::{Action, AuctionId, AuctionView, Command, Id, Reason, Stamp, Verdict};
 use parking_lot::Mutex;
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     sync::{
         Arc,
@@ -93,6 +94,8 @@ pub(crate) struct State {
     pub(crate) sockets: AtomicUsize,
     /// One gatherer at a time; the others wait for its list.
     pub(crate) listed: tokio::sync::Mutex<Option<Listed>>,
+    /// Pages of those that are over: after which id, and how many.
+    pub(crate) over: tokio::sync::Mutex<BTreeMap<(Option<Id>, usize), Listed>>,
     limits: Limits,
     /// Images that are taken in: one at a time.
     pub(crate) images: tokio::sync::Semaphore,
@@ -287,6 +290,7 @@ impl Edge {
             draining: watch::channel(false).0,
             sockets: AtomicUsize::new(0),
             listed: tokio::sync::Mutex::new(None),
+            over: tokio::sync::Mutex::default(),
             images: tokio::sync::Semaphore::new(1),
             gates: Gates::default(),
             started: Instant::now(),

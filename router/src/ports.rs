@@ -78,8 +78,17 @@ pub trait Shards: Send + Sync + 'static {
         fresh: Freshness,
     ) -> Result<AuctionView, PortError>;
 
-    /// All auctions of a shard, as `node`'s replica has them.
+    /// The auctions of a shard that aren't over, as `node`'s replica has them, in order of id.
     async fn list(&self, node: NodeId, shard: ShardId) -> Result<Vec<AuctionView>, PortError>;
+
+    /// The ids of a shard's auctions that are over, as `node`'s replica has them: after `after`, in order, at most `limit`.
+    async fn over(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        after: Option<&AuctionId>,
+        limit: usize,
+    ) -> Result<Vec<AuctionId>, PortError>;
 
     /// An auction's feed from `node`'s replica: complete after `from`, or opened by a snapshot. The stream ends when the
     /// node goes; the caller resumes elsewhere from the last position that it saw.

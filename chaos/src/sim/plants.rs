@@ -202,14 +202,6 @@ const ROWS: &[Row] = &[
         world: World::Dark,
     },
     Row {
-        name: "paged-out-forgotten",
-        what: "what has left memory isn't brought back for an entry that names it, where the door lets it in",
-        sow: raft!(PagedOutForgotten),
-        within: 20,
-        sound: false,
-        world: World::Usual,
-    },
-    Row {
         name: "paged-out-unsynced",
         what: "settled auctions leave memory before they are durable",
         sow: raft!(PagedOutUnsynced),

@@ -38,8 +38,10 @@ pub(crate) trait Local: Send + Sync + 'static {
     fn wanted(&self, shard: ShardId);
     /// One auction.
     async fn read(&self, shard: ShardId, auction: &AuctionId, fresh: Freshness) -> Result<AuctionView, PortError>;
-    /// All auctions.
+    /// The auctions that aren't over.
     async fn list(&self, shard: ShardId) -> Result<Vec<AuctionView>, PortError>;
+    /// The ids of those that are, after one, in order.
+    fn over(&self, shard: ShardId, after: Option<&AuctionId>, limit: usize) -> Result<Vec<AuctionId>, PortError>;
     /// Events after `after`.
     async fn events(
         &self,

@@ -140,6 +140,24 @@ impl Peer {
         views.collect::<Result<_, _>>().map_err(|e| self.garbled(e))
     }
 
+    /// The ids of a shard's auctions that are over, after one, in order.
+    pub(crate) async fn over(
+        &self,
+        shard: ShardId,
+        after: Option<&AuctionId>,
+        limit: usize,
+    ) -> Result<Vec<AuctionId>, PortError> {
+        let request = self.ask(pb::OverRequest {
+            shard: shard.0,
+            after: after.map_or_else(String::new, Into::into),
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+        });
+        let reply = self.shards().over(request).await.map_err(|s| self.failed(&s))?;
+        let ids = reply.into_inner().auctions.into_iter();
+        let ids = ids.map(|text| AuctionId::parse(&text).ok_or_else(|| self.garbled("no id")));
+        ids.collect()
+    }
+
     /// Events after `after`.
     pub(crate) async fn events(
         &self,

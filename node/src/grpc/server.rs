@@ -107,6 +107,18 @@ impl Shards for ShardsService {
         }))
     }
 
+    async fn over(&self, request: Request<pb::OverRequest>) -> Result<Response<pb::OverReply>, Status> {
+        let request = request.into_inner();
+        let after = (!request.after.is_empty())
+            .then(|| auction(&request.after))
+            .transpose()?;
+        let limit = request.limit.min(EVENTS_MAX) as usize;
+        let ids = self.local.over(ShardId(request.shard), after.as_ref(), limit);
+        Ok(Response::new(pb::OverReply {
+            auctions: ids.map_err(status)?.iter().map(Into::into).collect(),
+        }))
+    }
+
     async fn events(&self, request: Request<pb::EventsRequest>) -> Result<Response<pb::EventsReply>, Status> {
         let request = request.into_inner();
         let auction = auction(&request.auction)?;

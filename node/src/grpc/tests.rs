@@ -97,6 +97,13 @@ impl Local for Scripted {
     async fn list(&self, _shard: ShardId) -> Result<Vec<AuctionView>, PortError> {
         Ok(Vec::new())
     }
+    fn over(&self, _: ShardId, after: Option<&AuctionId>, limit: usize) -> Result<Vec<AuctionId>, PortError> {
+        let all = ["a", "b", "c"].map(id).into_iter();
+        Ok(all
+            .filter(|id| after.is_none_or(|after| id > after))
+            .take(limit)
+            .collect())
+    }
     async fn events(&self, _: ShardId, _: &AuctionId, after: u64, limit: usize) -> Result<Vec<Arc<Event>>, PortError> {
         let all = (1..=10).map(|seq| Arc::new(event(seq)));
         Ok(all.filter(|e| e.seq > after).take(limit).collect())
@@ -294,6 +301,8 @@ async fn reads_feeds_and_refusals_cross_the_wire() {
         Err(PortError::NotLeader { hint: Some(NodeId(3)) })
     ));
     assert!(matches!(read("none").await, Err(PortError::NotFound)));
+    let over = peer.over(ShardId(1), Some(&id("a")), 1).await.unwrap();
+    assert_eq!(over, [id("b")]);
     let events = peer.events(ShardId(1), &id("ok"), 4, 3).await.unwrap();
     assert_eq!(events.iter().map(|e| e.seq).collect::<Vec<_>>(), [5, 6, 7]);
     let from = Some(Position { epoch: 1, offset: 2 });

@@ -4,7 +4,7 @@ use super::ShardPort;
 use crate::admin::{Overview, change, json as admin_json, refused, wall_ms};
 use crate::grpc::{Peer, Peers};
 use async_trait::async_trait;
-use auction::{Phase, Stamp};
+use auction::Stamp;
 use futures_util::{future::join_all, stream::BoxStream};
 use placement::{ClusterMap, NodeId, Refusal, ShardId, plan::MOVED_FOR_MS};
 use proto::cluster::v1::{Replica, StatusReply, Stream};
@@ -228,11 +228,6 @@ impl AdminPort {
         let now: BTreeMap<ShardId, Stamp> = self.host.readings().into_iter().map(|r| (r.shard, r.now)).collect();
         let mut replicas = Vec::new();
         for s in self.host.status() {
-            let auctions = self.host.list(s.shard).await.unwrap_or_default();
-            let live = auctions
-                .iter()
-                .filter(|a| matches!(a.phase, Phase::Live | Phase::Paused))
-                .count();
             replicas.push(Replica {
                 shard: s.shard.0,
                 role: s.role.word().to_string(),
@@ -241,7 +236,7 @@ impl AdminPort {
                 applied: s.applied,
                 now: now.get(&s.shard).map(|n| n.0),
                 held_total_ms: s.held_total_ms,
-                auctions_live: live as u32,
+                auctions_live: s.live as u32,
                 last: s.last_log,
             });
         }

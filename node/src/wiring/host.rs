@@ -53,7 +53,11 @@ impl Local for HostShards {
     }
 
     async fn list(&self, shard: ShardId) -> Result<Vec<AuctionView>, PortError> {
-        self.0.list(shard).await.map_err(port_error)
+        self.0.list(shard).map_err(port_error)
+    }
+
+    fn over(&self, shard: ShardId, after: Option<&AuctionId>, limit: usize) -> Result<Vec<AuctionId>, PortError> {
+        self.0.over(shard, after, limit).map_err(port_error)
     }
 
     async fn events(

@@ -66,6 +66,19 @@ impl Shards for ShardPort {
         self.peers.get(node)?.list(shard).await
     }
 
+    async fn over(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        after: Option<&AuctionId>,
+        limit: usize,
+    ) -> Result<Vec<AuctionId>, PortError> {
+        if node == self.me {
+            return self.local.over(shard, after, limit);
+        }
+        self.peers.get(node)?.over(shard, after, limit).await
+    }
+
     async fn follow(
         &self,
         node: NodeId,

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The guard: what isn't live refuses to be joined or bid on. Streams may come and go in any phase (a seller looks at
-//! the own picture before the start, and says goodbye after the end); outside the live time that is no event.
+//! the own picture before the start, and says goodbye after the end); outside the live time that is no event. By rules that
+//! let auctions settle, none comes any more once an auction is over (`cold`).
 
 use crate::{Action, Phase, Reason};
 

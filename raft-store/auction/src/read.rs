@@ -4,7 +4,7 @@
 //! know. Cost: a look-up by hash, or an index's first entry; only `views` and `count` walk.
 
 use crate::{
-    AuctionId, AuctionView, BodyHash, Command, Event, Id, Known, Office, Reason, Shard, Stamp, Verdict,
+    AuctionId, AuctionView, BodyHash, Command, Event, Id, Known, Office, Phase, Reason, Shard, Stamp, Verdict,
     auction::Auction, cold, fold::body_hash, once::Key, shard::tell,
 };
 use alloc::{sync::Arc, vec::Vec};
@@ -138,6 +138,25 @@ impl Shard {
         let mut all: Vec<&Auction> = self.auctions.iter().chain(warm).collect();
         all.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         all.into_iter().map(Auction::view)
+    }
+
+    /// The auctions that aren't over, as shown, in order of id.
+    pub fn going_on(&self) -> impl Iterator<Item = AuctionView> + '_ {
+        let going = self.auctions.iter().filter(|a| !matches!(a.phase, Phase::Closed(_)));
+        let mut all: Vec<&Auction> = going.collect();
+        all.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        all.into_iter().map(Auction::view)
+    }
+
+    /// The ids of the auctions in memory that are over, after `after`, in order, at most so many.
+    #[must_use]
+    pub fn over(&self, after: Option<&AuctionId>, many: usize) -> Vec<AuctionId> {
+        let warm = self.shelf.warm().map(|settled| &settled.auction);
+        let closed = self.auctions.iter().filter(|a| matches!(a.phase, Phase::Closed(_)));
+        let ids = closed.chain(warm).map(|a| &a.id);
+        let mut ids: Vec<&AuctionId> = ids.filter(|id| after.is_none_or(|after| *id > after)).collect();
+        ids.sort_unstable();
+        ids.into_iter().take(many).cloned().collect()
     }
 
     /// How many auctions there are, and how many of them are live or paused.

@@ -82,25 +82,17 @@ impl Replica {
         blocking(move || store.events(number, after, limit)).await.map(Some)
     }
 
-    /// All auctions as shown, in order of id, wherever they lie.
-    pub(crate) async fn views(&self) -> io::Result<Vec<AuctionView>> {
-        let (mut views, count): (Vec<AuctionView>, u64) = {
+    /// The ids of auctions that are over, after one, in order, at most so many, wherever they lie. No disk is asked.
+    pub(crate) fn over(&self, after: Option<&AuctionId>, many: usize) -> Vec<AuctionId> {
+        let (mut ids, count) = {
             let state = self.state.read();
-            (state.shard.views().collect(), state.shard.cold().count)
+            (state.shard.over(after, many), state.shard.cold().count)
         };
-        if count == 0 {
-            return Ok(views);
-        }
-        let store = self.cold.clone();
-        let cold = blocking(move || {
-            let ids = store.ids(None, usize::MAX, count);
-            ids.into_iter()
-                .map(|(_, number)| store.view(number))
-                .collect::<io::Result<Vec<_>>>()
-        });
-        views.extend(cold.await?);
-        views.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        Ok(views)
+        let cold = self.cold.ids(after, many, count);
+        ids.extend(cold.into_iter().map(|(id, _)| id));
+        ids.sort_unstable();
+        ids.truncate(many);
+        ids
     }
 
     /// The cold auctions that an entry names, to be paged in before it is applied.

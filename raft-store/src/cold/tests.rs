@@ -2,14 +2,23 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::{ColdStore, ENTRY, HEAD};
-use crate::wal::{
-    disk::Disk,
-    sim_disk::{Faults, SimDisk},
+use crate::{
+    log_store::LogStore,
+    options::RaftOptions,
+    snapshot::{SnapshotDir, SnapshotFile},
+    state_machine::StateMachine,
+    types::{LeaderId, LogEntry, LogId, LogPayload, Logged, Payload},
+    wal::{
+        self, Wal,
+        disk::{AnyDisk, Disk},
+        sim_disk::{Faults, SimDisk},
+    },
 };
 use auction::{
     Action, Actor, AuctionId, Cold, Command, Currency, Definition, Entry, Id, Limits, Office, RULES_VERSION, Rights,
     Settled, Shard, Stamp, Stamped, Terms, TimeRule,
 };
+use openraft::{RaftSnapshotBuilder, storage::RaftStateMachine, vote::RaftLeaderId};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{
     io,
@@ -126,40 +135,61 @@ fn file(ending: &str) -> PathBuf {
     Path::new(DIR).join(format!("shard-0007-1f.{ending}"))
 }
 
+/// A state machine on a real disk.
+struct Place {
+    _dir: tempfile::TempDir,
+    log: LogStore,
+    file: SnapshotFile,
+    cold: PathBuf,
+}
+
+impl Place {
+    async fn new() -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        let options = wal::Options {
+            segment_bytes: 64 * 1024,
+            preallocate: false,
+            ..wal::Options::default()
+        };
+        let log = Wal::open(dir.path(), options, &mut |_, _, _| Ok(())).unwrap();
+        let log = LogStore::open(GROUP, REPLICA, log, None, &RaftOptions::default()).await;
+        let place = SnapshotDir {
+            disk: AnyDisk::Os,
+            dir: dir.path().to_owned(),
+        };
+        Place {
+            log: log.unwrap(),
+            file: SnapshotFile::new(&place, GROUP),
+            cold: dir.path().join("cold"),
+            _dir: dir,
+        }
+    }
+
+    fn open(&self, cold: &Cold) -> StateMachine {
+        let cold = ColdStore::open(AnyDisk::Os, &self.cold, GROUP, REPLICA, cold).unwrap();
+        StateMachine::open(self.log.clone(), self.file.clone(), Limits::default(), cold).unwrap()
+    }
+}
+
+/// One command, as the log has it.
+fn entry(shard: &Shard, at: u64, command: Command) -> Entry {
+    Entry {
+        office: shard.office(),
+        n: shard.next_n(),
+        at: Stamp(at),
+        commands: vec![Stamped {
+            arrived: Stamp(at),
+            command,
+        }],
+        ..Entry::default()
+    }
+}
+
 /// A replica that pages applies as one that doesn't: with what its snapshot and its store have of it.
 #[tokio::test]
 async fn what_an_entry_names_is_brought_back_for_it() {
-    use crate::{
-        cold::ColdStore,
-        log_store::LogStore,
-        options::RaftOptions,
-        snapshot::{SnapshotDir, SnapshotFile},
-        state_machine::StateMachine,
-        types::{LeaderId, LogEntry, LogId, LogPayload, Logged, Payload},
-        wal::{self, Wal, disk::AnyDisk},
-    };
-    use openraft::{RaftSnapshotBuilder, storage::RaftStateMachine, vote::RaftLeaderId};
-    let dir = tempfile::tempdir().unwrap();
-    let options = wal::Options {
-        segment_bytes: 64 * 1024,
-        preallocate: false,
-        ..wal::Options::default()
-    };
-    let log = Wal::open(dir.path(), options, &mut |_, _, _| Ok(())).unwrap();
-    let log = LogStore::open(GROUP, REPLICA, log, None, &RaftOptions::default())
-        .await
-        .unwrap();
-    let place = SnapshotDir {
-        disk: AnyDisk::Os,
-        dir: dir.path().to_owned(),
-    };
-    let file = SnapshotFile::new(&place, GROUP);
-    let cold_dir = dir.path().join("cold");
-    let open = |cold: &Cold| {
-        let cold = ColdStore::open(AnyDisk::Os, &cold_dir, GROUP, REPLICA, cold).unwrap();
-        StateMachine::open(log.clone(), file.clone(), Limits::default(), cold).unwrap()
-    };
-    let mut machine = open(&Cold::default());
+    let place = Place::new().await;
+    let mut machine = place.open(&Cold::default());
     let mut straight = shard(3, 4);
     let replica = machine.replica();
     replica.state.write().shard = straight.clone();
@@ -172,27 +202,16 @@ async fn what_an_entry_names_is_brought_back_for_it() {
     let named = replica.state.read().shard.cold();
     assert_eq!(named, cold(&all(&straight), 2));
     // As after a restart.
-    let mut machine = open(&named);
+    let mut machine = place.open(&named);
     let create = Action::Create(Box::new(definition()));
-    for (index, (auction, key, action)) in [
-        ("a0003", "b3", Action::Bid { amount: 103 }),
-        ("a0002", "new", Action::Bid { amount: 900 }),
-        ("a0003", "again", create.clone()),
-        ("a0001", "again", create),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let entry = Entry {
-            office: straight.office(),
-            n: straight.next_n(),
-            at: Stamp(100 + index as u64),
-            commands: vec![Stamped {
-                arrived: Stamp(100 + index as u64),
-                command: command(auction, "bob", key, action),
-            }],
-            ..Entry::default()
-        };
+    let commands = [
+        command("a0003", "bob", "b3", Action::Bid { amount: 103 }),
+        command("a0002", "bob", "new", Action::Bid { amount: 900 }),
+        command("a0003", "bob", "again", create.clone()),
+        command("a0001", "bob", "again", create),
+    ];
+    for (index, command) in commands.into_iter().enumerate() {
+        let entry = entry(&straight, 100 + index as u64, command);
         let want = straight.apply(&entry);
         let log_id = LogId {
             leader_id: LeaderId::new(1, 1),
@@ -204,9 +223,10 @@ async fn what_an_entry_names_is_brought_back_for_it() {
         let replica = machine.replica();
         let state = replica.state.read();
         assert_eq!(state.shard.digest(), straight.digest(), "{want:?}");
-        assert_eq!(state.shard.cold().count, 2);
-        assert!(
-            !state.shard.is_here(&id("a0003")) && state.shard.is_here(&id("a0001")),
+        let here = ["a0003", "a0002", "a0001"].map(|name| state.shard.is_here(&id(name)));
+        assert_eq!(
+            (state.shard.cold().count, here),
+            (2, [false, false, true]),
             "guests have gone"
         );
     }

@@ -137,6 +137,10 @@ pub struct GroupStatus {
     pub held_total_ms: u64,
     /// Stamps that applying had to correct: always 0, or a promise about order was broken.
     pub clamped: u64,
+    /// Auctions in it, wherever they lie.
+    pub auctions: u64,
+    /// Of these, live or paused.
+    pub live: u64,
     /// Settled auctions that lie on disk, not in memory.
     pub cold: u64,
     /// Whether it rests: nothing to do, no heartbeats.

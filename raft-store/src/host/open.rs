@@ -76,10 +76,7 @@ pub(super) async fn open(options: Options, world: World) -> Result<Host, OpenErr
             (None, wal, found)
         }
     };
-    let snapshots = SnapshotDir {
-        disk: world.disk.prompt(),
-        dir: options.dir.join("snapshots"),
-    };
+    let (snapshots, cold) = places(&options, &world);
     let peers = Arc::new(Peers::new(options.raft.clone(), options.dial.clone()));
     peers.set_addresses(options.founders.iter().map(|node| (node.id, node.grpc.clone())));
     let failed = watch::channel(None).0;
@@ -87,10 +84,7 @@ pub(super) async fn open(options: Options, world: World) -> Result<Host, OpenErr
         wal,
         peers,
         snapshots,
-        cold: ColdDir {
-            disk: world.disk.prompt(),
-            dir: options.dir.join("cold"),
-        },
+        cold,
         low_water: options.wal.low_water_bytes,
         raft: options.raft.clone(),
         limits: options.limits,
@@ -130,6 +124,20 @@ pub(super) async fn open(options: Options, world: World) -> Result<Host, OpenErr
     });
     start(&inner).await?;
     Ok(Host { inner })
+}
+
+/// Where snapshots and settled auctions lie.
+fn places(options: &Options, world: &World) -> (SnapshotDir, ColdDir) {
+    let disk = world.disk.prompt();
+    let snapshots = SnapshotDir {
+        disk: disk.clone(),
+        dir: options.dir.join("snapshots"),
+    };
+    let cold = ColdDir {
+        disk,
+        dir: options.dir.join("cold"),
+    };
+    (snapshots, cold)
 }
 
 fn check(options: &Options) -> Result<(), OpenError> {

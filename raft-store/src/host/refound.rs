@@ -270,7 +270,10 @@ impl Host {
         let there = replicas.iter().filter(open).count();
         if !survivor {
             let led = looks.values().any(|looked| looked.led.contains_key(&shard));
-            let empty = self.list(shard).await.is_ok_and(|auctions| auctions.is_empty());
+            let empty = self
+                .status()
+                .iter()
+                .any(|group| group.shard == shard && group.auctions == 0);
             return if reason || (led && empty) {
                 Ok(())
             } else {

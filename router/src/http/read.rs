@@ -57,12 +57,19 @@ pub(crate) struct Page {
 /// Groups of a list, in their order.
 const GROUPS: [&str; 4] = ["live", "scheduled", "draft", "closed"];
 
+/// The last of them: it grows for ever, and is read a page at a time.
+const CLOSED: usize = 3;
+/// Auctions that are over and looked at for one page of a seller's: such a page may hold less than it could.
+const SCAN: usize = 200;
+/// Pages of what is over that are kept for whoever asks within a moment.
+const PAGES: usize = 16;
+
 fn group(phase: Phase) -> usize {
     match phase {
         Phase::Live | Phase::Paused => 0,
         Phase::Scheduled => 1,
         Phase::Draft => 2,
-        Phase::Closed(_) => 3,
+        Phase::Closed(_) => CLOSED,
     }
 }
 
@@ -90,26 +97,42 @@ pub(crate) async fn list(
     };
     let limit = wish.limit.unwrap_or(50).clamp(1, state.options.page_max);
     let listed = listed(&state).await?;
+    let sold_by = |v: &AuctionView| wish.seller.as_deref().is_none_or(|s| s == v.definition.seller.as_str());
     let shown = |v: &&AuctionView| {
         let own = caller
             .as_ref()
             .is_some_and(|u| u.id == v.definition.seller || u.rights.has(Rights::OPERATOR));
         groups[group(v.phase)]
             && (v.phase != Phase::Draft || own)
-            && wish.seller.as_deref().is_none_or(|s| s == v.definition.seller.as_str())
+            && sold_by(v)
             && after.as_ref().is_none_or(|(g, id)| (group(v.phase), &v.id) > (*g, id))
     };
-    let page: Vec<&AuctionView> = listed.views.iter().filter(shown).take(limit + 1).collect();
-    let next = (page.len() > limit)
-        .then(|| page.get(limit - 1))
-        .flatten()
-        .map(|v| URL_SAFE_NO_PAD.encode(format!("{}:{}", group(v.phase), v.id)));
-    let items = page.into_iter().take(limit).map(|v| body(&state, v)).collect();
-    Ok(axum::Json(Page {
-        items,
-        next,
-        missing: listed.missing.to_vec(),
-    }))
+    let going_on = listed.views.iter().filter(shown);
+    let mut page: Vec<AuctionView> = going_on.take(limit + 1).cloned().collect();
+    let mut more = page.len() > limit;
+    page.truncate(limit);
+    let mut last = page.last().map(|v| (group(v.phase), v.id.clone()));
+    let mut missing = listed.missing.to_vec();
+    if !more && groups[CLOSED] {
+        let from = after.filter(|(g, _)| *g == CLOSED).map(|(_, id)| id);
+        let room = limit - page.len();
+        let scan = wish.seller.as_ref().map_or(room, |_| room.max(SCAN));
+        let over = over(&state, from, scan + 1).await?;
+        missing.extend(over.missing.iter().filter(|shard| !listed.missing.contains(shard)));
+        more = over.views.len() > scan;
+        for view in over.views.iter().take(scan) {
+            if page.len() == limit {
+                more = true;
+                break;
+            }
+            last = Some((CLOSED, view.id.clone()));
+            page.extend(sold_by(view).then(|| view.clone()));
+        }
+    }
+    let next = last.filter(|_| more);
+    let next = next.map(|(group, id)| URL_SAFE_NO_PAD.encode(format!("{group}:{id}")));
+    let items = page.iter().map(|v| body(&state, v)).collect();
+    Ok(axum::Json(Page { items, next, missing }))
 }
 
 /// A place in a list: group and id.
@@ -124,7 +147,63 @@ fn body(state: &State, view: &AuctionView) -> AuctionBody {
     AuctionBody::of(view, shard.0, state.ports.shards.clock(shard).map(|c| c.now))
 }
 
-/// All auctions of all shards, gathered at most once in `list_cache_ms`.
+/// The first auctions of all shards that are over, after one, in order of id, at most so many. The same page is gathered at most once
+/// in `list_cache_ms`: who looks at lists looks at their beginning.
+async fn over(state: &Arc<State>, after: Option<Id>, many: usize) -> Result<Listed, Problem> {
+    let mut pages = state.over.lock().await;
+    let fresh = Duration::from_millis(state.options.list_cache_ms);
+    pages.retain(|_, page| page.at.elapsed() < fresh);
+    let key = (after, many);
+    if let Some(page) = pages.get(&key) {
+        return Ok(page.clone());
+    }
+    let page = gather_over(state, key.0.as_ref(), many).await?;
+    if pages.len() < PAGES {
+        pages.insert(key, page.clone());
+    }
+    Ok(page)
+}
+
+/// Ids first, which cost nothing; then what is shown of those that are on the page.
+async fn gather_over(state: &Arc<State>, after: Option<&Id>, many: usize) -> Result<Listed, Problem> {
+    let ask = |shard| async move {
+        let shards = &state.ports.shards;
+        let got = state
+            .routes
+            .nearest(ShardId(shard), |node| shards.over(node, ShardId(shard), after, many))
+            .await;
+        (shard, got)
+    };
+    let (mut ids, mut missing) = (Vec::new(), Vec::new());
+    for (shard, got) in join_all((1..=state.routes.map().shards).map(ask)).await {
+        match got {
+            Ok(some) => ids.extend(some),
+            Err(_) => missing.push(shard),
+        }
+    }
+    ids.sort_unstable();
+    ids.truncate(many);
+    let read = |id: AuctionId| async move {
+        let (shards, shard) = (&state.ports.shards, state.routes.shard_of(&id));
+        let ask = |node| shards.read(node, shard, &id, Freshness::AtLeast(0));
+        state.routes.nearest(shard, ask).await.map_err(|_| shard.0)
+    };
+    let mut views = Vec::with_capacity(ids.len());
+    for got in join_all(ids.into_iter().map(read)).await {
+        match got {
+            Ok(view) => views.push(view),
+            Err(shard) if !missing.contains(&shard) => missing.push(shard),
+            Err(_) => {}
+        }
+    }
+    Ok(Listed {
+        at: Instant::now(),
+        views: Arc::new(views),
+        missing: Arc::new(missing),
+    })
+}
+
+/// All auctions of all shards that aren't over, gathered at most once in `list_cache_ms`.
 async fn listed(state: &Arc<State>) -> Result<Listed, Problem> {
     let mut cache = state.listed.lock().await;
     let fresh = Duration::from_millis(state.options.list_cache_ms);

@@ -383,8 +383,25 @@ impl Shards for Fake {
         let map = self.map.borrow().clone();
         Ok(inner
             .shard
-            .views()
+            .going_on()
             .filter(|v| map.shard_of(v.id.as_str()) == shard)
+            .collect())
+    }
+
+    async fn over(
+        &self,
+        node: NodeId,
+        shard: ShardId,
+        after: Option<&AuctionId>,
+        limit: usize,
+    ) -> Result<Vec<AuctionId>, PortError> {
+        let inner = self.inner.lock();
+        inner.reach(node)?;
+        let map = self.map.borrow().clone();
+        let over = inner.shard.over(after, usize::MAX).into_iter();
+        Ok(over
+            .filter(|id| map.shard_of(id.as_str()) == shard)
+            .take(limit)
             .collect())
     }
 

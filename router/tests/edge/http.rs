@@ -143,6 +143,11 @@ async fn a_key_names_one_auction_however_often_it_is_sent() {
     assert_eq!(none.1["id"].as_str().unwrap().len(), 10);
 }
 
+fn ids(body: &Value) -> Vec<String> {
+    let items = body["items"].as_array().unwrap().iter();
+    items.map(|a| a["id"].as_str().unwrap().into()).collect()
+}
+
 #[tokio::test]
 async fn lists_come_in_pages_and_keep_drafts_to_their_seller() {
     let kit = Kit::with(Options {
@@ -163,14 +168,6 @@ async fn lists_come_in_pages_and_keep_drafts_to_their_seller() {
             reason: "broken".into(),
         },
     );
-    let ids = |body: &Value| -> Vec<String> {
-        body["items"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|a| a["id"].as_str().unwrap().into())
-            .collect()
-    };
     let (_, page) = kit.get("/api/v1/auctions?limit=3").await;
     assert_eq!(ids(&page), ["live0", "live1", "live2"]);
     let next = page["next"].as_str().unwrap();
@@ -193,6 +190,54 @@ async fn lists_come_in_pages_and_keep_drafts_to_their_seller() {
         let (status, body) = kit.get(&format!("/api/v1/auctions?{bad}")).await;
         assert_eq!((status.as_u16(), &body["code"]), (400, &json!("bad_request")), "{bad}");
     }
+}
+
+/// What is over comes page by page, by id; a page that is full says whether there is more.
+#[tokio::test]
+async fn what_is_over_is_listed_a_page_at_a_time() {
+    let kit = Kit::with(Options {
+        list_cache_ms: 0,
+        ..options()
+    })
+    .await;
+    let (seller, other) = (kit.guest("seller").await, kit.guest("seller").await);
+    for n in 0..5 {
+        kit.live(&seller, &format!("live{n}")).await;
+    }
+    for n in [0, 2, 3, 4] {
+        kit.fake.act(
+            &format!("live{n}"),
+            "op",
+            auction::Action::Cancel {
+                reason: "broken".into(),
+            },
+        );
+    }
+    for (wish, pages) in [
+        ("limit=2", vec!["live1 live0", "live2 live3", "live4"]),
+        ("limit=5", vec!["live1 live0 live2 live3 live4"]),
+        ("limit=1", vec!["live1", "live0", "live2", "live3", "live4"]),
+        ("state=closed&limit=2", vec!["live0 live2", "live3 live4"]),
+        ("state=closed&limit=3", vec!["live0 live2 live3", "live4"]),
+        ("state=live", vec!["live1"]),
+    ] {
+        let (mut seen, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let (_, page) = kit.get(&format!("/api/v1/auctions?{wish}{cursor}")).await;
+            seen.push(ids(&page).join(" "));
+            let Some(next) = page["next"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(seen, pages, "{wish}");
+    }
+    let (_, page) = kit
+        .get(&format!("/api/v1/auctions?state=closed&seller={}", seller.id))
+        .await;
+    assert_eq!(ids(&page).len(), 4);
+    let (_, page) = kit
+        .get(&format!("/api/v1/auctions?state=closed&seller={}", other.id))
+        .await;
+    assert_eq!((ids(&page).len(), &page["next"]), (0, &Value::Null));
 }
 
 #[tokio::test]

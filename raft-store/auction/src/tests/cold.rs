@@ -31,15 +31,18 @@ fn bid(auction: &str, who: &str, key: &str, amount: u64) -> Command {
     command(auction, who, Some(key), Action::Bid { amount })
 }
 
+fn streams() -> (Action, Action) {
+    let stream = id("s1");
+    let up = Action::StreamUp {
+        node: 1,
+        stream: stream.clone(),
+    };
+    (up, Action::StreamDown { stream })
+}
+
 #[test]
 fn an_auction_settles_when_nothing_can_change_it_any_more() {
-    let (up, down) = (
-        Action::StreamUp {
-            node: 1,
-            stream: id("s1"),
-        },
-        Action::StreamDown { stream: id("s1") },
-    );
+    let (up, down) = streams();
     let mut world = live();
     world.one(1, command("a", "system", Some("up"), up.clone()));
     assert_eq!(
@@ -64,8 +67,15 @@ fn an_auction_settles_when_nothing_can_change_it_any_more() {
     assert_eq!(settled(&world), 0, "its watermark is behind");
     world.beat(2_501);
     assert_eq!(settled(&world), 1);
+    assert_eq!(world.view().phase, Phase::Closed(Outcome::Cancelled));
+}
+
+#[test]
+fn a_settled_auction_answers_for_ever_and_remembers_no_refusal() {
+    let (up, down) = streams();
+    let mut world = live();
+    assert_eq!(world.one(3, cancel("a")).outcome, Ok(()));
     let view = world.view();
-    assert_eq!(view.phase, Phase::Closed(Outcome::Cancelled));
     // Refusals leave no record: the digest knows of none.
     let before = world.shard.parts().auctions;
     for (command, reason) in [
