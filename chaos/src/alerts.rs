@@ -165,7 +165,8 @@ pub(crate) async fn run(options: &Options, out: &mut String) -> Result<Status> {
             seed: 1,
             tls: false,
             front: Some((3, front)),
-            more: "\n[log]\nsegment_bytes = 1048576\nlow_water_bytes = 33554432\n".into(),
+            more: "\n[log]\nsegment_bytes = 1048576\nlow_water_bytes = 33554432\n\n[raft]\ncold_after_ms = 500\n"
+                .into(),
         },
     )?;
     let api = cluster.api(Duration::from_secs(6), 1)?;

@@ -19,7 +19,8 @@
 //! whoever replays the log from an older snapshot writes it again, the same.
 //!
 //! **Damage.** At a start every entry of the index is checked, and that the digests below F make the sum that the snapshot names; each
-//! piece of a record has a checksum that is looked at when it is read. What doesn't match is never served: `[cold_damaged]`.
+//! piece of a record has a checksum that is looked at when it is read. What doesn't match is never served (`[cold_damaged]`), and
+//! the replica is condemned: at its next start it stays shut, and is replaced under a fresh id.
 //!
 //! A write that fails is taken back, and tried again later; after an fsync that failed nobody knows what the disk holds, so nothing is
 //! written any more until the next start. Auctions stay in memory then, and bids never notice.
@@ -423,8 +424,8 @@ where
         }
     }
 
-    /// A record that is needed is damaged: at its next start this replica is found to be hurt, and isn't opened. Blocks.
-    pub(crate) fn condemn(&self) {
+    /// A record is damaged: at its next start this replica is found to be hurt, and isn't opened. Blocks.
+    fn condemn(&self) {
         // If the disk won't even do this, the next start finds out when it reads that record again.
         let _ = self.disk.rename(&self.index, &self.index.with_extension("damaged"));
         let _ = self.disk.sync_dir(&self.dir);
@@ -467,6 +468,7 @@ where
         metrics::cold_damaged();
         let error = damaged(format!("{}: record {number}: {what}", self.records.display()));
         tracing::error!(%error, "a settled auction can't be read");
+        self.condemn();
         error
     }
 

@@ -118,14 +118,10 @@ impl StateMachine {
         }
         let (store, numbers) = (self.replica.cold.clone(), named.clone());
         let guests = blocking(move || {
-            let guests: io::Result<Vec<_>> = numbers.into_iter().map(|number| store.load(number)).collect();
-            if guests
-                .as_ref()
-                .is_err_and(|error| error.kind() == io::ErrorKind::InvalidData)
-            {
-                store.condemn();
-            }
-            guests
+            numbers
+                .into_iter()
+                .map(|number| store.load(number))
+                .collect::<io::Result<Vec<_>>>()
         });
         let guests = guests.await?;
         let mut state = self.replica.state.write();

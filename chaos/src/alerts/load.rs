@@ -90,3 +90,15 @@ pub(super) async fn closes(api: &Api, name: &str, sellers: usize) -> Result<Load
     }
     Ok(Load(tasks))
 }
+
+/// An auction that is over, with a bid: its id.
+pub(super) async fn over(api: &Api, id: &str) -> Result<String> {
+    let seller = api.guest("over", Role::Seller).await?;
+    let selling = api.with_token(&seller.token);
+    selling.create(&auction(id, 3_600_000)).await?;
+    selling.start(id).await?;
+    let bidder = api.guest("over", Role::Bidder).await?;
+    api.with_token(&bidder.token).bid(id, 100, "only").await?;
+    selling.cancel(id, "enough").await?;
+    Ok(id.to_owned())
+}

@@ -8,8 +8,10 @@ use super::{
     tools::{Forged, Gate, SlowDisk, SmallDisk},
 };
 use anyhow::{Context as _, Result, ensure};
+use client::{Api, ApiOptions};
 use std::{
-    path::PathBuf,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -21,8 +23,8 @@ const CONNECTIONS: usize = 4_400;
 
 /// Names of the scenes, in their order.
 const SCENES: &[&str] = &[
-    "death", "majority", "cut", "blind", "diverged", "leaders", "lag", "damage", "frozen", "slow", "late", "stalled",
-    "disk", "crowd", "forged", "papers", "stuck", "roll",
+    "death", "majority", "cut", "blind", "diverged", "leaders", "lag", "damage", "cold", "frozen", "slow", "late",
+    "stalled", "disk", "crowd", "forged", "papers", "stuck", "roll",
 ];
 
 /// Plays the scenes; gives what went wrong.
@@ -49,6 +51,7 @@ pub(super) async fn all(stage: &mut Stage, gate: &Gate, disk: &SmallDisk, only: 
             "leaders" => leaders(stage).await,
             "lag" => lag(stage).await,
             "damage" => damage(stage).await,
+            "cold" => cold(stage).await,
             "frozen" => frozen(stage).await,
             "slow" => slow(stage).await,
             "late" => late(stage).await,
@@ -213,7 +216,7 @@ async fn damage(stage: &mut Stage) -> Result<()> {
         tokio::time::sleep(Duration::from_secs(3)).await;
     }
     stage.cluster.stop(3, NODE_MAX).await?;
-    flip(&stage.dir.join("node3/data/raft/wal"))?;
+    rot(&stage.dir.join("node3/data/raft/wal"))?;
     stage.now();
     stage.cluster.spawn(3)?;
     stage
@@ -228,20 +231,70 @@ async fn damage(stage: &mut Stage) -> Result<()> {
         .await
 }
 
+/// Somebody reads an auction that is over, and its record isn't what was written.
+async fn cold(stage: &mut Stage) -> Result<()> {
+    let folder = stage.dir.join("node3/data/raft/cold");
+    let before = sizes(&folder)?;
+    let auction = load::over(&stage.api, "rotten").await?;
+    let until = Instant::now() + NODE_MAX;
+    let grew = |(path, size): &(PathBuf, u64)| {
+        let records = path.extension().is_some_and(|ending| ending == "cold");
+        records && *size > before.get(path).copied().unwrap_or(0)
+    };
+    let (path, size) = loop {
+        if let Some(grown) = sizes(&folder)?.into_iter().find(grew) {
+            break grown;
+        }
+        ensure!(Instant::now() < until, "node 3 keeps {auction} in memory");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    flip(
+        &path,
+        usize::midpoint(before.get(&path).copied().unwrap_or(0) as usize, size as usize),
+    )?;
+    stage.now();
+    let third = stage.cluster.urls().into_iter().nth(2).context("a third node")?;
+    let own = Api::new(ApiOptions {
+        nodes: vec![third],
+        ..ApiOptions::default()
+    })?;
+    ensure!(own.export(&auction, true).await.is_err(), "a damaged record was served");
+    stage
+        .fires("a flipped byte in a record", &["RushroomColdDamaged"])
+        .await?;
+    stage.cluster.stop(3, NODE_MAX).await?;
+    stage.now();
+    back(stage, 3).await?;
+    stage.rest(&["RushroomColdDamaged"]).await?;
+    own.export(&auction, true).await?;
+    Ok(())
+}
+
+fn sizes(folder: &Path) -> Result<BTreeMap<PathBuf, u64>> {
+    let entries = std::fs::read_dir(folder)?.map(|entry| {
+        let entry = entry?;
+        Ok((entry.path(), entry.metadata()?.len()))
+    });
+    entries.collect()
+}
+
 /// Flips a byte in the middle of what the fullest segment holds.
-fn flip(wal: &std::path::Path) -> Result<()> {
-    let mut best: (usize, PathBuf, Vec<u8>) = Default::default();
-    for entry in std::fs::read_dir(wal)? {
-        let path = entry?.path();
+fn rot(wal: &Path) -> Result<()> {
+    let mut best: (usize, PathBuf) = Default::default();
+    for path in sizes(wal)?.into_keys() {
         let bytes = std::fs::read(&path)?;
         let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
         if used > best.0 {
-            best = (used, path, bytes);
+            best = (used, path);
         }
     }
-    let (used, path, mut bytes) = best;
+    let (used, path) = best;
     ensure!(used > 4_096, "nothing to damage in {}", wal.display());
-    let at = used / 2;
+    flip(&path, used / 2)
+}
+
+fn flip(path: &Path, at: usize) -> Result<()> {
+    let mut bytes = std::fs::read(path)?;
     bytes[at] ^= 0x10;
     tracing::info!(path = %path.display(), at, "a byte flipped");
     Ok(std::fs::write(path, bytes)?)
