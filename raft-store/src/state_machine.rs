@@ -104,29 +104,14 @@ impl StateMachine {
         self.replica.clone()
     }
 
-    /// Brings back what an entry names and isn't in memory, for as long as it is applied: its numbers.
-    async fn page_in(&self, entry: &LogEntry) -> Result<Vec<u64>, io::Error> {
-        let LogPayload::Normal(logged) = &entry.payload else {
-            return Ok(Vec::new());
-        };
-        let Payload::Entry { entry, .. } = logged.payload() else {
-            return Ok(Vec::new());
-        };
-        let named = self.replica.named(entry);
-        if named.is_empty() {
-            return Ok(named);
-        }
-        let (store, numbers) = (self.replica.cold.clone(), named.clone());
-        let guests = blocking(move || {
-            numbers
-                .into_iter()
-                .map(|number| store.load(number))
-                .collect::<io::Result<Vec<_>>>()
-        });
-        let guests = guests.await?;
+    /// Brings back what an entry names and isn't in memory, for as long as it is applied.
+    async fn page_in(&self, cold: Vec<u64>) -> Result<(), io::Error> {
+        let store = self.replica.cold.clone();
+        let load = move || cold.into_iter().map(|number| store.load(number)).collect();
+        let guests: Vec<_> = blocking(load).await?;
         let mut state = self.replica.state.write();
         guests.into_iter().for_each(|guest| state.shard.page_in(guest));
-        Ok(named)
+        Ok(())
     }
 
     fn send_away(&self, guests: Vec<u64>) {
@@ -139,19 +124,20 @@ impl StateMachine {
         drop(gone);
     }
 
-    fn apply_one(&mut self, entry: LogEntry) -> Answer {
+    /// Applies an entry, unless it names what isn't in memory: then nothing has happened.
+    fn apply_one(&mut self, entry: &LogEntry) -> Result<Answer, Missing> {
         let LogEntry { log_id, payload } = entry;
-        self.applied = Some(log_id);
         let answer = match payload {
             LogPayload::Blank => self.touch(log_id.index),
             LogPayload::Membership(membership) => {
-                self.membership = StoredMembership::new(Some(log_id), membership);
+                self.membership = StoredMembership::new(Some(*log_id), membership.clone());
                 self.touch(log_id.index)
             }
-            LogPayload::Normal(logged) => self.apply_payload(log_id.index, logged.payload()),
+            LogPayload::Normal(logged) => self.apply_payload(log_id.index, logged.payload())?,
         };
+        self.applied = Some(*log_id);
         self.replica.applied.send_replace(log_id.index);
-        answer
+        Ok(answer)
     }
 
     fn touch(&self, index: u64) -> Answer {
@@ -159,8 +145,15 @@ impl StateMachine {
         Answer::Nothing
     }
 
-    fn apply_payload(&self, index: u64, payload: &Payload) -> Answer {
+    fn apply_payload(&self, index: u64, payload: &Payload) -> Result<Answer, Missing> {
         let mut state = self.replica.state.write();
+        if let Payload::Entry { entry, .. } = payload {
+            // Under the lock that the pager takes, too: what is here now is here until the entry is applied.
+            let cold = self.replica.named(&state.shard, entry);
+            if !cold.is_empty() {
+                return Err(Missing(cold));
+            }
+        }
         let top = state.shard.top();
         let answer = state.apply(payload);
         state.applied = index;
@@ -186,9 +179,12 @@ impl StateMachine {
             }
             _ => {}
         }
-        answer
+        Ok(answer)
     }
 }
+
+/// Settled auctions that an entry names and that aren't in memory, by number.
+struct Missing(Vec<u64>);
 
 /// A span under the trace of whoever sent a command: it goes on here, whatever replica this is.
 fn publish_span(trace: TraceContext) -> tracing::Span {
@@ -222,8 +218,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
             let index = entry.log_id.index;
-            let guests = self.page_in(&entry).await?;
-            let answer = self.apply_one(entry);
+            let mut guests = Vec::new();
+            let answer = loop {
+                match self.apply_one(&entry) {
+                    Ok(answer) => break answer,
+                    Err(Missing(cold)) => {
+                        guests.extend_from_slice(&cold);
+                        self.page_in(cold).await?;
+                    }
+                }
+            };
             self.send_away(guests);
             if index.is_multiple_of(marks::EVERY) {
                 let digest = self.replica.state.read().digest();

@@ -9,14 +9,19 @@ use crate::{
     metrics,
     state_machine::{Replica, blocking},
 };
-use auction::{AuctionId, AuctionView, Command, Entry, Event, Settled, Verdict};
+use auction::{AuctionId, AuctionView, Command, Entry, Event, Settled, Shard, Verdict};
 use std::{io, sync::Arc};
 
 impl Replica {
-    /// An auction's number in the cold store, if it is cold.
+    /// An auction's number in the cold store, if it isn't in memory.
     pub(crate) fn cold_number(&self, auction: &AuctionId) -> Option<u64> {
         let state = self.state.read();
-        self.cold.find(auction, state.shard.cold().count)
+        let count = state.shard.cold().count;
+        // First by a hash: each bid asks.
+        if count == 0 || state.shard.is_here(auction) {
+            return None;
+        }
+        self.cold.find(auction, count)
     }
 
     /// An auction that isn't in memory, whole.
@@ -95,15 +100,15 @@ impl Replica {
         ids
     }
 
-    /// The cold auctions that an entry names, to be paged in before it is applied.
-    pub(crate) fn named(&self, entry: &Entry) -> Vec<u64> {
-        let state = self.state.read();
-        let count = state.shard.cold().count;
+    /// The cold auctions that an entry names and that aren't in memory: to be paged in before it is applied.
+    pub(crate) fn named(&self, shard: &Shard, entry: &Entry) -> Vec<u64> {
+        let count = shard.cold().count;
         if count == 0 {
             return Vec::new();
         }
         let wanted = entry.commands.iter().map(|stamped| &stamped.command.auction);
-        let mut numbers: Vec<u64> = wanted.filter_map(|auction| self.cold.find(auction, count)).collect();
+        let away = wanted.filter(|auction| !shard.is_here(auction));
+        let mut numbers: Vec<u64> = away.filter_map(|auction| self.cold.find(auction, count)).collect();
         numbers.sort_unstable();
         numbers.dedup();
         numbers
