@@ -297,6 +297,9 @@ where
             return Ok(files);
         }
         self.disk.make_dir(&self.dir)?;
+        if let Some(above) = self.dir.parent() {
+            self.disk.sync_dir(above)?;
+        }
         let files = Files {
             records: self.disk.create(&self.records)?,
             index: self.disk.create(&self.index)?,
@@ -330,13 +333,13 @@ where
         self.put(settled, &record, head)
     }
 
-    /// Takes a record in that another replica has written. Blocks.
+    /// Takes a record in that another replica has written: what it says, in this build's own words. Blocks.
     pub(crate) fn take(&self, number: u64, record: &[u8]) -> io::Result<()> {
-        let (settled, head) = record::decode(record)?;
+        let (settled, _) = record::decode(record)?;
         if settled.number() != number {
             return Err(damaged(format!("record {number} says that it is {}", settled.number())));
         }
-        self.put(&settled, record, head)
+        self.append(&settled)
     }
 
     fn put(&self, settled: &Settled, record: &[u8], head: u32) -> io::Result<()> {
@@ -412,7 +415,7 @@ where
             );
             return Err(io::Error::other(what));
         }
-        let (files, mut sum) = (self.files()?, Sum::default());
+        let (files, mut sum) = (self.open_files()?, Sum::default());
         self.walk(&files, cold.count, |_, place| {
             sum = sum.plus(&place.digest);
             Ok(())
@@ -455,7 +458,8 @@ where
     pub(crate) fn place(&self, number: u64) -> io::Result<Place> {
         let files = self.open_files()?;
         let mut bytes = [0; ENTRY];
-        exactly(&files.index, &mut bytes, ENTRY as u64 * (1 + number))?;
+        let read = exactly(&files.index, &mut bytes, ENTRY as u64 * (1 + number));
+        read.map_err(|error| self.unread(number, error))?;
         Place::from_bytes(&bytes).ok_or_else(|| self.broken(number, "its entry of the index"))
     }
 
@@ -472,8 +476,18 @@ where
         error
     }
 
+    /// A disk that can't give back what was written is damage, too; else whoever restarts would meet it again and again.
+    fn unread(&self, number: u64, error: io::Error) -> io::Error {
+        let bad_sector = error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+        if bad_sector || error.kind() == io::ErrorKind::UnexpectedEof {
+            self.broken(number, error)
+        } else {
+            error
+        }
+    }
+
     /// Some bytes of a record. Blocks.
-    pub(crate) fn piece(&self, place: &Place, from: u64, len: usize) -> io::Result<Bytes> {
+    fn piece(&self, place: &Place, from: u64, len: usize) -> io::Result<Bytes> {
         let files = self.open_files()?;
         let len = place.len.saturating_sub(from).min(len as u64) as usize;
         let mut bytes = vec![0; len];
@@ -483,7 +497,8 @@ where
 
     fn head(&self, number: u64) -> io::Result<(Place, record::Head)> {
         let place = self.place(number)?;
-        let bytes = self.piece(&place, 0, place.head as usize)?;
+        let bytes = self.piece(&place, 0, place.head as usize);
+        let bytes = bytes.map_err(|error| self.unread(number, error))?;
         if crc32c::crc32c(&bytes) != place.head_crc32c {
             return Err(self.broken(number, "its head fails the checksum"));
         }
@@ -504,7 +519,8 @@ where
             if events.len() >= limit {
                 break;
             }
-            let bytes = self.piece(&place, span.at, span.len)?;
+            let bytes = self.piece(&place, span.at, span.len);
+            let bytes = bytes.map_err(|error| self.unread(number, error))?;
             let some = span.events(&bytes).map_err(|error| self.broken(number, error))?;
             events.extend(some.into_iter().filter(|event| event.seq > after));
         }
@@ -518,8 +534,24 @@ where
         if let Some(known) = known {
             return Ok(known);
         }
+        let settled = Arc::new(self.checked(number)?.1);
+        let mut inner = self.inner.lock();
+        if inner.recent.len() >= RECENT {
+            inner.recent.pop_front();
+        }
+        inner.recent.push_back(settled.clone());
+        Ok(settled)
+    }
+
+    /// A record, for another replica: it goes nowhere before it was checked. Blocks.
+    pub(crate) fn record(&self, number: u64) -> io::Result<Bytes> {
+        Ok(self.checked(number)?.0)
+    }
+
+    fn checked(&self, number: u64) -> io::Result<(Bytes, Settled)> {
         let place = self.place(number)?;
-        let bytes = self.piece(&place, 0, usize::try_from(place.len).map_err(io::Error::other)?)?;
+        let bytes = self.piece(&place, 0, usize::try_from(place.len).map_err(io::Error::other)?);
+        let bytes = bytes.map_err(|error| self.unread(number, error))?;
         let (settled, head) = record::decode(&bytes).map_err(|error| self.broken(number, error))?;
         if head != place.head || crc32c::crc32c(&bytes[..head as usize]) != place.head_crc32c {
             return Err(self.broken(number, "its head fails the checksum"));
@@ -527,13 +559,7 @@ where
         if settled.number() != number || *settled.digest() != place.digest {
             return Err(self.broken(number, "it isn't what its digest says"));
         }
-        let settled = Arc::new(settled);
-        let mut inner = self.inner.lock();
-        if inner.recent.len() >= RECENT {
-            inner.recent.pop_front();
-        }
-        inner.recent.push_back(settled.clone());
-        Ok(settled)
+        Ok((bytes, settled))
     }
 }
 

@@ -191,10 +191,14 @@ impl Host {
         let seat = self.inner.seat(shard);
         if let Some(seat) = &seat
             && !forgets()
-            && let Ok(Some(verdict)) = seat.group.replica.cold_verdict(&command).await
         {
-            // It is settled: whoever leads says the same.
-            return Reply::Verdict(verdict);
+            match seat.group.replica.cold_verdict(&command).await {
+                // It is settled: whoever leads says the same.
+                Ok(Some(verdict)) => return Reply::Verdict(verdict),
+                Ok(None) => {}
+                // What can't be read must not be logged: no replica that can't read it either could apply it.
+                Err(_) => return Reply::NotJudged,
+            }
         }
         match seat.as_ref().and_then(|seat| seat.proposer.as_ref()) {
             Some(proposer) => proposer.submit(command).await,

@@ -236,16 +236,15 @@ impl Way {
         say(Part::Head(head)).await?;
         for number in here.cold..stored.cold.count {
             let store = self.cold.clone();
-            let place = blocking(move || store.place(number)).await.map_err(unread)?;
-            let mut from = 0;
-            while from < place.len {
-                let (store, of) = (self.cold.clone(), place.clone());
-                let data = blocking(move || store.piece(&of, from, len)).await.map_err(unread)?;
+            let record = blocking(move || store.record(number)).await.map_err(unread)?;
+            let (mut from, size) = (0, record.len() as u64);
+            while from < size {
+                let data = record.slice(from as usize..record.len().min(from as usize + len));
                 self.peers.pace.take(data.len()).await;
                 metrics::snapshot_sent(data.len());
                 let piece = pb::ColdPiece {
                     number,
-                    size: place.len,
+                    size,
                     at: from,
                     crc32c: crc32c::crc32c(&data),
                     data,

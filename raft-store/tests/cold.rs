@@ -4,7 +4,7 @@
 
 mod common;
 
-use auction::{Action, AuctionId, AuctionView, Event, FeedItem, Outcome, Phase, Position, Reason, verify};
+use auction::{Action, AuctionId, AuctionView, Event, FeedItem, Outcome, Phase, Position, Reason, Reply, verify};
 use common::{Cluster, PATIENCE, bid, command, definition, id, open_auction};
 use futures_util::StreamExt;
 use placement::{NodeId, ShardId};
@@ -210,7 +210,8 @@ async fn a_snapshot_does_not_grow_with_history_and_who_comes_later_gets_it_all()
             let action = if round + n == 0 {
                 Action::Create(Box::new(definition))
             } else {
-                let version = host(&cluster, 1)
+                // Where it was judged it is known; others may be a moment behind.
+                let version = host(&cluster, cluster.leader_of(SHARD).unwrap())
                     .read(SHARD, &draft, Fresh::AtLeast(0))
                     .await
                     .unwrap()
@@ -317,6 +318,14 @@ async fn a_replica_whose_records_are_damaged_is_replaced_under_a_fresh_id() {
     std::fs::write(&path, &bytes).unwrap();
     let read = host(&cluster, 3).read(SHARD, &name(0), Fresh::AtLeast(0)).await;
     assert_eq!(read, Err(ReadError::Unavailable), "never served");
+    let late = command(&name(0), "ann", "late", Action::Bid { amount: 999 });
+    let epoch = cluster.map().epoch;
+    let told = host(&cluster, 3).submit(SHARD, epoch, late).await;
+    assert_eq!(
+        told,
+        Reply::NotJudged,
+        "what can't be read isn't logged: this node goes on"
+    );
     assert_eq!(look(host(&cluster, 2), &name(0)).await, known[0], "another has it");
     answers(&cluster, &name(1)).await;
 

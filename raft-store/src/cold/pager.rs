@@ -90,20 +90,28 @@ async fn look_after(group: &Arc<Group>, ages: &mut Ages, after: Duration) {
     if ripe <= cold || ages.not_before.is_some_and(|at| now < at) {
         return;
     }
-    match page_out(group, ripe).await {
-        Ok(()) => ages.not_before = None,
-        Err(error) => {
-            metrics::cold_failed();
-            if ages.not_before.is_none() {
-                tracing::warn!(shard = group.shard.0, %error, "settled auctions stay in memory");
+    // One batch after the other, as long as there are any: else what closes faster would pile up.
+    let mut left = ripe - cold;
+    while left > 0 {
+        match page_out(group, ripe).await {
+            Ok(0) => return,
+            Ok(gone) => left = left.saturating_sub(gone),
+            Err(error) => {
+                metrics::cold_failed();
+                if ages.not_before.is_none() {
+                    tracing::warn!(shard = group.shard.0, %error, "settled auctions stay in memory");
+                }
+                ages.not_before = Some(now + AGAIN);
+                return;
             }
-            ages.not_before = Some(now + AGAIN);
         }
+        tokio::task::yield_now().await;
     }
+    ages.not_before = None;
 }
 
-/// Pages out some of what is below `ripe`.
-pub(crate) async fn page_out(group: &Arc<Group>, ripe: u64) -> io::Result<()> {
+/// Pages out some of what is below `ripe`; gives how many went.
+async fn page_out(group: &Arc<Group>, ripe: u64) -> io::Result<u64> {
     let batch = batch(group, ripe);
     let (store, place, low_water) = (group.replica.cold.clone(), group.snapshots.clone(), group.low_water);
     let (durable, batch) = blocking(move || {
@@ -127,7 +135,7 @@ pub(crate) async fn page_out(group: &Arc<Group>, ripe: u64) -> io::Result<()> {
         }
     }
     metrics::cold_paged_out(gone.len());
-    Ok(())
+    Ok(gone.len() as u64)
 }
 
 fn batch(group: &Group, ripe: u64) -> Vec<Arc<Settled>> {

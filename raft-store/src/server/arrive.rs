@@ -92,7 +92,7 @@ async fn open(
     let cold_missing = head.cold_bytes.saturating_sub(group.replica.cold.bytes());
     let opened = blocking(move || {
         let incoming = Incoming::open(place.disk.clone(), &place.dir, id)?;
-        let missing = id.size - incoming.have() + cold_missing;
+        let missing = (id.size - incoming.have()).saturating_add(cold_missing);
         // Where nobody can tell how much is free, the disk tells soon enough.
         let free = place.disk.free(&place.dir).unwrap_or(u64::MAX);
         if missing > 0 && free < missing.saturating_add(low_water) {
