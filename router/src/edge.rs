@@ -83,6 +83,21 @@ pub(crate) struct Listed {
     pub(crate) missing: Arc<Vec<u32>>,
 }
 
+/// A page of auctions that are over, shared in the same way.
+#[derive(Clone)]
+pub(crate) struct Over {
+    pub(crate) at: Instant,
+    /// In order of id; without a view where it could not be read.
+    pub(crate) found: Arc<Vec<(AuctionId, Option<AuctionView>)>>,
+    /// There are others after these.
+    pub(crate) more: bool,
+    /// Shards that didn't say what they have.
+    pub(crate) missing: Arc<Vec<u32>>,
+}
+
+/// Where a page of them is kept. Locked by whoever gathers it.
+type OverPlace = Arc<tokio::sync::Mutex<Option<Over>>>;
+
 /// What every handler and socket shares.
 pub(crate) struct State {
     pub(crate) options: Options,
@@ -94,8 +109,10 @@ pub(crate) struct State {
     pub(crate) sockets: AtomicUsize,
     /// One gatherer at a time; the others wait for its list.
     pub(crate) listed: tokio::sync::Mutex<Option<Listed>>,
-    /// Pages of those that are over: after which id, and how many.
-    pub(crate) over: tokio::sync::Mutex<BTreeMap<(Option<Id>, usize), Listed>>,
+    /// Pages of those that are over: after which id, and how many. `PAGES` at most, but for those that somebody waits for.
+    pub(crate) over: Mutex<BTreeMap<(Option<Id>, usize), OverPlace>>,
+    /// Pages that are gathered at once.
+    pub(crate) gatherings: tokio::sync::Semaphore,
     limits: Limits,
     /// Images that are taken in: one at a time.
     pub(crate) images: tokio::sync::Semaphore,
@@ -290,7 +307,8 @@ impl Edge {
             draining: watch::channel(false).0,
             sockets: AtomicUsize::new(0),
             listed: tokio::sync::Mutex::new(None),
-            over: tokio::sync::Mutex::default(),
+            over: Mutex::default(),
+            gatherings: tokio::sync::Semaphore::new(http::PAGES),
             images: tokio::sync::Semaphore::new(1),
             gates: Gates::default(),
             started: Instant::now(),

@@ -32,6 +32,7 @@ use axum::{
     routing::{delete, get, post},
 };
 pub use openapi::openapi;
+pub(crate) use read::PAGES;
 use std::{sync::Arc, time::Duration};
 use tower_http::compression::CompressionLayer;
 

@@ -2,7 +2,7 @@
 
 use super::{AuctionPath, Caller};
 use crate::{
-    edge::{Listed, State},
+    edge::{Listed, Over, State},
     ports::Freshness,
     problem::{EdgeCode, Problem},
     wire::{AuctionBody, ChatBody, EventBody},
@@ -61,8 +61,8 @@ const GROUPS: [&str; 4] = ["live", "scheduled", "draft", "closed"];
 const CLOSED: usize = 3;
 /// Auctions that are over and looked at for one page of a seller's: such a page may hold less than it could.
 const SCAN: usize = 200;
-/// Pages of what is over that are kept for whoever asks within a moment.
-const PAGES: usize = 16;
+/// Pages of what is over that are kept for whoever asks within a moment, and gathered at once.
+pub(crate) const PAGES: usize = 16;
 
 fn group(phase: Phase) -> usize {
     match phase {
@@ -117,17 +117,23 @@ pub(crate) async fn list(
         let from = after.filter(|(g, _)| *g == CLOSED).map(|(_, id)| id);
         let room = limit - page.len();
         let scan = wish.seller.as_ref().map_or(room, |_| room.max(SCAN));
-        let over = over(&state, from, scan + 1).await?;
+        let over = over(&state, from, scan).await;
         missing.extend(over.missing.iter().filter(|shard| !listed.missing.contains(shard)));
-        more = over.views.len() > scan;
-        for view in over.views.iter().take(scan) {
+        more = over.more;
+        for (id, view) in over.found.iter() {
             if page.len() == limit {
                 more = true;
                 break;
             }
-            last = Some((CLOSED, view.id.clone()));
-            page.extend(sold_by(view).then(|| view.clone()));
+            // The list goes on after what was looked at, whether or not it could be read.
+            last = Some((CLOSED, id.clone()));
+            match view {
+                Some(view) => page.extend(sold_by(view).then(|| view.clone())),
+                None => missing.push(state.routes.shard_of(id).0),
+            }
         }
+        missing.sort_unstable();
+        missing.dedup();
     }
     let next = last.filter(|_| more);
     let next = next.map(|(group, id)| URL_SAFE_NO_PAD.encode(format!("{group}:{id}")));
@@ -148,29 +154,50 @@ fn body(state: &State, view: &AuctionView) -> AuctionBody {
 }
 
 /// The first auctions of all shards that are over, after one, in order of id, at most so many. The same page is gathered at most once
-/// in `list_cache_ms`: who looks at lists looks at their beginning.
-async fn over(state: &Arc<State>, after: Option<Id>, many: usize) -> Result<Listed, Problem> {
-    let mut pages = state.over.lock().await;
+/// in `list_cache_ms`: who looks at lists looks at their beginning. Whoever wants a page that is being gathered waits for it, and
+/// for no other.
+async fn over(state: &Arc<State>, after: Option<Id>, many: usize) -> Over {
     let fresh = Duration::from_millis(state.options.list_cache_ms);
-    pages.retain(|_, page| page.at.elapsed() < fresh);
     let key = (after, many);
-    if let Some(page) = pages.get(&key) {
-        return Ok(page.clone());
+    let place = {
+        let mut pages = state.over.lock();
+        // A place is taken under this lock alone: one that nobody else holds is nobody's by now.
+        pages.retain(|_, place| {
+            let kept = || place.try_lock().is_ok_and(|page| fresh_of(&page, fresh).is_some());
+            Arc::strong_count(place) > 1 || kept()
+        });
+        pages.entry(key.clone()).or_default().clone()
+    };
+    let mut page = place.lock().await;
+    if let Some(page) = fresh_of(&page, fresh) {
+        return page;
     }
-    let page = gather_over(state, key.0.as_ref(), many).await?;
-    if pages.len() < PAGES {
-        pages.insert(key, page.clone());
+    // Never closed; a permit that isn't given is nothing to fail for.
+    let _turn = state.gatherings.acquire().await.ok();
+    let gathered = gather_over(state, key.0.as_ref(), many).await;
+    *page = Some(gathered.clone());
+    let mut pages = state.over.lock();
+    // Whoever waits for it has it already; another may have taken its place since.
+    if pages.len() > PAGES && pages.get(&key).is_some_and(|now| Arc::ptr_eq(now, &place)) {
+        pages.remove(&key);
     }
-    Ok(page)
+    gathered
 }
 
-/// Ids first, which cost nothing; then what is shown of those that are on the page.
-async fn gather_over(state: &Arc<State>, after: Option<&Id>, many: usize) -> Result<Listed, Problem> {
+fn fresh_of(page: &Option<Over>, fresh: Duration) -> Option<Over> {
+    page.as_ref().filter(|page| page.at.elapsed() < fresh).cloned()
+}
+
+/// Ids first, which cost nothing, and one more than wanted: whether there are more is known before anything can fail to be read.
+/// Then what is shown of those that are on the page.
+async fn gather_over(state: &Arc<State>, after: Option<&Id>, many: usize) -> Over {
     let ask = |shard| async move {
         let shards = &state.ports.shards;
         let got = state
             .routes
-            .nearest(ShardId(shard), |node| shards.over(node, ShardId(shard), after, many))
+            .nearest(ShardId(shard), |node| {
+                shards.over(node, ShardId(shard), after, many + 1)
+            })
             .await;
         (shard, got)
     };
@@ -182,25 +209,21 @@ async fn gather_over(state: &Arc<State>, after: Option<&Id>, many: usize) -> Res
         }
     }
     ids.sort_unstable();
+    let more = ids.len() > many;
     ids.truncate(many);
     let read = |id: AuctionId| async move {
         let (shards, shard) = (&state.ports.shards, state.routes.shard_of(&id));
         let ask = |node| shards.read(node, shard, &id, Freshness::AtLeast(0));
-        state.routes.nearest(shard, ask).await.map_err(|_| shard.0)
+        let view = state.routes.nearest(shard, ask).await.ok();
+        (id, view)
     };
-    let mut views = Vec::with_capacity(ids.len());
-    for got in join_all(ids.into_iter().map(read)).await {
-        match got {
-            Ok(view) => views.push(view),
-            Err(shard) if !missing.contains(&shard) => missing.push(shard),
-            Err(_) => {}
-        }
-    }
-    Ok(Listed {
+    let found = join_all(ids.into_iter().map(read)).await;
+    Over {
         at: Instant::now(),
-        views: Arc::new(views),
+        found: Arc::new(found),
+        more,
         missing: Arc::new(missing),
-    })
+    }
 }
 
 /// All auctions of all shards that aren't over, gathered at most once in `list_cache_ms`.

@@ -48,6 +48,8 @@ struct Inner {
     replica_here: bool,
     /// What the leader says that it drains.
     drains: Option<u32>,
+    /// Auctions that no replica gives.
+    unread: BTreeSet<AuctionId>,
 }
 
 /// The cluster.
@@ -58,6 +60,10 @@ pub(crate) struct Fake {
     clock_news: watch::Sender<u64>,
     hall: Hall,
     slow: Arc<tokio::sync::Mutex<()>>,
+    /// After which auction it was asked for those that are over, each time.
+    over_asked: watch::Sender<Vec<Option<AuctionId>>>,
+    /// What is over after this one isn't said.
+    over_held: watch::Sender<Option<AuctionId>>,
 }
 
 fn id(text: &str) -> Id {
@@ -116,6 +122,7 @@ impl Fake {
             stopped: Vec::new(),
             replica_here: false,
             drains: None,
+            unread: BTreeSet::new(),
         };
         Fake {
             inner: Arc::new(Mutex::new(inner)),
@@ -123,6 +130,8 @@ impl Fake {
             clock_news: watch::Sender::new(0),
             hall: Hall::new(DeskLimits::default()),
             slow: Arc::default(),
+            over_asked: watch::Sender::default(),
+            over_held: watch::Sender::default(),
         }
     }
 
@@ -159,6 +168,29 @@ impl Fake {
     /// Nothing is answered until the guard is dropped.
     pub(crate) async fn stall(&self) -> tokio::sync::OwnedMutexGuard<()> {
         self.slow.clone().lock_owned().await
+    }
+
+    /// No replica gives this auction (`None`: all are given again).
+    pub(crate) fn unread(&self, auction: Option<&str>) {
+        self.inner.lock().unread = auction.map(id).into_iter().collect();
+    }
+
+    /// Whoever asks what is over after this auction waits, until another is held or none.
+    pub(crate) fn hold_over(&self, after: Option<&str>) {
+        self.over_held.send_replace(after.map(id));
+    }
+
+    /// Waits until it was asked what is over after this auction.
+    pub(crate) async fn over_is_asked(&self, after: &str) {
+        let after = Some(id(after));
+        let mut asked = self.over_asked.subscribe();
+        asked.wait_for(|asked| asked.contains(&after)).await.unwrap();
+    }
+
+    /// How often it was asked, of whichever shard.
+    pub(crate) fn over_asked(&self, after: &str) -> usize {
+        let after = Some(id(after));
+        self.over_asked.borrow().iter().filter(|asked| **asked == after).count()
     }
 
     /// Commands that were asked of shards so far.
@@ -374,6 +406,9 @@ impl Shards for Fake {
             Freshness::Linear => inner.leads(node)?,
             Freshness::AtLeast(_) => inner.reach(node)?,
         }
+        if inner.unread.contains(auction) {
+            return Err(PortError::Unreachable(node.0));
+        }
         inner.shard.view(auction).ok_or(PortError::NotFound)
     }
 
@@ -395,6 +430,10 @@ impl Shards for Fake {
         after: Option<&AuctionId>,
         limit: usize,
     ) -> Result<Vec<AuctionId>, PortError> {
+        self.over_asked.send_modify(|asked| asked.push(after.cloned()));
+        let mut held = self.over_held.subscribe();
+        let held = held.wait_for(|held| held.is_none() || held.as_ref() != after).await;
+        held.map_err(|_| PortError::Unreachable(node.0))?;
         let inner = self.inner.lock();
         inner.reach(node)?;
         let map = self.map.borrow().clone();

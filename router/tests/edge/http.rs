@@ -240,6 +240,92 @@ async fn what_is_over_is_listed_a_page_at_a_time() {
     assert_eq!((ids(&page).len(), &page["next"]), (0, &Value::Null));
 }
 
+/// Auctions over0, over1, ... of one seller, all cancelled.
+async fn over(kit: &Kit, many: usize) {
+    let seller = kit.guest("seller").await;
+    for n in 0..many {
+        let id = format!("over{n}");
+        kit.live(&seller, &id).await;
+        let reason = "broken".into();
+        kit.fake.act(&id, "op", auction::Action::Cancel { reason });
+    }
+}
+
+/// What can't be read is left out of its page, which names its shard; the pages after it are there.
+#[tokio::test]
+async fn a_list_goes_on_after_what_could_not_be_read() {
+    let kit = Kit::with(Options {
+        list_cache_ms: 0,
+        ..options()
+    })
+    .await;
+    over(&kit, 5).await;
+    // not read | limit | pages; `?`: a shard is missing
+    let table = [
+        (None, 2, vec!["over0 over1", "over2 over3", "over4"]),
+        (Some("over0"), 2, vec!["over1 ?", "over2 over3", "over4"]),
+        (Some("over1"), 2, vec!["over0 ?", "over2 over3", "over4"]),
+        (Some("over2"), 2, vec!["over0 over1", "over3 ?", "over4"]),
+        (Some("over4"), 2, vec!["over0 over1", "over2 over3", "?"]),
+        (Some("over1"), 1, vec!["over0", "?", "over2", "over3", "over4"]),
+        (Some("over3"), 5, vec!["over0 over1 over2 over4 ?"]),
+    ];
+    for (unread, limit, pages) in table {
+        kit.fake.unread(unread);
+        let (mut seen, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let wish = format!("state=closed&limit={limit}{cursor}");
+            let (_, page) = kit.get(&format!("/api/v1/auctions?{wish}")).await;
+            let mut words = ids(&page);
+            words.extend(page["missing"].is_array().then(|| "?".into()));
+            seen.push(words.join(" "));
+            let Some(next) = page["next"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(seen, pages, "{unread:?}, limit {limit}");
+    }
+}
+
+/// Whoever wants a page that is slow to come waits for it, together with all who want the same; nobody else does.
+#[tokio::test]
+async fn a_page_that_is_slow_holds_up_no_other() {
+    let hour = 3_600_000;
+    let kit = Kit::with(Options {
+        list_cache_ms: hour,
+        ask_ms: hour,
+        request_ms: hour,
+        ..options()
+    })
+    .await;
+    over(&kit, 4).await;
+    let path = "/api/v1/auctions?state=closed";
+    let next = async |limit: usize| {
+        let (_, page) = kit.get(&format!("{path}&limit={limit}")).await;
+        page["next"].as_str().unwrap().to_owned()
+    };
+    let (after0, after1) = (next(1).await, next(2).await);
+    kit.fake.hold_over(Some("over0"));
+    let slow = kit.url(&format!("{path}&limit=1&cursor={after0}"));
+    let slow: Vec<_> = (0..8)
+        .map(|_| tokio::spawn(answer(kit.http.get(slow.clone()))))
+        .collect();
+    kit.fake.over_is_asked("over0").await;
+    // another cursor, then a page that is known already
+    for (wish, want) in [
+        (format!("limit=1&cursor={after1}"), "over2"),
+        ("limit=1".into(), "over0"),
+    ] {
+        let asked = format!("{path}&{wish}");
+        let got = tokio::time::timeout(std::time::Duration::from_secs(20), kit.get(&asked)).await;
+        assert_eq!(ids(&got.expect("an answer in time").1), [want], "{wish}");
+    }
+    kit.fake.hold_over(None);
+    for page in slow {
+        assert_eq!(ids(&page.await.unwrap().1), ["over1"]);
+    }
+    assert_eq!(kit.fake.over_asked("over0"), 2, "each shard once, for all eight");
+}
+
 #[tokio::test]
 async fn chat_is_read_over_http_too() {
     let kit = Kit::new().await;
