@@ -184,6 +184,11 @@ pub(crate) async fn run(options: &Options, out: &mut String) -> Result<Status> {
         since: Instant::now(),
     };
     stage.scrape_all()?;
+    stage.now();
+    while !stage.prometheus.knows(3).await? {
+        anyhow::ensure!(stage.since.elapsed() < PATIENCE, "Prometheus doesn't see the nodes");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     let troubles = scenes::all(&mut stage, &gate, &disk, &options.only).await?;
     let panics = stage.cluster.panics();
     let seen = std::mem::take(&mut stage.seen);

@@ -121,6 +121,16 @@ impl Prometheus {
             .collect())
     }
 
+    /// Whether it has looked at so many nodes twice. What rises before it has seen where it began never rose.
+    pub(super) async fn knows(&self, nodes: usize) -> Result<bool> {
+        // count(count_over_time(up[10s]) >= 2), as a URL has it.
+        let query = "count%28count_over_time%28up%5B10s%5D%29%3E%3D2%29";
+        let answer = self.http.get(format!("{}/api/v1/query?query={query}", self.url));
+        let answer: serde_json::Value = serde_json::from_str(&answer.send().await?.text().await?)?;
+        let known = answer["data"]["result"][0]["value"][1].as_str();
+        Ok(known.and_then(|known| known.parse().ok()) == Some(nodes))
+    }
+
     /// Whether this one fires now.
     pub(super) async fn is_firing(&self, alert: &str) -> Result<bool> {
         Ok(self.firing().await?.iter().any(|(name, _)| name == alert))

@@ -270,7 +270,11 @@ async fn cold(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
+/// The files in a folder. One that isn't there yet has none.
 fn sizes(folder: &Path) -> Result<BTreeMap<PathBuf, u64>> {
+    if !folder.exists() {
+        return Ok(BTreeMap::new());
+    }
     let entries = std::fs::read_dir(folder)?.map(|entry| {
         let entry = entry?;
         Ok((entry.path(), entry.metadata()?.len()))
