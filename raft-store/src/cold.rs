@@ -35,7 +35,7 @@ mod tests;
 
 use crate::{
     metrics,
-    wal::disk::{AnyDisk, Disk, DiskFile},
+    wal::disk::{AnyDisk, Disk, DiskFile, exactly},
 };
 use auction::{AuctionId, AuctionView, Cold, Event, Settled, Sum};
 use bytes::Bytes;
@@ -561,15 +561,4 @@ where
         }
         Ok((bytes, settled))
     }
-}
-
-fn exactly(file: &impl DiskFile, out: &mut [u8], at: u64) -> io::Result<()> {
-    let mut done = 0;
-    while done < out.len() {
-        match file.read_at(&mut out[done..], at + done as u64)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => done += n,
-        }
-    }
-    Ok(())
 }

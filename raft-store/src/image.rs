@@ -77,6 +77,11 @@ pub enum ImageError {
 /// # Errors
 /// The first thing that doesn't hold.
 pub fn prove(body: Bytes) -> io::Result<Proven> {
+    read(body).map(|(proven, _)| proven)
+}
+
+/// The same, with the state that was read.
+pub(crate) fn read(body: Bytes) -> io::Result<(Proven, State)> {
     let state = snapshot::decode(body, auction::Limits::default())?;
     if state.shard.cold().count > 0 {
         let what = "the image leaves settled auctions out";
@@ -93,7 +98,7 @@ pub fn prove(body: Bytes) -> io::Result<Proven> {
         proven.events += chain(&state, &view)?;
         proven.auctions += 1;
     }
-    Ok(proven)
+    Ok((proven, state))
 }
 
 fn chain(state: &State, view: &auction::AuctionView) -> io::Result<u64> {

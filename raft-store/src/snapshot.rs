@@ -32,7 +32,7 @@ use crate::{
     cold::ColdStore,
     state::{Cut, FIRST_EPOCH, State},
     types::SnapshotMeta,
-    wal::disk::{AnyDisk, AnyFile, Disk, DiskFile},
+    wal::disk::{AnyDisk, AnyFile, Disk, DiskFile, exactly},
     wire,
 };
 use auction::{AuctionParts, Cold, Limits, Parts, Shard};
@@ -236,17 +236,6 @@ impl<F: DiskFile> Stored<F> {
         let len = usize::try_from(self.size - self.body_from).map_err(io::Error::other)?;
         self.piece(self.body_from, len)
     }
-}
-
-fn exactly(file: &impl DiskFile, out: &mut [u8], at: u64) -> io::Result<()> {
-    let mut done = 0;
-    while done < out.len() {
-        match file.read_at(&mut out[done..], at + done as u64)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => done += n,
-        }
-    }
-    Ok(())
 }
 
 /// Where a group's snapshot lies.

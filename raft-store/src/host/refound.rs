@@ -179,7 +179,7 @@ impl Host {
             return Err(RefoundError::Unavailable("another shard is being founded here".into()));
         };
         // Before anything is closed: a bad image must not cost a shard its replicas.
-        let image = self.weigh(shard, &source, why).await?;
+        let image = self.weigh(shard, &source, why).await?.map(|(_, state)| state);
         if shard == ShardId::META {
             return self.refound_meta(who, why.unwrap_or_default()).await;
         }
@@ -215,21 +215,20 @@ impl Host {
         source: &Source,
         why: Option<&str>,
     ) -> Result<Option<Proven>, RefoundError> {
-        self.weigh(shard, source, why).await?;
+        let image = self.weigh(shard, source, why).await?;
         if shard == ShardId::META {
             self.guard_meta().await?;
         }
-        let Source::Image(body) = source else { return Ok(None) };
-        let body = body.clone();
-        let proven = tokio::task::spawn_blocking(move || image::prove(body)).await;
-        let proven = proven.map_err(|error| RefoundError::Unsound(error.to_string()))?;
-        proven
-            .map(Some)
-            .map_err(|error| RefoundError::Unsound(error.to_string()))
+        Ok(image.map(|(proven, _)| proven))
     }
 
     /// Whether a shard may be founded anew from this at all; the image's state, if it is one.
-    async fn weigh(&self, shard: ShardId, source: &Source, why: Option<&str>) -> Result<Option<State>, RefoundError> {
+    async fn weigh(
+        &self,
+        shard: ShardId,
+        source: &Source,
+        why: Option<&str>,
+    ) -> Result<Option<(Proven, State)>, RefoundError> {
         let image = match source {
             Source::Image(body) => Some(prove(body.clone()).await?),
             Source::Survivor => None,
@@ -244,7 +243,7 @@ impl Host {
             };
         }
         let map = self.map().borrow().clone();
-        if let Some(state) = &image {
+        if let Some((_, state)) = &image {
             let strays = |view: &auction::AuctionView| map.shard_of(view.id.as_str()) != shard;
             if let Some(stray) = state.shard.views().find(strays) {
                 let belongs = map.shard_of(stray.id.as_str());
@@ -407,11 +406,8 @@ impl Host {
     }
 }
 
-async fn prove(body: Bytes) -> Result<State, RefoundError> {
-    let read = tokio::task::spawn_blocking(move || {
-        image::prove(body.clone())?;
-        crate::snapshot::decode(body, auction::Limits::default())
-    });
+async fn prove(body: Bytes) -> Result<(Proven, State), RefoundError> {
+    let read = tokio::task::spawn_blocking(move || image::read(body));
     let read = read.await.map_err(|error| RefoundError::Unsound(error.to_string()))?;
     read.map_err(|error| RefoundError::Unsound(error.to_string()))
 }

@@ -51,6 +51,18 @@ pub(crate) trait DiskFile: Send + 'static {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// Reads as much as fits from `at`; a file that ends before is an error.
+pub(crate) fn exactly(file: &impl DiskFile, out: &mut [u8], at: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < out.len() {
+        match file.read_at(&mut out[done..], at + done as u64)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => done += n,
+        }
+    }
+    Ok(())
+}
+
 /// The disk of a node: the kernel's, unless the whole node is simulated.
 #[derive(Clone)]
 pub(crate) enum AnyDisk {
