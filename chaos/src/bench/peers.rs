@@ -68,8 +68,9 @@ const RUNS: [(&str, &[usize]); 5] = [
     ("bullmq", &[64, 256]),
 ];
 
-/// Name, whose, over whose, clients. The first five are the ones that are promised.
-const RATIOS: [(&str, &str, &str, usize); 9] = [
+/// Name, whose, over whose, clients. The first five are the ones that are promised; the last two are like beside like: one
+/// Raft group each, and a connection for every client.
+const RATIOS: [(&str, &str, &str, usize); 11] = [
     ("ratio_etcd_64", "ours", "etcd", 64),
     ("ratio_etcd_256", "ours", "etcd", 256),
     ("ratio_etcd_1024", "ours", "etcd", 1024),
@@ -79,6 +80,8 @@ const RATIOS: [(&str, &str, &str, usize); 9] = [
     ("ratio_etcd_each_1024", "ours", "etcd_each", 1024),
     ("ratio_one_etcd_256", "ours_one", "etcd", 256),
     ("ratio_one_etcd_1024", "ours_one", "etcd", 1024),
+    ("ratio_one_etcd_each_256", "ours_one", "etcd_each", 256),
+    ("ratio_one_etcd_each_1024", "ours_one", "etcd_each", 1024),
 ];
 
 /// What else a machine may do, percent of all cores, for its figures to be worth comparing. A chain of small steps (the
