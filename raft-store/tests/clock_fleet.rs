@@ -154,7 +154,10 @@ async fn a_node_whose_clock_strays_leads_nothing_until_it_is_good() {
             .await;
         n += 1;
         assert_eq!(bid(&cluster, shard, &auction, n).await.outcome, Ok(()));
-        assert!(led_by(&cluster, ODD).is_empty(), "it leads again while it is {name}");
+        // A shard whose leader goes silent on a crowded machine may elect it, as nobody refuses it a vote (decision 0019): then it
+        // hands that over, too.
+        let rid = format!("nothing stays with it while it is {name}");
+        cluster.until(&rid, |c| led_by(c, ODD).is_empty()).await;
         crystal.set(RIGHT, 0);
         cluster
             .until(&format!("it is good after it was {name}"), |c| {
