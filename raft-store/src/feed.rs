@@ -19,10 +19,11 @@
 //! replica before): it is given exactly what comes after it, as soon as it is there.
 //!
 //! An auction that was settled and has left memory has no more events: who follows it gets what there is from the cold store, and waits.
+//! What can't be read there is said to be so, and the feed ends: another replica may have it.
 //!
 //! Deliberately absent: encoding, viewers, coalescing. Those are the edge's (`router::room`); a follower here is an edge.
 
-use crate::{metrics, port::Log};
+use crate::{host::ReadError, metrics, port::Log};
 use auction::{AuctionId, AuctionView, Done, Event, FeedItem, Phase, Position, Settled, Shard};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
@@ -123,31 +124,35 @@ impl Feed {
         self.rooms.lock().clear();
     }
 
-    /// Follows an auction: complete after `from`, or opened by a snapshot. `None`: no such auction here.
+    /// Follows an auction: complete after `from`, or opened by a snapshot.
+    ///
+    /// # Errors
+    /// When no such auction is here, or it can't be read.
     pub async fn follow(
         &self,
         log: Arc<dyn Log>,
         auction: &AuctionId,
         from: Option<Position>,
-    ) -> Option<BoxStream<'static, FeedItem>> {
+    ) -> Result<BoxStream<'static, FeedItem>, ReadError> {
         let here = {
             let state = log.state().read();
-            let view = state.shard.view(auction);
-            view.map(|view| self.follower(&log, view, from, |after| events_of(&state.shard, auction, after)))
+            match state.shard.view(auction) {
+                Some(view) => Ok(self.follower(&log, view, from, |after| events_of(&state.shard, auction, after))),
+                // Under the same lock: between two looks it may have left memory.
+                None => Err(log.cold(auction, state.shard.cold().count)),
+            }
         };
         let follower = match here {
-            Some(follower) => follower,
-            None => {
-                let settled = log.settled(auction).await?;
+            Ok(follower) => follower,
+            Err(number) => {
+                let settled = log.settled(number.ok_or(ReadError::NotFound)?).await?;
                 self.follower(&log, settled.view(), from, |after| settled_after(&settled, after))
             }
         };
-        Some(
-            stream::unfold(follower, |mut follower| async move {
-                Some((follower.next().await?, follower))
-            })
-            .boxed(),
-        )
+        let items = stream::unfold(follower, |mut follower| async move {
+            Some((follower.next().await?, follower))
+        });
+        Ok(items.boxed())
     }
 
     /// A follower of an auction that is as `view` says, with the events that `after` gives.
@@ -258,19 +263,22 @@ impl Follower {
         }
     }
 
-    /// Reads on from the state, or from what it has paged out. `None`: the auction is no longer here, so the feed ends.
+    /// Reads on from the state, or from what it has paged out. `None`: the auction is no longer here, or can't be read, so the
+    /// feed ends.
     async fn resync(&mut self) -> Option<()> {
         metrics::resync();
         let log = self.log.clone();
         let here = {
             let state = log.state().read();
-            let view = state.shard.view(&self.auction);
-            view.map(|view| (events_of(&state.shard, &self.auction, self.last), view))
+            match state.shard.view(&self.auction) {
+                Some(view) => Ok((events_of(&state.shard, &self.auction, self.last), view)),
+                None => Err(log.cold(&self.auction, state.shard.cold().count)),
+            }
         };
         let (events, view) = match here {
-            Some(here) => here,
-            None => {
-                let settled = log.settled(&self.auction).await?;
+            Ok(here) => here,
+            Err(number) => {
+                let settled = log.settled(number?).await.ok()?;
                 (settled_after(&settled, self.last), settled.view())
             }
         };

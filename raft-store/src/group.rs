@@ -26,6 +26,7 @@ mod wake;
 
 use crate::{
     cold::{ColdDir, ColdStore},
+    host::ReadError,
     log_store::{Found, LogStore},
     membership::Handing,
     network::Network,
@@ -99,6 +100,8 @@ pub(crate) struct Ground {
     pub(crate) led: watch::Sender<u64>,
     /// Rises with each replica that is woken.
     pub(crate) woken: watch::Sender<u64>,
+    /// Rises with each replica that damage to its settled auctions has ended.
+    pub(crate) hurt: watch::Sender<u64>,
 }
 
 /// A group's replica on this node.
@@ -109,6 +112,8 @@ pub(crate) struct Group {
     pub(crate) log: LogStore,
     pub(crate) replica: Arc<Replica>,
     pub(crate) rest: Arc<Rest>,
+    /// Its snapshot.
+    file: SnapshotFile,
     /// Where snapshots come in, and what they must leave free.
     pub(crate) snapshots: SnapshotDir,
     pub(crate) low_water: u64,
@@ -159,8 +164,8 @@ impl Group {
             Err(error) => return Err(error.to_string().into()),
         };
         let log = LogStore::open(shard.0, id, ground.wal.clone(), found, &ground.raft).await?;
-        let (limits, machine_log) = (ground.limits, log.clone());
-        let machine = blocking(move || StateMachine::open(machine_log, file, limits, cold)).await;
+        let (limits, machine_log, its_file) = (ground.limits, log.clone(), file.clone());
+        let machine = blocking(move || StateMachine::open(machine_log, its_file, limits, cold)).await;
         let machine = machine.map_err(|error| error.to_string())?;
         let replica = machine.replica();
         let config = Arc::new(config(&ground.raft)?);
@@ -190,6 +195,7 @@ impl Group {
             log,
             replica,
             rest,
+            file,
             snapshots: ground.snapshots.clone(),
             low_water: ground.low_water,
             leadership,
@@ -201,7 +207,11 @@ impl Group {
         };
         let group = Arc::new(group);
         tokio::spawn(forward(wake, id, waiting));
-        tokio::spawn(follow_leadership(group.clone(), ground.led.clone()));
+        tokio::spawn(follow_leadership(
+            group.clone(),
+            ground.led.clone(),
+            ground.hurt.clone(),
+        ));
         Ok(group)
     }
 
@@ -311,6 +321,13 @@ impl Group {
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(shard = self.shard.0, %error, "the group ended badly");
         }
+        let file = self.file.clone();
+        // openraft doesn't wait for an image that is being written, and its name may be another replica's next.
+        let _ = blocking(move || {
+            file.close();
+            Ok(())
+        })
+        .await;
     }
 }
 
@@ -338,10 +355,13 @@ impl Log for Group {
         *self.replica.heard_top.lock()
     }
 
-    fn settled(&self, auction: &AuctionId) -> BoxFuture<'static, Option<Arc<Settled>>> {
-        let (replica, auction) = (self.replica.clone(), auction.clone());
-        // What can't be read was told of loudly already.
-        Box::pin(async move { replica.settled(&auction).await.ok().flatten() })
+    fn cold(&self, auction: &AuctionId, below: u64) -> Option<u64> {
+        self.replica.cold.find(auction, below)
+    }
+
+    fn settled(&self, number: u64) -> BoxFuture<'static, Result<Arc<Settled>, ReadError>> {
+        let replica = self.replica.clone();
+        Box::pin(async move { replica.settled(number).await })
     }
 }
 
@@ -401,7 +421,7 @@ fn config(options: &RaftOptions) -> Result<Config, String> {
 }
 
 /// Tells the proposer and the host who leads; and the host, when the group stopped by itself.
-async fn follow_leadership(group: Arc<Group>, led: watch::Sender<u64>) {
+async fn follow_leadership(group: Arc<Group>, led: watch::Sender<u64>, hurt: watch::Sender<u64>) {
     let mut server = group.raft.server_metrics();
     let mut data = group.raft.data_metrics();
     loop {
@@ -429,7 +449,10 @@ async fn follow_leadership(group: Arc<Group>, led: watch::Sender<u64>) {
         known.leading = false;
         known.leader = None;
     });
-    if group.stopping.get().is_none() {
+    if group.replica.hurt.get().is_some() {
+        // The host closes it; other replicas have what this one can't read.
+        hurt.send_modify(|count| *count += 1);
+    } else if group.stopping.get().is_none() {
         let why = match &group.raft.metrics().borrow_watched().running_state {
             Ok(()) => "stopped".to_owned(),
             Err(fatal) => fatal.to_string(),

@@ -232,12 +232,8 @@ impl Host {
     pub async fn read(&self, shard: ShardId, auction: &AuctionId, fresh: Fresh) -> Result<AuctionView, ReadError> {
         let seat = self.inner.seat(shard).ok_or(ReadError::NotHere)?;
         let group = &seat.group;
-        let view = || async {
-            let view = group.replica.view(auction).await;
-            // What can't be read here another replica may have.
-            view.map_err(|_| ReadError::Unavailable)
-        };
-        let found = |view: Option<AuctionView>| view.ok_or(ReadError::NotFound);
+        let view = || group.replica.view(auction);
+        let found = |view: Option<(AuctionView, bool)>| view.map(|view| view.0).ok_or(ReadError::NotFound);
         match fresh {
             #[cfg(feature = "sim")]
             Fresh::Linear if crate::sim::planted(crate::sim::Plant::StaleRead) => found(view().await?),
@@ -254,8 +250,11 @@ impl Host {
                 let reached = async {
                     loop {
                         applied.borrow_and_update();
-                        if let Some(view) = view().await?.filter(|view| view.seq >= seq) {
-                            return Ok(view);
+                        match view().await? {
+                            Some((view, _)) if view.seq >= seq => return Ok(view),
+                            // It is over for good: waiting would read its record again with each entry, in vain.
+                            Some((_, false)) => return Err(ReadError::Behind),
+                            _ => {}
                         }
                         applied.changed().await.map_err(|_| ReadError::Unavailable)?;
                     }
@@ -290,7 +289,7 @@ impl Host {
     /// An auction's events after version `after`, at most `limit`, as this replica has them.
     ///
     /// # Errors
-    /// When no replica, or no such auction, is here.
+    /// When no replica, or no such auction, is here, or it can't be read.
     pub async fn events(
         &self,
         shard: ShardId,
@@ -299,14 +298,14 @@ impl Host {
         limit: usize,
     ) -> Result<Vec<Arc<Event>>, ReadError> {
         let seat = self.inner.seat(shard).ok_or(ReadError::NotHere)?;
-        let events = seat.group.replica.events(auction, after, limit).await;
-        events.map_err(|_| ReadError::Unavailable)?.ok_or(ReadError::NotFound)
+        let events = seat.group.replica.events(auction, after, limit).await?;
+        events.ok_or(ReadError::NotFound)
     }
 
     /// An auction's feed: complete after `from`, or opened by a snapshot.
     ///
     /// # Errors
-    /// When no replica, or no such auction, is here.
+    /// When no replica, or no such auction, is here, or it can't be read.
     pub async fn follow(
         &self,
         shard: ShardId,
@@ -315,12 +314,7 @@ impl Host {
     ) -> Result<BoxStream<'static, FeedItem>, ReadError> {
         let seat = self.inner.seat(shard).ok_or(ReadError::NotHere)?;
         let log: Arc<dyn Log> = seat.group.clone();
-        seat.group
-            .replica
-            .feed
-            .follow(log, auction, from)
-            .await
-            .ok_or(ReadError::NotFound)
+        seat.group.replica.feed.follow(log, auction, from).await
     }
 
     /// The clocks of the shards that this node leads; not of those that rest, since nobody waits for them.
@@ -495,3 +489,6 @@ fn status(seat: &Seat) -> GroupStatus {
         replicas: metrics.membership_config.nodes().map(|(_, home)| home.node()).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

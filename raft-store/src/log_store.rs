@@ -114,6 +114,12 @@ impl Found {
         self.hurt.as_deref().filter(|_| self.born == Some(replica))
     }
 
+    /// The same log, of a replica that must not go on, and why.
+    pub(crate) fn hurt_by(mut self, why: &str) -> Found {
+        self.hurt.get_or_insert_with(|| why.to_owned());
+        self
+    }
+
     /// Its entries, in order.
     pub(crate) fn entries(&self) -> impl Iterator<Item = &LogEntry> {
         self.entries.values()
@@ -129,6 +135,11 @@ impl Found {
         let vote = self.vote.map_or(0, |vote| vote.leader_id.term);
         let last = self.entries.last_key_value().map(|(_, entry)| entry.log_id);
         vote.max(last.or(self.purged).map_or(0, |id| id.leader_id.term))
+    }
+
+    /// Whether nobody's replica is here: it was thrown away, or never born; of a log that damage hurt nobody can tell.
+    pub(crate) fn is_nobodys(&self) -> bool {
+        self.born().is_none() && self.hurt.is_none()
     }
 
     /// The replica whose log this is; none if it was thrown away.

@@ -10,7 +10,7 @@
 //!
 //! Deliberately absent: reads, feeds, membership. Those are `group`'s business.
 
-use crate::{state::State, types::Payload};
+use crate::{host::ReadError, state::State, types::Payload};
 use auction::{Applied, AuctionId, Settled};
 use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
@@ -60,8 +60,14 @@ pub trait Log: Send + Sync + 'static {
     /// When this replica received the entry that first held the state's present `top`.
     fn heard_top(&self) -> Instant;
 
-    /// An auction that is settled and not in memory.
-    fn settled(&self, _auction: &AuctionId) -> BoxFuture<'static, Option<Arc<Settled>>> {
-        Box::pin(std::future::ready(None))
+    /// The number of an auction that isn't in memory, to a state that has paged so many out. Doesn't wait: the state's lock may be
+    /// held.
+    fn cold(&self, _auction: &AuctionId, _below: u64) -> Option<u64> {
+        None
+    }
+
+    /// The auction of such a number.
+    fn settled(&self, _number: u64) -> BoxFuture<'static, Result<Arc<Settled>, ReadError>> {
+        Box::pin(std::future::ready(Err(ReadError::NotFound)))
     }
 }

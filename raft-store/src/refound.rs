@@ -131,7 +131,7 @@ fn files(ground: &Ground, shard: ShardId, replica: u64) -> (SnapshotFile, Snapsh
 
 fn adopt(planted: &SnapshotFile, file: &SnapshotFile) -> io::Result<()> {
     match planted.read()? {
-        Some((_, stored)) => file.adopt(&stored),
+        Some((meta, stored)) => file.adopt(&stored, meta.last_log_id),
         None => Ok(()),
     }
 }

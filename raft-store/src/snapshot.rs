@@ -13,7 +13,8 @@
 //! ```
 //!
 //! Written under another name, fsynced, renamed, and the folder fsynced: a crash leaves the old one or the new one. The log
-//! is purged only after that. A file that fails its checksum stops the replica.
+//! is purged only after that. A file that fails its checksum stops the replica. One that is older never takes the place of a newer
+//! one (`Kept`).
 //!
 //! What goes about between openraft, disk and network is not the bytes but the file, held open (`Stored`): whoever sends it
 //! reads piece by piece, and a newer snapshot that takes its name meanwhile doesn't disturb. Whoever gets one writes the
@@ -31,12 +32,13 @@ use crate::{
     codec::{self, Wire},
     cold::ColdStore,
     state::{Cut, FIRST_EPOCH, State},
-    types::SnapshotMeta,
+    types::{LogId, SnapshotMeta},
     wal::disk::{AnyDisk, AnyFile, Disk, DiskFile, exactly},
     wire,
 };
 use auction::{AuctionParts, Cold, Limits, Parts, Shard};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use placement::ClusterMap;
 use prost::Message;
 use proto::{log::v1 as log_pb, raft::v1 as raft_pb};
@@ -238,12 +240,23 @@ impl<F: DiskFile> Stored<F> {
     }
 }
 
-/// Where a group's snapshot lies.
+/// Where a group's snapshot lies. Clones are one: who writes waits for who writes.
 #[derive(Clone)]
 pub(crate) struct SnapshotFile {
     disk: AnyDisk,
     dir: PathBuf,
     path: PathBuf,
+    kept: Arc<Mutex<Kept>>,
+}
+
+/// What a file's writers must know of each other. An image is encoded and written beside everything else, and openraft waits
+/// for its end neither before it has another node's snapshot installed nor when the replica stops.
+#[derive(Default)]
+struct Kept {
+    /// What the newest one that was written or installed here is of.
+    newest: Option<LogId>,
+    /// The replica has stopped: the file may be another's by now.
+    closed: bool,
 }
 
 impl SnapshotFile {
@@ -252,6 +265,7 @@ impl SnapshotFile {
             disk: place.disk.clone(),
             dir: place.dir.clone(),
             path: place.dir.join(format!("shard-{group:04}.snap")),
+            kept: Arc::default(),
         }
     }
 
@@ -261,14 +275,28 @@ impl SnapshotFile {
             disk: place.disk.clone(),
             dir: place.dir.clone(),
             path: place.dir.join(format!("shard-{group:04}.plant-{replica}")),
+            kept: Arc::default(),
         }
     }
 
-    /// Replaces the file. Blocks for the disk.
-    pub(crate) fn write(&self, meta: &SnapshotMeta, cold: &Cold, body: &[u8]) -> io::Result<Stored> {
-        let meta = wire::snapshot_meta_to(meta, cold).encode_to_vec();
-        self.replace(&self.disk, &[&head(&meta, body), &meta, body])?;
-        Stored::open(&self.disk, &self.path).map(|(_, stored)| stored)
+    /// Replaces the file, unless a newer one has come meanwhile: the log is gone up to there. Gives what is there then. Blocks
+    /// for the disk.
+    pub(crate) fn write(&self, meta: &SnapshotMeta, cold: &Cold, body: &[u8]) -> io::Result<(SnapshotMeta, Stored)> {
+        let mut kept = self.kept.lock();
+        if kept.closed {
+            return Err(io::Error::other("the replica has stopped"));
+        }
+        if kept.newest <= meta.last_log_id {
+            let bytes = wire::snapshot_meta_to(meta, cold).encode_to_vec();
+            self.replace(&self.disk, &[&head(&bytes, body), &bytes, body])?;
+            kept.newest = meta.last_log_id;
+        }
+        Stored::open(&self.disk, &self.path)
+    }
+
+    /// From here on nothing is written by this replica; returns when what is being written has been. Blocks.
+    pub(crate) fn close(&self) {
+        self.kept.lock().closed = true;
     }
 
     fn replace(&self, disk: &impl Disk, parts: &[&[u8]]) -> io::Result<()> {
@@ -282,9 +310,13 @@ impl SnapshotFile {
         disk.sync_dir(&self.dir)
     }
 
-    /// Gives a file that came from another node this one's name. It is durable already, its name is afterwards.
-    pub(crate) fn adopt(&self, stored: &Stored) -> io::Result<()> {
-        self.adopt_on(&self.disk, &stored.path)
+    /// Gives a file that came from another node, and is of `last`, this one's name. It is durable already, its name is
+    /// afterwards.
+    pub(crate) fn adopt(&self, stored: &Stored, last: Option<LogId>) -> io::Result<()> {
+        let mut kept = self.kept.lock();
+        self.adopt_on(&self.disk, &stored.path)?;
+        kept.newest = kept.newest.max(last);
+        Ok(())
     }
 
     fn adopt_on(&self, disk: &impl Disk, path: &Path) -> io::Result<()> {

@@ -31,7 +31,11 @@ use openraft::{
 };
 use parking_lot::{Mutex, RwLock};
 use placement::ClusterMap;
-use std::{io, sync::Arc, time::Instant};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 use tokio::sync::watch;
 
 /// Room that a snapshot leaves to the log.
@@ -52,6 +56,8 @@ pub(crate) struct Replica {
     pub(crate) behind: Mutex<Remembered>,
     /// What the state has paged out.
     pub(crate) cold: Arc<ColdStore>,
+    /// Damage that ended it: an entry names what can't be read here. This replica's loss, not its node's.
+    pub(crate) hurt: OnceLock<String>,
 }
 
 impl Replica {
@@ -64,6 +70,7 @@ impl Replica {
             marks: Mutex::default(),
             behind: Mutex::default(),
             cold: Arc::new(cold),
+            hurt: OnceLock::new(),
             state: RwLock::new(state),
         }
     }
@@ -108,7 +115,11 @@ impl StateMachine {
     async fn page_in(&self, cold: Vec<u64>) -> Result<(), io::Error> {
         let store = self.replica.cold.clone();
         let load = move || cold.into_iter().map(|number| store.load(number)).collect();
-        let guests: Vec<_> = blocking(load).await?;
+        let guests: Vec<_> = blocking(load).await.inspect_err(|error| {
+            if error.kind() == io::ErrorKind::InvalidData {
+                let _ = self.replica.hurt.set(error.to_string());
+            }
+        })?;
         let mut state = self.replica.state.write();
         guests.into_iter().for_each(|guest| state.shard.page_in(guest));
         Ok(())
@@ -275,7 +286,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let state = snapshot::decode(snapshot.0.body()?, limits)?;
             // They came before it: a snapshot is worth nothing without what it leaves out.
             cold.holds(&state.shard.cold())?;
-            file.adopt(&snapshot.0)?;
+            file.adopt(&snapshot.0, applied)?;
             Ok(state)
         })
         .await?;
@@ -319,14 +330,15 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             return Err(io::Error::other("an image is built once"));
         };
         let (meta, file) = (self.meta.clone(), self.file.clone());
-        let snapshot = blocking(move || {
+        let (meta, stored) = blocking(move || {
             let body = image.encode();
             file.write(&meta, &image.cold(), &body)
         })
         .await?;
+        // Its own, or a newer one that was installed meanwhile.
         Ok(Snapshot {
-            meta: self.meta.clone(),
-            snapshot: SnapshotData(Arc::new(snapshot)),
+            meta,
+            snapshot: SnapshotData(Arc::new(stored)),
         })
     }
 }
@@ -342,3 +354,6 @@ pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> io::Result<T
         .await
         .unwrap_or_else(|error| Err(io::Error::other(error)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,10 +4,19 @@
 mod clock_support;
 
 use auction::{Action, Applied, Command, Entry, FeedItem, Office, Position, Stamp, Stamped};
+use auction::{AuctionId, Settled};
 use clock_support::{FakeLog, bid, definition, id, seller};
-use futures_util::{StreamExt, stream::BoxStream};
-use raft_store::{Log, feed};
-use std::{sync::Arc, time::Duration};
+use futures_util::{StreamExt, future::BoxFuture, stream::BoxStream};
+use parking_lot::RwLock;
+use raft_store::{Leadership, Log, Payload, ProposeError, ReadError, State, feed};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
 
 /// A replica whose log is written by the test: no proposer, so every event comes when the test says so.
 struct Replica {
@@ -117,14 +126,8 @@ async fn another_epoch_starts_again() {
         .await
         .unwrap();
     assert_eq!(ready(&mut feed).await, "s1");
-    assert!(
-        replica
-            .log
-            .feed
-            .follow(replica.log.clone(), &id("none"), None)
-            .await
-            .is_none()
-    );
+    let none = replica.log.feed.follow(replica.log.clone(), &id("none"), None).await;
+    assert_eq!(none.err(), Some(ReadError::NotFound));
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,4 +201,56 @@ async fn a_room_lives_as_long_as_it_is_followed() {
     assert_eq!(replica.log.feed.rooms(), 1);
     drop(two);
     assert_eq!(replica.log.feed.rooms(), 0);
+}
+
+/// A log whose auctions have all left memory, and can't be read; it counts looks at its state.
+struct Away {
+    log: Arc<FakeLog>,
+    looks: AtomicUsize,
+}
+
+impl Log for Away {
+    fn propose(&self, term: u64, payload: Payload) -> BoxFuture<'static, Result<Arc<Applied>, ProposeError>> {
+        self.log.propose(term, payload)
+    }
+
+    fn state(&self) -> &RwLock<State> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        self.log.state()
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.log.leadership()
+    }
+
+    fn heard_top(&self) -> Instant {
+        self.log.heard_top()
+    }
+
+    fn cold(&self, _auction: &AuctionId, _below: u64) -> Option<u64> {
+        assert!(
+            self.log.state().try_write().is_none(),
+            "nothing moves between the two looks"
+        );
+        Some(0)
+    }
+
+    fn settled(&self, _number: u64) -> BoxFuture<'static, Result<Arc<Settled>, ReadError>> {
+        Box::pin(std::future::ready(Err(ReadError::Damaged)))
+    }
+}
+
+/// An entry that names a cold auction brings it into memory for a moment: who looks twice may miss it both times.
+#[tokio::test(start_paused = true)]
+async fn memory_and_disk_are_one_look_and_what_cannot_be_read_is_not_called_unknown() {
+    let replica = Replica::live();
+    let away = Arc::new(Away {
+        log: replica.log.clone(),
+        looks: AtomicUsize::new(0),
+    });
+    let told = replica.log.feed.follow(away.clone(), &id("vase"), None).await;
+    assert_eq!(
+        (told.err(), away.looks.load(Ordering::Relaxed)),
+        (Some(ReadError::Damaged), 1)
+    );
 }

@@ -317,7 +317,11 @@ async fn a_replica_whose_records_are_damaged_is_replaced_under_a_fresh_id() {
     bytes[16 + 2_000] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
     let read = host(&cluster, 3).read(SHARD, &name(0), Fresh::AtLeast(0)).await;
-    assert_eq!(read, Err(ReadError::Unavailable), "never served");
+    assert_eq!(read, Err(ReadError::Damaged), "never served");
+    let events = host(&cluster, 3).events(SHARD, &name(0), 0, 9).await;
+    assert_eq!(events, Err(ReadError::Damaged));
+    let feed = host(&cluster, 3).follow(SHARD, &name(0), None).await;
+    assert_eq!(feed.err(), Some(ReadError::Damaged), "it is there, and can't be read");
     let late = command(&name(0), "ann", "late", Action::Bid { amount: 999 });
     let epoch = cluster.map().epoch;
     let told = host(&cluster, 3).submit(SHARD, epoch, late).await;

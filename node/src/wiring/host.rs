@@ -26,7 +26,7 @@ fn port_error(error: ReadError) -> PortError {
         ReadError::NotLeader { hint } => PortError::NotLeader { hint },
         // Whoever leads has it.
         ReadError::NotHere | ReadError::Behind => PortError::NotLeader { hint: None },
-        ReadError::Unavailable => PortError::Refused(error.to_string()),
+        ReadError::Damaged | ReadError::Unavailable => PortError::Refused(error.to_string()),
     }
 }
 

@@ -6,63 +6,84 @@
 //! Deliberately absent: what is in memory (`auction::Shard`).
 
 use crate::{
+    host::ReadError,
     metrics,
+    state::State,
     state_machine::{Replica, blocking},
 };
 use auction::{AuctionId, AuctionView, Command, Entry, Event, Settled, Shard, Verdict};
 use std::{io, sync::Arc};
 
+/// Where an auction lies.
+pub(crate) enum Lies<T> {
+    /// In memory, and what was wanted of it.
+    Here(T),
+    /// On disk, under this number.
+    Cold(u64),
+    /// Nowhere.
+    Nowhere,
+}
+
 impl Replica {
-    /// An auction's number in the cold store, if it isn't in memory.
-    pub(crate) fn cold_number(&self, auction: &AuctionId) -> Option<u64> {
+    /// One look for an auction in memory and on disk, under one lock: between two looks it may go from one to the other.
+    pub(crate) fn look<T>(&self, auction: &AuctionId, here: impl FnOnce(&State) -> Option<T>) -> Lies<T> {
         let state = self.state.read();
-        let count = state.shard.cold().count;
-        // First by a hash: each bid asks.
-        if count == 0 || state.shard.is_here(auction) {
-            return None;
+        if let Some(here) = here(&state) {
+            return Lies::Here(here);
         }
-        self.cold.find(auction, count)
+        let number = self.cold.find(auction, state.shard.cold().count);
+        number.map_or(Lies::Nowhere, Lies::Cold)
     }
 
-    /// An auction that isn't in memory, whole.
-    pub(crate) async fn settled(&self, auction: &AuctionId) -> io::Result<Option<Arc<Settled>>> {
-        let Some(number) = self.cold_number(auction) else {
-            return Ok(None);
-        };
+    /// Reads a record where that may block. What can't be read is no answer: another replica may have it.
+    async fn record<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&super::ColdStore) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, ReadError> {
         let store = self.cold.clone();
         metrics::cold_read();
-        blocking(move || store.load(number)).await.map(Some)
+        blocking(move || read(&store))
+            .await
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidData => ReadError::Damaged,
+                _ => ReadError::Unavailable,
+            })
+    }
+
+    /// A cold auction, whole.
+    pub(crate) async fn settled(&self, number: u64) -> Result<Arc<Settled>, ReadError> {
+        self.record(move |store| store.load(number)).await
     }
 
     /// What a command about an auction that isn't in memory is told, whoever asks whichever replica: it is settled.
-    pub(crate) async fn cold_verdict(&self, command: &Command) -> io::Result<Option<Verdict>> {
-        let settled = self.settled(&command.auction).await?;
-        Ok(settled.map(|settled| settled.answer(command, self.state.read().shard.top())))
+    pub(crate) async fn cold_verdict(&self, command: &Command) -> Result<Option<Verdict>, ReadError> {
+        // First by a hash: each bid asks.
+        let here = |state: &State| state.shard.is_here(&command.auction).then_some(());
+        let Lies::Cold(number) = self.look(&command.auction, here) else {
+            return Ok(None);
+        };
+        let settled = self.settled(number).await?;
+        Ok(Some(settled.answer(command, self.state.read().shard.top())))
     }
 
-    /// An auction as shown, wherever it lies.
-    pub(crate) async fn view(&self, auction: &AuctionId) -> io::Result<Option<AuctionView>> {
-        let cuts = {
-            let state = self.state.read();
-            let cuts: Vec<_> = state.cuts_of(auction).collect();
-            if let Some(view) = state.shard.view(auction) {
-                return Ok(Some(AuctionView { cuts, ..view }));
-            }
-            cuts
+    /// An auction as shown, wherever it lies, and whether it may still grow.
+    pub(crate) async fn view(&self, auction: &AuctionId) -> Result<Option<(AuctionView, bool)>, ReadError> {
+        let cuts = |state: &State| state.cuts_of(auction).collect::<Vec<_>>();
+        let here = |state: &State| {
+            let view = state.shard.view(auction)?;
+            Some(AuctionView {
+                cuts: cuts(state),
+                ..view
+            })
         };
-        let Some(number) = self.cold_number(auction) else {
-            // Unknown, or another state came between the two looks.
-            return Ok(self
-                .state
-                .read()
-                .shard
-                .view(auction)
-                .map(|view| AuctionView { cuts, ..view }));
+        let number = match self.look(auction, here) {
+            Lies::Here(view) => return Ok(Some((view, true))),
+            Lies::Nowhere => return Ok(None),
+            Lies::Cold(number) => number,
         };
-        let store = self.cold.clone();
-        metrics::cold_read();
-        let view = blocking(move || store.view(number)).await?;
-        Ok(Some(AuctionView { cuts, ..view }))
+        let view = self.record(move |store| store.view(number)).await?;
+        let cuts = cuts(&self.state.read());
+        Ok(Some((AuctionView { cuts, ..view }, false)))
     }
 
     /// An auction's events after version `after`, wherever they lie.
@@ -71,20 +92,16 @@ impl Replica {
         auction: &AuctionId,
         after: u64,
         limit: usize,
-    ) -> io::Result<Option<Vec<Arc<Event>>>> {
-        let here = |replica: &Replica| {
-            let state = replica.state.read();
-            state.shard.events(auction, after, limit).map(<[_]>::to_vec)
-        };
-        if let Some(events) = here(self) {
-            return Ok(Some(events));
+    ) -> Result<Option<Vec<Arc<Event>>>, ReadError> {
+        let here = |state: &State| state.shard.events(auction, after, limit).map(<[_]>::to_vec);
+        match self.look(auction, here) {
+            Lies::Here(events) => Ok(Some(events)),
+            Lies::Nowhere => Ok(None),
+            Lies::Cold(number) => self
+                .record(move |store| store.events(number, after, limit))
+                .await
+                .map(Some),
         }
-        let Some(number) = self.cold_number(auction) else {
-            return Ok(here(self));
-        };
-        let store = self.cold.clone();
-        metrics::cold_read();
-        blocking(move || store.events(number, after, limit)).await.map(Some)
     }
 
     /// The ids of auctions that are over, after one, in order, at most so many, wherever they lie. No disk is asked.

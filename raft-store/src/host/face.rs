@@ -49,10 +49,14 @@ pub enum ReadError {
     /// No such auction.
     #[error("no such auction")]
     NotFound,
-    /// This replica is behind the version asked for, and stayed so for as long as a read waits.
+    /// This replica is behind the version asked for, and stayed so for as long as a read waits; or the auction is over for good,
+    /// and never got there.
     #[error("this replica is behind")]
     Behind,
-    /// No majority confirmed the leader in time, or the group is stopping.
+    /// The auction's record here isn't what was written: another replica may have it.
+    #[error("[cold_damaged] its record can't be read here")]
+    Damaged,
+    /// No majority confirmed the leader in time, the group is stopping, or the disk gives no answer.
     #[error("unavailable")]
     Unavailable,
 }

@@ -11,7 +11,7 @@
 
 use super::{
     Host, Inner, OpenError, Seat, care,
-    seats::{Own, take_seats},
+    seats::{Own, shut_hurt, take_seats},
 };
 use crate::{
     clock::{
@@ -20,7 +20,7 @@ use crate::{
         office,
         proposer::{Proposer, Wall},
     },
-    cold::{ColdDir, pager},
+    cold::{self, ColdDir, pager},
     fitness::Fitness,
     group::{Ground, Group, NotOpened},
     janitor,
@@ -42,7 +42,7 @@ use crate::{
 use parking_lot::{Mutex, RwLock};
 use placement::{ClusterMap, NodeId, ShardId};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::{File, TryLockError},
     io,
     path::Path,
@@ -93,6 +93,7 @@ pub(super) async fn open(options: Options, world: World) -> Result<Host, OpenErr
         began: tokio::time::Instant::now(),
         led: watch::channel(0).0,
         woken: watch::channel(0).0,
+        hurt: watch::channel(0).0,
     };
     let service = Groups::default();
     let fitness = Arc::new(Fitness::default());
@@ -221,7 +222,24 @@ fn own(path: &Path, node: NodeId) -> Result<(), OpenError> {
     }
 }
 
+/// Clears the settled auctions of replicas that the log knows nothing of any more.
+async fn sweep(inner: &Inner) -> Result<(), OpenError> {
+    let here = |found: &(&u32, &Found)| !found.1.is_nobodys();
+    let here: BTreeSet<u32> = inner.found.lock().iter().filter(here).map(|found| *found.0).collect();
+    let place = inner.ground.cold.clone();
+    let swept = blocking(move || cold::sweep(&place.disk, &place.dir, |group| here.contains(&group)));
+    let files = swept.await.map_err(|source| OpenError::Io {
+        what: format!("sweeping {}", inner.ground.cold.dir.display()),
+        source,
+    })?;
+    if files > 0 {
+        tracing::info!(files, "settled auctions of replicas that are no more were cleared");
+    }
+    Ok(())
+}
+
 async fn start(inner: &Arc<Inner>) -> Result<(), OpenError> {
+    sweep(inner).await?;
     let options = &inner.options;
     let members = meta::members(&options.founders);
     let founded = members
@@ -285,9 +303,17 @@ fn groups(inner: &Inner) -> Vec<Arc<Group>> {
     inner.seats().iter().map(|seat| seat.group.clone()).collect()
 }
 
-/// Takes in each new map: addresses, then the shards that it gives this node.
+/// Takes in each new map: addresses, then the shards that it gives this node. And closes what damage has ended: both are about
+/// seats, so one after the other.
 async fn follow_map(inner: Weak<Inner>, mut maps: watch::Receiver<Option<Arc<ClusterMap>>>) {
+    let Some(mut hurt) = inner.upgrade().map(|inner| inner.ground.hurt.subscribe()) else {
+        return;
+    };
     loop {
+        hurt.mark_unchanged();
+        if let Some(inner) = inner.upgrade() {
+            shut_hurt(&inner).await;
+        }
         let map = maps.borrow_and_update().clone();
         if let Some(map) = map {
             let Some(inner) = inner.upgrade() else { return };
@@ -317,7 +343,11 @@ async fn follow_map(inner: Weak<Inner>, mut maps: watch::Receiver<Option<Arc<Clu
             }
             inner.map.send_replace(map);
         }
-        if maps.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = maps.changed() => changed,
+            changed = hurt.changed() => changed,
+        };
+        if changed.is_err() {
             return;
         }
     }

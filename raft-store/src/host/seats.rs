@@ -94,6 +94,19 @@ pub(super) async fn shut_seat(inner: &Arc<Inner>, seat: &Seat) {
     inner.found.lock().insert(group.shard.0, group.log.leave(group.id));
 }
 
+/// Closes the replicas that have met damage to their settled auctions while they applied their logs. They stay shut, as those
+/// do that are found damaged at a start, until the map gives this node fresh ones.
+pub(super) async fn shut_hurt(inner: &Arc<Inner>) {
+    for seat in inner.seats() {
+        let group = &seat.group;
+        let Some(why) = group.replica.hurt.get() else { continue };
+        tracing::error!(shard = group.shard.0, replica = group.id, %why, "a replica is hurt by damage to its settled auctions and is shut");
+        stop_seat(inner, &seat).await;
+        let left = group.log.leave(group.id).hurt_by(why);
+        inner.found.lock().insert(group.shard.0, left);
+    }
+}
+
 async fn throw_away(inner: &Arc<Inner>, shard: ShardId) -> Result<(), String> {
     LogStore::disown(shard.0, &inner.ground.wal)
         .await
