@@ -177,6 +177,12 @@ impl SimDisk {
         sim.names.values().map(|id| sim.inodes[id].cache.len()).sum()
     }
 
+    /// Bytes of all files together, as far as an fsync made them durable.
+    pub(crate) fn durable_bytes(&self) -> usize {
+        let sim = self.0.0.lock();
+        sim.names.values().map(|id| sim.inodes[id].durable.len()).sum()
+    }
+
     /// All segments, by name.
     pub(crate) fn segments(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let sim = self.0.0.lock();

@@ -28,9 +28,10 @@ fn open(disk: &SimDisk) -> (Wal, usize) {
     (wal, entries)
 }
 
-/// Waits until the helper has all its files: the log's one, the next, the reserve.
+/// Waits until the helper has all its files: the log's one, the next, the reserve. Durable, since a fault that comes between a
+/// file's last byte and its fsync would still hit the preparation.
 async fn laid_by(disk: &SimDisk) {
-    while disk.bytes() < AHEAD.segment_bytes as usize * (2 + AHEAD.reserve_segments) {
+    while disk.durable_bytes() < AHEAD.segment_bytes as usize * (2 + AHEAD.reserve_segments) {
         tokio::task::yield_now().await;
     }
 }
