@@ -12,6 +12,7 @@
 //! - `peers`: `bids` beside etcd and a Redis job queue, by turns.
 //! - `storm`: thousands of bidders on one auction, most of them hopeless: are closes in time, do others wait?
 //! - `wal`: the log alone, one for all shards beside one for each; and how long a start over a long one takes.
+//! - `media`: what a viewer of video costs the node, by the hundred; what is lost, how long a packet stays.
 //! - `join`: from a viewer's offer to its first whole picture, at the origin and behind a relay; then what is lost on the way.
 
 mod bids;
@@ -23,6 +24,7 @@ mod flat;
 mod history;
 mod idle;
 mod join;
+mod media;
 mod peers;
 mod storm;
 mod usage;
@@ -36,6 +38,7 @@ pub(crate) use flat::{FlatOptions, flat};
 pub(crate) use history::{HistoryOptions, history};
 pub(crate) use idle::{IdleOptions, idle};
 pub(crate) use join::{JoinOptions, join};
+pub(crate) use media::{MediaOptions, media};
 pub(crate) use peers::{PeersOptions, peers};
 pub(crate) use storm::{StormOptions, load::load as storm_load, storm};
 pub(crate) use wal::{WalOptions, wal};

@@ -95,6 +95,11 @@ enum Bench {
     /// became whole), `packets_lost` (not here, not even when asked for again), each also for `origin_` and `relay_`. WebRTC
     /// offers local addresses: run it in a network namespace (.ci/netns).
     Join(bench::JoinOptions),
+    /// Video by the hundred: what a viewer costs the node that serves it, and what it loses.
+    ///
+    /// A seller on air (VP8 of 1.5 Mbit/s and 30 pictures a second, with Opus), and light viewers in this process who check, shake
+    /// hands, decrypt and count, but decode nothing. Run it in a network namespace (.ci/netns), on a machine that does nothing else.
+    Media(bench::MediaOptions),
     /// Nodes drained one after the other, then restarted, under bids at a set rate: errors, latencies, each shard's longest
     /// time without an accepted bid.
     Drain(bench::DrainOptions),
@@ -149,6 +154,7 @@ fn bench(what: &Bench, out: &mut String) -> anyhow::Result<check::Status> {
         Bench::Core { commands, seed } => bench::core(*commands, *seed),
         Bench::Bids(options) => wait(bench::bids(options)),
         Bench::Join(options) => wait(bench::join(options)),
+        Bench::Media(options) => wait(bench::media(options)),
         Bench::Drain(options) => wait(bench::drain(options)),
         Bench::Move(options) => wait(bench::shift(options)),
         Bench::Flat(options) => wait(bench::flat(options)),

@@ -35,6 +35,13 @@ const BUCKETS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
 
+/// A packet's stay in the media plane is counted in fractions of these.
+const RESIDENCE: &str = "rushroom_media_residence_seconds";
+const BUCKETS_RESIDENCE: &[f64] = &[
+    0.00005, 0.0001, 0.00015, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015,
+    0.02, 0.03, 0.05, 0.1, 1.0,
+];
+
 /// Installs the recorder and describes every metric of every crate. Once per process.
 pub(crate) fn install(node: u64) -> Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
@@ -45,6 +52,8 @@ pub(crate) fn install(node: u64) -> Result<PrometheusHandle> {
         .set_buckets_for_metric(Matcher::Suffix("_commands".into()), BUCKETS_PIECES)
         .context("metric buckets")?
         .set_buckets_for_metric(Matcher::Suffix("_records".into()), BUCKETS_PIECES)
+        .context("metric buckets")?
+        .set_buckets_for_metric(Matcher::Full(RESIDENCE.into()), BUCKETS_RESIDENCE)
         .context("metric buckets")?
         .install_recorder()
         .context("installing the metrics recorder")?;

@@ -10,7 +10,7 @@
 //! stages to serve and gives its viewers away when they are open.
 
 use crate::edge::Edge;
-use crate::metrics::{self, Way};
+use crate::metrics::{self, Residence, Way};
 use crate::options::Options;
 use crate::rtcp::{self, Ask};
 use crate::session::{Batches, Viewer};
@@ -64,6 +64,7 @@ pub(crate) struct Lane {
     /// Auction to viewers.
     stages: HashMap<String, Vec<u64>>,
     outbox: Outbox,
+    residence: Residence,
     looked: Instant,
 }
 
@@ -88,6 +89,7 @@ impl Lane {
             viewers: HashMap::new(),
             stages: HashMap::new(),
             outbox: Outbox::new(),
+            residence: Residence::new(),
             looked: Instant::now(),
         }
     }
@@ -168,12 +170,18 @@ impl Lane {
         let mut batches = Batches::default();
         let mut sent = 0;
         for number in numbers {
-            if let Some(viewer) = self.viewers.get_mut(number) {
-                sent += viewer.pump(self.clock, &mut batches, &mut self.outbox);
+            let Some(viewer) = self.viewers.get_mut(number) else {
+                continue;
+            };
+            let pumped = viewer.pump(self.clock, &mut batches, &mut self.outbox);
+            sent += pumped.sent;
+            // Viewer by viewer: the first one's packets mustn't wait for the last one's encryption.
+            flush(&self.socket, &mut self.outbox);
+            if let Some(oldest) = pumped.oldest {
+                self.residence.portion(oldest);
             }
         }
         metrics::packets_out(Way::Viewer, sent);
-        self.flush();
     }
 
     fn datagram(&mut self, number: u64, from: SocketAddr, bytes: &[u8]) {
@@ -283,13 +291,18 @@ impl Lane {
     }
 
     fn flush(&mut self) {
-        for (to, bytes) in self.outbox.drain(..) {
-            match self.socket.send_to(&bytes, to) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => metrics::dropped("socket"),
-                // The peer's port is closed (ICMP): its consent will end, and it with it.
-                Err(_) => metrics::dropped("unreachable"),
-            }
+        flush(&self.socket, &mut self.outbox);
+    }
+}
+
+/// Sends what is in the outbox.
+fn flush(socket: &UdpSocket, outbox: &mut Outbox) {
+    for (to, bytes) in outbox.drain(..) {
+        match socket.send_to(&bytes, to) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => metrics::dropped("socket"),
+            // The peer's port is closed (ICMP): its consent will end, and it with it.
+            Err(_) => metrics::dropped("unreachable"),
         }
     }
 }

@@ -88,6 +88,15 @@ struct Leg {
     octets: u32,
 }
 
+/// What one pump did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pumped {
+    /// Packets that went out.
+    pub(crate) sent: u64,
+    /// When the first of the live ones came in.
+    pub(crate) oldest: Option<Instant>,
+}
+
 /// One viewer.
 pub(crate) struct Viewer {
     pub(crate) number: u64,
@@ -277,8 +286,8 @@ impl Viewer {
         }
     }
 
-    /// Sends what is new. Gives how many packets went out.
-    pub(crate) fn pump(&mut self, clock: Clock, batches: &mut Batches, out: &mut Outbox) -> u64 {
+    /// Sends what is new.
+    pub(crate) fn pump(&mut self, clock: Clock, batches: &mut Batches, out: &mut Outbox) -> Pumped {
         self.follow(clock);
         let Viewer {
             legs,
@@ -287,9 +296,10 @@ impl Viewer {
             presence,
             ..
         } = self;
-        let mut sent = 0;
+        let mut pumped = Pumped::default();
         for leg in legs {
             let Some(track) = leg.track.clone() else { continue };
+            let waited = !matches!(leg.place, Place::Follows(_));
             leg.start(Instant::now());
             let Place::Follows(cursor) = leg.place else { continue };
             let index = batches.gather(&track, cursor);
@@ -312,7 +322,11 @@ impl Viewer {
             for (number, stored) in &batch.packets {
                 leg.holes.extend(next..*number);
                 next = number + 1;
-                sent += u64::from(send(leg, transport.as_mut(), *number, stored, scratch, out));
+                pumped.sent += u64::from(send(leg, transport.as_mut(), *number, stored, scratch, out));
+            }
+            // A replay's packets came long ago; they stayed for the newcomer.
+            if let (false, Some((_, first))) = (waited, batch.packets.first()) {
+                pumped.oldest = Some(pumped.oldest.map_or(first.at, |oldest| oldest.min(first.at)));
             }
             let excess = leg.holes.len().saturating_sub(HOLES_MAX);
             leg.holes.drain(..excess);
@@ -321,7 +335,7 @@ impl Viewer {
             }
             leg.place = Place::Follows(batch.until);
         }
-        sent
+        pumped
     }
 
     /// Answers a NACK from the shared ring.

@@ -36,11 +36,12 @@ impl Clock {
     }
 }
 
-/// A packet as it came, and its header.
+/// A packet as it came, its header, and when it came to this node.
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub(crate) raw: Bytes,
     pub(crate) header: Header,
+    pub(crate) at: Instant,
 }
 
 /// What is behind a track's lock.
@@ -90,13 +91,13 @@ impl Track {
     /// Takes a packet in. False: it was here already, or came too late. The second part: ask for a keyframe now.
     fn insert(&self, sequence: u64, stored: Arc<Stored>, now: u64) -> (bool, bool) {
         let keyframe = self.codec.is_video() && self.codec.starts_keyframe(&stored.raw[stored.header.payload.clone()]);
-        let (timestamp, marker) = (stored.header.timestamp, stored.header.marker);
+        let (timestamp, marker, at) = (stored.header.timestamp, stored.header.marker, stored.at);
         let mut state = self.state.lock();
         if state.ring.insert(sequence, stored) != Inserted::Kept {
             return (false, false);
         }
         if state.ring.newest() == Some(sequence) {
-            state.latest = Some((timestamp, Instant::now()));
+            state.latest = Some((timestamp, at));
         }
         if keyframe {
             state.group.keyframe(sequence, now);
@@ -239,7 +240,8 @@ impl Stage {
             metrics::dropped("malformed");
             return;
         };
-        let stored = Arc::new(Stored { raw, header });
+        let at = Instant::now();
+        let stored = Arc::new(Stored { raw, header, at });
         let (fresh, ask) = track.insert(sequence, stored.clone(), self.clock.ms());
         if ask {
             live.source.keyframe(track.number);

@@ -7,6 +7,7 @@
 
 use anyhow::{Context as _, Result};
 use std::{
+    collections::BTreeMap,
     fs,
     time::{Duration, Instant},
 };
@@ -96,6 +97,25 @@ pub(crate) fn rss_mib(pid: u32) -> Result<f64> {
     Ok(round1(kib.context("no VmRSS")? / 1024.0))
 }
 
+/// CPU seconds of each thread of a process so far, by the thread's name; threads of one name together.
+pub(crate) fn threads(pid: u32) -> Result<BTreeMap<String, f64>> {
+    let per_s = rustix::param::clock_ticks_per_second() as f64;
+    let mut spent = BTreeMap::new();
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let thread = thread?.path();
+        // One that ended meanwhile is left out.
+        let (Ok(name), Ok(stat)) = (
+            fs::read_to_string(thread.join("comm")),
+            fs::read_to_string(thread.join("stat")),
+        ) else {
+            continue;
+        };
+        let ticks = parse_ticks(&stat).with_context(|| format!("{}/stat", thread.display()))?;
+        *spent.entry(name.trim_end().to_owned()).or_default() += ticks as f64 / per_s;
+    }
+    Ok(spent)
+}
+
 /// To a tenth: more digits would claim more than was measured.
 pub(crate) fn round1(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
@@ -166,5 +186,8 @@ mod tests {
         assert!(spent.groups[0] >= 0.02 && spent.seconds > 0.0);
         assert!(rss_mib(me[0]).unwrap() > 0.0);
         assert!(Usage::now(&[&[u32::MAX][..]]).is_err(), "no such process");
+        let (threads, all) = (threads(me[0]).unwrap(), ticks(me[0]).unwrap());
+        let sum: f64 = threads.values().sum();
+        assert!(threads.len() > 1 && sum > 0.0, "{threads:?} of {all} ticks");
     }
 }
