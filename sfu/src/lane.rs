@@ -10,16 +10,16 @@
 //! stages to serve and gives its viewers away when they are open.
 
 use crate::edge::Edge;
-use crate::metrics::{self, Residence, Way};
+use crate::metrics::{self, Residence};
 use crate::options::Options;
+use crate::outbox::{Exit, Outbox};
 use crate::rtcp::{self, Ask};
 use crate::session::{Batches, Viewer};
 use crate::stage::{Clock, Stage};
-use crate::viewer::{Outbox, TransportState};
+use crate::viewer::TransportState;
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ pub(crate) struct Lane {
     /// The joins lane.
     pub(crate) joins: bool,
     pub(crate) inputs: Receiver<Input>,
-    pub(crate) socket: UdpSocket,
+    exit: Arc<Exit>,
     pub(crate) edge: Arc<Edge>,
     pub(crate) options: Arc<Options>,
     pub(crate) clock: Clock,
@@ -64,7 +64,9 @@ pub(crate) struct Lane {
     /// Auction to viewers.
     stages: HashMap<String, Vec<u64>>,
     outbox: Outbox,
+    batches: Batches,
     residence: Residence,
+    sent: ::metrics::Counter,
     looked: Instant,
 }
 
@@ -73,7 +75,7 @@ impl Lane {
         index: usize,
         joins: bool,
         inputs: Receiver<Input>,
-        socket: UdpSocket,
+        exit: Arc<Exit>,
         edge: Arc<Edge>,
         options: Arc<Options>,
         clock: Clock,
@@ -82,13 +84,15 @@ impl Lane {
             index,
             joins,
             inputs,
-            socket,
+            exit,
             edge,
             options,
             clock,
             viewers: HashMap::new(),
             stages: HashMap::new(),
-            outbox: Outbox::new(),
+            outbox: Outbox::default(),
+            batches: Batches::default(),
+            sent: metrics::packets_to_viewers(),
             residence: Residence::new(),
             looked: Instant::now(),
         }
@@ -155,7 +159,8 @@ impl Lane {
                 .entry(stage.auction.clone())
                 .or_default()
                 .push(viewer.number);
-            viewer.pump(self.clock, &mut Batches::default(), &mut self.outbox);
+            viewer.pump(self.clock, &mut self.batches, &mut self.outbox);
+            self.batches.clear();
         }
         self.viewers.insert(viewer.number, viewer);
         self.flush();
@@ -167,21 +172,21 @@ impl Lane {
         let Some(numbers) = self.stages.get(&stage.auction) else {
             return;
         };
-        let mut batches = Batches::default();
         let mut sent = 0;
         for number in numbers {
             let Some(viewer) = self.viewers.get_mut(number) else {
                 continue;
             };
-            let pumped = viewer.pump(self.clock, &mut batches, &mut self.outbox);
+            let pumped = viewer.pump(self.clock, &mut self.batches, &mut self.outbox);
             sent += pumped.sent;
             // Viewer by viewer: the first one's packets mustn't wait for the last one's encryption.
-            flush(&self.socket, &mut self.outbox);
+            self.exit.flush(&mut self.outbox);
             if let Some(oldest) = pumped.oldest {
                 self.residence.portion(oldest);
             }
         }
-        metrics::packets_out(Way::Viewer, sent);
+        self.batches.clear();
+        self.sent.increment(sent);
     }
 
     fn datagram(&mut self, number: u64, from: SocketAddr, bytes: &[u8]) {
@@ -291,18 +296,6 @@ impl Lane {
     }
 
     fn flush(&mut self) {
-        flush(&self.socket, &mut self.outbox);
-    }
-}
-
-/// Sends what is in the outbox.
-fn flush(socket: &UdpSocket, outbox: &mut Outbox) {
-    for (to, bytes) in outbox.drain(..) {
-        match socket.send_to(&bytes, to) {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => metrics::dropped("socket"),
-            // The peer's port is closed (ICMP): its consent will end, and it with it.
-            Err(_) => metrics::dropped("unreachable"),
-        }
+        self.exit.flush(&mut self.outbox);
     }
 }

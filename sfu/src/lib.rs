@@ -28,11 +28,14 @@ mod lane;
 mod media;
 mod metrics;
 mod options;
+mod outbox;
 mod pull;
 mod rtcp;
 mod sdp;
 mod session;
 mod stage;
+#[cfg(test)]
+mod steady;
 mod trunk;
 mod viewer;
 

@@ -5,6 +5,7 @@ use crate::control::{self, RelayControl, RelayServer};
 use crate::edge::{self, Edge};
 use crate::ingest::{self, Publisher};
 use crate::lane::{Input, Lane};
+use crate::outbox::Exit;
 use crate::pull::{self, Pulling};
 use crate::sdp::{Fragment, Offer};
 use crate::session::{Presence, Viewer};
@@ -129,16 +130,17 @@ fn start_lanes(
         .map(|_| sync_channel::<Input>(options.lane_queue.max(16)))
         .unzip();
     let edge = Arc::new(Edge::new(senders, options.viewers_max));
+    let exit = Exit::new(socket.try_clone().map_err(unavailable)?).map_err(unavailable)?;
+    let exit = Arc::new(exit);
     let mut threads = Vec::new();
     for (index, inputs) in receivers.into_iter().enumerate() {
-        let socket = socket.try_clone().map_err(unavailable)?;
         let joins = index == media_lanes;
         let name = if joins {
             "media-joins".to_string()
         } else {
             format!("media-lane-{index}")
         };
-        let lane = Lane::new(index, joins, inputs, socket, edge.clone(), options.clone(), clock);
+        let lane = Lane::new(index, joins, inputs, exit.clone(), edge.clone(), options.clone(), clock);
         threads.push(
             std::thread::Builder::new()
                 .name(name)

@@ -95,6 +95,11 @@ pub(crate) fn packets_out(way: Way, count: u64) {
     counter!(PACKETS_OUT, "way" => way.name()).increment(count);
 }
 
+/// For who sends many: the counter itself, found once.
+pub(crate) fn packets_to_viewers() -> metrics::Counter {
+    counter!(PACKETS_OUT, "way" => Way::Viewer.name())
+}
+
 pub(crate) fn packets_lost(count: u64) {
     counter!(PACKETS_LOST).increment(count);
 }
@@ -104,7 +109,11 @@ pub(crate) fn retransmitted(way: Way, count: u64) {
 }
 
 pub(crate) fn dropped(place: &'static str) {
-    counter!(DROPPED, "where" => place).increment(1);
+    dropped_many(place, 1);
+}
+
+pub(crate) fn dropped_many(place: &'static str, count: u64) {
+    counter!(DROPPED, "where" => place).increment(count);
 }
 
 pub(crate) fn keyframe_ask(way: Way) {

@@ -6,13 +6,14 @@
 //! decoder sees unbroken numbers.
 
 use crate::metrics::{self, Way};
+use crate::outbox::Outbox;
 use crate::rtcp::{Report, sender_report};
 use crate::stage::{Clock, Live, Stage, Stored, Track};
 use crate::viewer::answer::LegTerms;
-use crate::viewer::{Outbox, ViewerTransport};
+use crate::viewer::{Outgoing, ViewerTransport};
 use forward::offsets::Offsets;
 use forward::replay::Plan;
-use forward::rtp::{Extensions, Stamp, rewrite};
+use forward::rtp::Stamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -26,13 +27,15 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Seconds from 1900 to 1970.
 const NTP_EPOCH: u64 = 2_208_988_800;
 
-/// Packets gathered from rings during one wake: viewers at the same place share them.
+/// Packets gathered from rings during one wake: viewers at the same place share them. Kept from wake to wake, for its room.
 #[derive(Default)]
 pub(crate) struct Batches {
+    /// The first `used` are of this wake.
     batches: Vec<Batch>,
-    scratch: Vec<u8>,
+    used: usize,
 }
 
+#[derive(Default)]
 struct Batch {
     track: u8,
     from: u64,
@@ -42,28 +45,40 @@ struct Batch {
 }
 
 impl Batches {
-    fn gather(&mut self, track: &Track, from: u64) -> usize {
-        let known = self
-            .batches
+    /// The wake is served: its packets are let go.
+    pub(crate) fn clear(&mut self) {
+        for batch in &mut self.batches[..self.used] {
+            batch.packets.clear();
+        }
+        self.used = 0;
+    }
+
+    fn gather(&mut self, track: &Track, from: u64) -> &Batch {
+        let known = self.batches[..self.used]
             .iter()
             .position(|b| b.track == track.number && b.from == from);
-        known.unwrap_or_else(|| {
-            let batch = track.read(|state| {
-                let until = state.ring.newest().map_or(from, |newest| newest + 1).max(from);
-                let here = from.max(state.ring.oldest())..until;
-                let packets = here
-                    .filter_map(|n| state.ring.get(n).map(|packet| (n, packet.clone())))
-                    .collect();
-                Batch {
-                    track: track.number,
-                    from,
-                    until,
-                    packets,
-                }
-            });
-            self.batches.push(batch);
-            self.batches.len() - 1
-        })
+        let index = known.unwrap_or_else(|| {
+            if self.used == self.batches.len() {
+                self.batches.push(Batch::default());
+            }
+            self.batches[self.used].fill(track, from);
+            self.used += 1;
+            self.used - 1
+        });
+        &self.batches[index]
+    }
+}
+
+impl Batch {
+    fn fill(&mut self, track: &Track, from: u64) {
+        (self.track, self.from) = (track.number, from);
+        track.read(|state| {
+            self.until = state.ring.newest().map_or(from, |newest| newest + 1).max(from);
+            for number in from.max(state.ring.oldest())..self.until {
+                self.packets
+                    .extend(state.ring.get(number).map(|packet| (number, packet.clone())));
+            }
+        });
     }
 }
 
@@ -189,25 +204,17 @@ impl Leg {
     }
 }
 
-fn send(
-    leg: &mut Leg,
-    transport: &mut dyn ViewerTransport,
-    number: u64,
-    stored: &Stored,
-    scratch: &mut Vec<u8>,
-    out: &mut Outbox,
-) -> bool {
-    let Some((sequence, timestamp)) = leg.offsets.place(number, stored.header.timestamp) else {
+fn send(leg: &mut Leg, transport: &mut dyn ViewerTransport, number: u64, stored: &Stored, out: &mut Outbox) -> bool {
+    let Some((index, timestamp)) = leg.offsets.place(number, stored.header.timestamp) else {
         return false;
     };
     let stamp = Stamp {
         payload_type: leg.payload_type,
-        sequence,
+        sequence: index as u16,
         timestamp,
         ssrc: leg.terms.ssrc,
     };
-    rewrite(&stored.raw, &stored.header, stamp, &Extensions::NONE, scratch);
-    let sent = transport.send_rtp(scratch, out);
+    let sent = transport.send_rtp(Outgoing { stored, stamp, index }, out);
     if sent {
         leg.packets = leg.packets.wrapping_add(1);
         leg.octets = leg.octets.wrapping_add(stored.header.payload.len() as u32);
@@ -302,9 +309,7 @@ impl Viewer {
             let waited = !matches!(leg.place, Place::Follows(_));
             leg.start(Instant::now());
             let Place::Follows(cursor) = leg.place else { continue };
-            let index = batches.gather(&track, cursor);
-            let Batches { batches, scratch } = &mut *batches;
-            let batch = &batches[index];
+            let batch = batches.gather(&track, cursor);
             if batch
                 .packets
                 .first()
@@ -317,12 +322,12 @@ impl Viewer {
                 }
                 continue;
             }
-            fill_holes(leg, &track, transport.as_mut(), scratch, out);
+            fill_holes(leg, &track, transport.as_mut(), out);
             let mut next = cursor;
             for (number, stored) in &batch.packets {
                 leg.holes.extend(next..*number);
                 next = number + 1;
-                pumped.sent += u64::from(send(leg, transport.as_mut(), *number, stored, scratch, out));
+                pumped.sent += u64::from(send(leg, transport.as_mut(), *number, stored, out));
             }
             // A replay's packets came long ago; they stayed for the newcomer.
             if let (false, Some((_, first))) = (waited, batch.packets.first()) {
@@ -350,7 +355,6 @@ impl Viewer {
             return;
         };
         let Some(track) = leg.track.clone() else { return };
-        let mut scratch = Vec::new();
         let mut sent = 0;
         for number in numbers {
             if *retransmits >= RETRANSMITS_MAX {
@@ -364,7 +368,7 @@ impl Viewer {
                 continue;
             };
             *retransmits += 1;
-            sent += u64::from(send(leg, transport.as_mut(), source, &stored, &mut scratch, out));
+            sent += u64::from(send(leg, transport.as_mut(), source, &stored, out));
         }
         metrics::retransmitted(Way::Viewer, sent);
     }
@@ -410,13 +414,7 @@ impl Viewer {
 }
 
 /// Sends what came late.
-fn fill_holes(
-    leg: &mut Leg,
-    track: &Track,
-    transport: &mut dyn ViewerTransport,
-    scratch: &mut Vec<u8>,
-    out: &mut Outbox,
-) {
+fn fill_holes(leg: &mut Leg, track: &Track, transport: &mut dyn ViewerTransport, out: &mut Outbox) {
     if leg.holes.is_empty() {
         return;
     }
@@ -428,6 +426,6 @@ fn fill_holes(
     });
     for (number, stored) in filled {
         leg.holes.retain(|hole| *hole != number);
-        send(leg, transport, number, &stored, scratch, out);
+        send(leg, transport, number, &stored, out);
     }
 }

@@ -332,13 +332,13 @@ impl Stage {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
     /// Counts what reaches the seller, and the copies that go down.
     #[derive(Default)]
-    struct Counts {
+    pub(crate) struct Counts {
         asks: AtomicU64,
         copies: AtomicU64,
     }
@@ -357,13 +357,13 @@ mod tests {
         }
     }
 
-    fn packet(sequence: u16, keyframe: bool) -> Bytes {
+    pub(crate) fn packet(sequence: u16, keyframe: bool) -> Bytes {
         let mut raw = vec![0x80, 96, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0x10, u8::from(!keyframe)];
         raw[2..4].copy_from_slice(&sequence.to_be_bytes());
         Bytes::from(raw)
     }
 
-    fn stage() -> (Arc<Stage>, Arc<Live>, Arc<Track>, Arc<Counts>) {
+    pub(crate) fn stage() -> (Arc<Stage>, Arc<Live>, Arc<Track>, Arc<Counts>) {
         let counts = Arc::new(Counts::default());
         let clock = Clock(Instant::now());
         let stage = Stage::new(

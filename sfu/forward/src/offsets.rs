@@ -13,6 +13,9 @@
 use crate::replay::Plan;
 use crate::sequence::nearest;
 
+/// Leg numbers begin in the second cycle, so that nothing before the first underflows.
+const CYCLE: u64 = 1 << 16;
+
 /// The map of one leg and track.
 #[derive(Clone, Debug, Default)]
 pub struct Offsets {
@@ -29,10 +32,10 @@ pub struct Offsets {
 }
 
 impl Offsets {
-    /// A leg whose first packet will carry `first`, extended so that nothing before it underflows.
+    /// A leg whose first packet will carry `first`.
     pub fn starting_at(first: u16) -> Offsets {
         Offsets {
-            since: (1 << 16) + u64::from(first),
+            since: CYCLE + u64::from(first),
             ..Offsets::default()
         }
     }
@@ -49,8 +52,9 @@ impl Offsets {
         self.plan = plan;
     }
 
-    /// Number and timestamp on the leg of a source packet. None: it precedes the seam.
-    pub fn place(&mut self, sequence: u64, timestamp: u32) -> Option<(u16, u32)> {
+    /// Number and timestamp on the leg of a source packet. The number goes on over 2^16, from the first packet's cycle 0: it
+    /// is what SRTP calls the packet's index. None: the packet precedes the seam.
+    pub fn place(&mut self, sequence: u64, timestamp: u32) -> Option<(u64, u32)> {
         let number = sequence.wrapping_add(self.shift);
         if number < self.since || number > self.since.wrapping_add(u64::MAX >> 1) {
             return None;
@@ -63,7 +67,7 @@ impl Offsets {
         if self.newest.is_none_or(|(newest, _)| number > newest) {
             self.newest = Some((number, placed));
         }
-        Some((number as u16, placed))
+        Some((number - CYCLE, placed))
     }
 
     /// The source number that a leg's number stands for, if its source is still this one.
@@ -115,6 +119,14 @@ mod tests {
     }
 
     #[test]
+    fn an_index_counts_the_cycles_from_the_first_packets() {
+        let mut leg = Offsets::starting_at(65_534);
+        leg.splice(100, 0, 0, None);
+        let indexes = [100, 101, 102, 101, 100 + (1 << 16)].map(|n| leg.place(n, 0).unwrap().0);
+        assert_eq!(indexes, [65_534, 65_535, 65_536, 65_535, 131_070]);
+    }
+
+    #[test]
     fn a_retransmission_has_the_number_of_the_first_time() {
         let mut leg = Offsets::starting_at(1);
         leg.splice(10, 70, 0, None);
@@ -135,8 +147,8 @@ mod tests {
                 leg.splice(first, time, 3_000, None);
                 for n in 0..count as u64 {
                     let (number, _) = leg.place(first + n, time.wrapping_add(n as u32 * 3_000)).unwrap();
-                    prop_assert_eq!(number, expect);
-                    prop_assert_eq!(leg.source_of(number), Some(first + n));
+                    prop_assert_eq!(number as u16, expect);
+                    prop_assert_eq!(leg.source_of(number as u16), Some(first + n));
                     expect = expect.wrapping_add(1);
                 }
             }

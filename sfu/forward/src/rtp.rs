@@ -168,10 +168,10 @@ pub struct Stamp {
     pub ssrc: u32,
 }
 
-/// Writes the packet anew into `out` (cleared first): the leg's header, mapped extensions, the same payload. Contributing
-/// sources and padding are left out.
-pub fn rewrite(raw: &[u8], header: &Header, stamp: Stamp, extensions: &Extensions, out: &mut Vec<u8>) {
-    out.clear();
+/// Appends the packet anew to `out`: the leg's header, mapped extensions, the same payload. Contributing sources and padding
+/// are left out. Gives the length of its header.
+pub fn rewrite(raw: &[u8], header: &Header, stamp: Stamp, extensions: &Extensions, out: &mut Vec<u8>) -> usize {
+    let begin = out.len();
     out.push(0x80);
     out.push((u8::from(header.marker) << 7) | (stamp.payload_type & 0x7f));
     out.extend_from_slice(&stamp.sequence.to_be_bytes());
@@ -197,9 +197,11 @@ pub fn rewrite(raw: &[u8], header: &Header, stamp: Stamp, extensions: &Extension
         }
         let words = ((out.len() - start) / 4 - 1) as u16;
         out[start + 2..start + 4].copy_from_slice(&words.to_be_bytes());
-        out[0] |= 0x10;
+        out[begin] |= 0x10;
     }
+    let length = out.len() - begin;
     out.extend_from_slice(raw.get(header.payload.clone()).unwrap_or(&[]));
+    length
 }
 
 #[cfg(test)]
@@ -244,8 +246,10 @@ mod tests {
         let again = Header::parse(&out).unwrap();
         assert_eq!(again.elements(&out).collect::<Vec<_>>(), vec![(7, &[9u8][..])]);
         assert_eq!(&out[again.payload], b"xyz");
-        rewrite(&raw, &header, STAMP, &Extensions::NONE, &mut out);
-        assert_eq!(out.len(), FIXED + 3);
+        let before = out.clone();
+        let length = rewrite(&raw, &header, STAMP, &Extensions::NONE, &mut out);
+        assert_eq!((length, out.len()), (FIXED, before.len() + FIXED + 3));
+        assert!(out.starts_with(&before), "what was there stays");
     }
 
     #[test]

@@ -8,10 +8,13 @@
 //! encryption, its ICE leaves the first nominating check unanswered for half a second, and inbound NACKs don't reach
 //! the caller. What is used here are the same family's parts (`rtc::dtls`, `rtc::srtp`), which do only what they say.
 
+use super::seal::Gcm;
 use super::stun;
-use super::{Outbox, TransportState, ViewerTransport};
+use super::{Outgoing, TransportState, ViewerTransport};
 use crate::MediaError;
+use crate::outbox::Outbox;
 use bytes::BytesMut;
+use forward::rtp::{Extensions, rewrite};
 use rtc::crypto::RTCCryptoProvider;
 use rtc::dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
 use rtc::dtls::crypto::Certificate;
@@ -97,6 +100,8 @@ impl Identity {
 }
 
 struct Keys {
+    /// RTP by AES-GCM; absent: the older profile, by `send`.
+    gcm: Option<Gcm>,
     send: Context,
     receive: Context,
 }
@@ -114,26 +119,32 @@ fn keys(state: &State, provider: &Arc<dyn RTCCryptoProvider>) -> Result<Keys, Er
     };
     let material = state.export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], config.keying_material_len())?;
     config.set_session_keys_from_keying_material(material.as_ref(), state.is_client())?;
-    let crypto = provider.crypto();
-    let ours = &config.keys;
-    let send = Context::new(
-        &ours.local_master_key,
-        &ours.local_master_salt,
-        profile,
-        None,
-        None,
-        crypto,
-    )?;
-    let window = (Some(srtp_replay_protection(64)), Some(srtcp_replay_protection(64)));
-    let receive = Context::new(
-        &ours.remote_master_key,
-        &ours.remote_master_salt,
-        profile,
-        window.0,
-        window.1,
-        crypto,
-    )?;
-    Ok(Keys { send, receive })
+    Keys::new(&config, provider)
+}
+
+impl Keys {
+    fn new(config: &SrtpConfig, provider: &Arc<dyn RTCCryptoProvider>) -> Result<Keys, Error> {
+        let (crypto, ours, profile) = (provider.crypto(), &config.keys, config.profile);
+        let send = Context::new(
+            &ours.local_master_key,
+            &ours.local_master_salt,
+            profile,
+            None,
+            None,
+            crypto,
+        )?;
+        let window = (Some(srtp_replay_protection(64)), Some(srtcp_replay_protection(64)));
+        let receive = Context::new(
+            &ours.remote_master_key,
+            &ours.remote_master_salt,
+            profile,
+            window.0,
+            window.1,
+            crypto,
+        )?;
+        let gcm = Gcm::new(crypto, &ours.local_master_key, &ours.local_master_salt);
+        Ok(Keys { gcm, send, receive })
+    }
 }
 
 /// `length` characters that nobody guesses.
@@ -184,6 +195,22 @@ impl LeanViewer {
         })
     }
 
+    /// One whose handshake is through, with keys that anyone knows.
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used)]
+    pub(crate) fn opened(identity: Arc<Identity>, remote: SocketAddr) -> LeanViewer {
+        let mut config = SrtpConfig {
+            profile: ProtectionProfile::AeadAes128Gcm,
+            ..SrtpConfig::default()
+        };
+        let material = vec![7; config.keying_material_len()];
+        config.set_session_keys_from_keying_material(&material, true).unwrap();
+        let keys = Keys::new(&config, &identity.provider).unwrap();
+        let mut viewer = LeanViewer::new(identity, String::new(), true, [0; 32], Instant::now()).unwrap();
+        (viewer.keys, viewer.remote, viewer.state) = (Some(keys), Some((remote, true)), TransportState::Open);
+        viewer
+    }
+
     fn check(&mut self, now: Instant, from: SocketAddr, bytes: &[u8], out: &mut Outbox) -> bool {
         let Some(request) = stun::request(bytes) else {
             return false;
@@ -192,7 +219,7 @@ impl LeanViewer {
             return false;
         }
         self.heard = now;
-        out.push((from, BytesMut::from(request.answer(from, &self.password).as_slice())));
+        out.push(from, &request.answer(from, &self.password));
         if request.nominated || self.remote.is_none() {
             self.remote = Some((from, request.nominated));
         }
@@ -208,7 +235,7 @@ impl LeanViewer {
     fn flush(&mut self, out: &mut Outbox) {
         while let Some(transmit) = self.dtls.poll_transmit() {
             if let Some((remote, _)) = self.remote {
-                out.push((remote, transmit.message));
+                out.push(remote, &transmit.message);
             }
         }
     }
@@ -298,24 +325,33 @@ impl ViewerTransport for LeanViewer {
         self.rtcp.pop_front()
     }
 
-    fn send_rtp(&mut self, packet: &[u8], out: &mut Outbox) -> bool {
+    fn send_rtp(&mut self, packet: Outgoing<'_>, out: &mut Outbox) -> bool {
         let (Some(keys), Some((remote, _))) = (&mut self.keys, self.remote) else {
             return false;
         };
-        match keys.send.encrypt_rtp(packet) {
-            Ok(sealed) => {
-                out.push((remote, sealed));
-                true
+        let Outgoing { stored, stamp, index } = packet;
+        out.write(remote, |out| {
+            let start = out.len();
+            let header = rewrite(&stored.raw, &stored.header, stamp, &Extensions::NONE, out);
+            match &mut keys.gcm {
+                Some(gcm) => gcm.seal(out, start, header, index),
+                None => {
+                    let sealed = keys.send.encrypt_rtp(&out[start..]);
+                    out.truncate(start);
+                    sealed.is_ok_and(|sealed| {
+                        out.extend_from_slice(&sealed);
+                        true
+                    })
+                }
             }
-            Err(_) => false,
-        }
+        })
     }
 
     fn send_rtcp(&mut self, packet: &[u8], out: &mut Outbox) {
         if let (Some(keys), Some((remote, _))) = (&mut self.keys, self.remote)
             && let Ok(sealed) = keys.send.encrypt_rtcp(packet)
         {
-            out.push((remote, sealed));
+            out.push(remote, &sealed);
         }
     }
 

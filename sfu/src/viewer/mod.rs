@@ -6,14 +6,24 @@
 
 pub(crate) mod answer;
 pub(crate) mod lean;
+pub(crate) mod seal;
 pub(crate) mod stun;
 
+use crate::outbox::Outbox;
+use crate::stage::Stored;
 use bytes::BytesMut;
+use forward::rtp::Stamp;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// Datagrams to be sent, in order.
-pub(crate) type Outbox = Vec<(SocketAddr, BytesMut)>;
+/// A packet for one viewer: the seller's, and what the leg calls it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) stored: &'a Stored,
+    pub(crate) stamp: Stamp,
+    /// The leg's number with its cycles.
+    pub(crate) index: u64,
+}
 
 /// Where a transport stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,8 +50,8 @@ pub(crate) trait ViewerTransport: Send {
     fn heard(&self) -> Instant;
     /// A compound RTCP packet from the peer, decrypted.
     fn next_rtcp(&mut self) -> Option<BytesMut>;
-    /// Encrypts and queues an RTP packet. False: it couldn't be.
-    fn send_rtp(&mut self, packet: &[u8], out: &mut Outbox) -> bool;
+    /// Writes, encrypts and queues an RTP packet. False: it couldn't be. It mustn't allocate, but in `out`.
+    fn send_rtp(&mut self, packet: Outgoing<'_>, out: &mut Outbox) -> bool;
     /// Encrypts and queues a compound RTCP packet.
     fn send_rtcp(&mut self, packet: &[u8], out: &mut Outbox);
     /// The peer restarts ICE: from now on its checks are made with this password of ours. (A lite agent sends no
