@@ -30,6 +30,7 @@
 mod answer;
 pub(crate) mod pager;
 mod record;
+pub(crate) mod salvage;
 #[cfg(test)]
 mod tests;
 
@@ -37,7 +38,7 @@ use crate::{
     metrics,
     wal::disk::{AnyDisk, Disk, DiskFile, exactly},
 };
-use auction::{AuctionId, AuctionView, Cold, Event, Settled, Sum};
+use auction::{AuctionId, AuctionParts, AuctionView, Cold, Event, Settled, Sum};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{
@@ -146,6 +147,8 @@ struct Inner<F> {
 /// One replica's settled auctions on disk.
 pub(crate) struct ColdStore<D: Disk = AnyDisk> {
     disk: D,
+    group: u32,
+    replica: u64,
     dir: PathBuf,
     records: PathBuf,
     index: PathBuf,
@@ -161,47 +164,44 @@ fn prefix(group: u32) -> String {
     format!("shard-{group:04}-")
 }
 
-/// Deletes what lies here of a group's replicas, all but one. Durable.
-pub(crate) fn clear<D: Disk>(disk: &D, dir: &Path, group: u32, but: Option<u64>) -> io::Result<()> {
-    let names = match disk.names(dir) {
-        Ok(names) => names,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let (all, kept) = (
-        prefix(group),
-        but.map(|replica| format!("{}{replica:x}.", prefix(group))),
-    );
-    let mut any = false;
-    for name in names {
-        if name.starts_with(&all) && kept.as_ref().is_none_or(|kept| !name.starts_with(kept)) {
-            disk.remove(&dir.join(name))?;
-            any = true;
-        }
-    }
-    if any { disk.sync_dir(dir) } else { Ok(()) }
+fn own_prefix(group: u32, replica: u64) -> String {
+    format!("{}{replica:x}.", prefix(group))
+}
+
+/// Deletes what lies here of a group's replicas. Durable.
+pub(crate) fn clear<D: Disk>(disk: &D, dir: &Path, group: u32) -> io::Result<()> {
+    let of = prefix(group);
+    remove(disk, dir, |name| name.starts_with(&of)).map(drop)
+}
+
+/// The same of all replicas but one.
+fn drop_former<D: Disk>(disk: &D, dir: &Path, group: u32, but: u64) -> io::Result<()> {
+    let (of, own) = (prefix(group), own_prefix(group, but));
+    remove(disk, dir, |name| name.starts_with(&of) && !name.starts_with(&own)).map(drop)
 }
 
 /// Deletes what lies here of groups that aren't wanted; how many files that were. A crash between throwing a replica away and
 /// clearing its records leaves them, and nobody else would ever look. Durable.
 pub(crate) fn sweep<D: Disk>(disk: &D, dir: &Path, wanted: impl Fn(u32) -> bool) -> io::Result<usize> {
+    let group = |name: &str| name.strip_prefix("shard-")?.split_once('-')?.0.parse().ok();
+    remove(disk, dir, |name| group(name).is_some_and(|group| !wanted(group)))
+}
+
+fn remove<D: Disk>(disk: &D, dir: &Path, goes: impl Fn(&str) -> bool) -> io::Result<usize> {
     let names = match disk.names(dir) {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(error),
     };
-    let group = |name: &str| name.strip_prefix("shard-")?.split_once('-')?.0.parse().ok();
-    let mut swept = 0;
-    for name in names {
-        if group(&name).is_some_and(|group| !wanted(group)) {
-            disk.remove(&dir.join(name))?;
-            swept += 1;
-        }
+    let mut gone = 0;
+    for name in names.iter().filter(|name| goes(name)) {
+        disk.remove(&dir.join(name))?;
+        gone += 1;
     }
-    if swept > 0 {
+    if gone > 0 {
         disk.sync_dir(dir)?;
     }
-    Ok(swept)
+    Ok(gone)
 }
 
 #[cfg(test)]
@@ -217,16 +217,25 @@ impl<D: Disk> ColdStore<D>
 where
     D::File: Sync,
 {
-    /// What lies here of a replica whose snapshot names `cold`. Other replicas' files of the group are deleted, and what lies
-    /// above `cold` is cut off. Blocks.
+    /// What lies here of a replica whose snapshot names `cold`; what lies above that is cut off. Blocks.
+    ///
+    /// Other replicas' files of the group stay until this one has as much as it will ever be sent (`drop_former`): a replica that
+    /// comes in the place of a damaged one is empty at first, and what the old one has may be wanted (`salvage`).
     pub(crate) fn open(disk: D, dir: &Path, group: u32, replica: u64, cold: &Cold) -> io::Result<ColdStore<D>> {
-        clear(&disk, dir, group, (cold.count > 0).then_some(replica))?;
-        let name = |ending: &str| dir.join(format!("{}{replica:x}.{ending}", prefix(group)));
+        if cold.count == 0 {
+            let own = own_prefix(group, replica);
+            remove(&disk, dir, |name| name.starts_with(&own))?;
+        } else {
+            drop_former(&disk, dir, group, replica)?;
+        }
+        let name = |ending: &str| dir.join(format!("{}{ending}", own_prefix(group, replica)));
         let store = ColdStore {
             records: name("cold"),
             index: name("cidx"),
             dir: dir.to_owned(),
             disk,
+            group,
+            replica,
             inner: Mutex::new(Inner {
                 files: None,
                 count: 0,
@@ -454,6 +463,12 @@ where
         }
     }
 
+    /// What a snapshot names is here: what former replicas had isn't wanted any more. Blocks.
+    pub(crate) fn succeed(&self) {
+        // If the disk won't now, the next start does it.
+        let _ = drop_former(&self.disk, &self.dir, self.group, self.replica);
+    }
+
     /// A record is damaged: at its next start this replica is found to be hurt, and isn't opened. Blocks.
     fn condemn(&self) {
         // If the disk won't even do this, the next start finds out when it reads that record again.
@@ -570,6 +585,11 @@ where
         }
         inner.recent.push_back(settled.clone());
         Ok(settled)
+    }
+
+    /// An auction as plain values, for whoever wants all of them once. Blocks.
+    pub(crate) fn parts(&self, number: u64) -> io::Result<AuctionParts> {
+        Ok(self.checked(number)?.1.parts())
     }
 
     /// A record, for another replica: it goes nowhere before it was checked. Blocks.

@@ -138,6 +138,7 @@ impl Feed {
             let state = log.state().read();
             match state.shard.view(auction) {
                 Some(view) => Ok(self.follower(&log, view, from, |after| events_of(&state.shard, auction, after))),
+                None if state.lost.auctions.contains_key(auction) => return Err(ReadError::Lost),
                 // Under the same lock: between two looks it may have left memory.
                 None => Err(log.cold(auction, state.shard.cold().count)),
             }

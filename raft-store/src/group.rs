@@ -151,12 +151,7 @@ impl Group {
     ) -> Result<Arc<Group>, NotOpened> {
         let file = SnapshotFile::new(&ground.snapshots, shard.0);
         prepare(ground, shard, id, found.as_ref()).await?;
-        let (place, file_there) = (ground.cold.clone(), file.clone());
-        let cold = blocking(move || {
-            let cold = file_there.read()?.map_or_else(Cold::default, |(_, stored)| stored.cold);
-            ColdStore::open(place.disk, &place.dir, shard.0, id, &cold)
-        });
-        let cold = match cold.await {
+        let cold = match settled(ground, shard, id, file.clone()).await {
             Ok(cold) => cold,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(NotOpened::Hurt(error.to_string(), found));
@@ -363,6 +358,16 @@ impl Log for Group {
         let replica = self.replica.clone();
         Box::pin(async move { replica.settled(number).await })
     }
+}
+
+/// The replica's settled auctions on disk, as its snapshot names them.
+async fn settled(ground: &Ground, shard: ShardId, id: u64, file: SnapshotFile) -> io::Result<ColdStore> {
+    let place = ground.cold.clone();
+    blocking(move || {
+        let cold = file.read()?.map_or_else(Cold::default, |(_, stored)| stored.cold);
+        ColdStore::open(place.disk, &place.dir, shard.0, id, &cold)
+    })
+    .await
 }
 
 /// Makes the snapshot's file this replica's own, or none, and sees that it goes as far as the log has been thrown away.

@@ -20,7 +20,7 @@ mod steer;
 mod vitals;
 
 pub use face::{DIVERGED, Fresh, GroupStatus, OpenError, ReadError, Reading, Role};
-pub use refound::{Founded, RefoundError, Source};
+pub use refound::{Founded, RefoundError, Source, Weighed};
 pub use steer::{Ask, NodeVersion, SteerError};
 
 use crate::{

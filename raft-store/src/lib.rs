@@ -58,13 +58,13 @@ pub use dial::{Dial, Speaker};
 pub use fitness::Unfit;
 pub use host::{
     Ask, DIVERGED, Founded, Fresh, GroupStatus, Host, NodeVersion, OpenError, ReadError, Reading, RefoundError, Role,
-    Source, SteerError,
+    Source, SteerError, Weighed,
 };
 pub use image::{ImageError, Proven, prove};
 pub use moves::MovesService;
 pub use options::{Options, RaftOptions};
 pub use port::{Leadership, Log, ProposeError};
 pub use server::RaftService;
-pub use state::{Cut, State};
+pub use state::{Cut, Lost, State};
 pub use types::{MetaCommand, Payload, TraceContext};
 pub use world::World;

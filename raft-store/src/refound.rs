@@ -17,15 +17,15 @@
 //! Deliberately absent: whether it is right to do so (`host::refound` and the operator).
 
 use crate::{
-    cold::ColdStore,
+    cold::salvage::{Gap, salvage},
     group::Ground,
     log_store::{Found, LogStore},
     snapshot::{self, Image, SnapshotFile},
-    state::State,
+    state::{Lost, State},
     state_machine::blocking,
-    types::{Home, LeaderId, LogId, LogPayload, Membership, SnapshotMeta, StoredMembership, Vote},
+    types::{Home, LeaderId, LogEntry, LogId, LogPayload, Membership, Payload, SnapshotMeta, StoredMembership, Vote},
 };
-use auction::Cold;
+use auction::{Cold, Entry, Settled};
 use openraft::vote::RaftLeaderId;
 use placement::{NodeId, ReplicaId, ShardId};
 use std::{
@@ -33,40 +33,94 @@ use std::{
     io,
 };
 
-/// What a replica that isn't open has: its snapshot, and all of its log applied to it.
-pub(crate) async fn leftover(ground: &Ground, shard: ShardId, found: Found) -> io::Result<(State, Found)> {
+/// What a replica that isn't open has: its snapshot, with all settled auctions that can be read, and all of its log applied to it.
+/// What can't be read is told by the state (`Lost`); nothing on the disk is changed.
+pub(crate) async fn leftover(ground: &Ground, shard: ShardId, found: Found) -> io::Result<(State, Found, Lost)> {
     let (file, limits) = (SnapshotFile::new(&ground.snapshots, shard.0), ground.limits);
     let place = ground.cold.clone();
     blocking(move || {
-        let (mut state, cold) = match file.read()? {
-            Some((_, stored)) => (snapshot::decode(stored.body()?, limits)?, stored.cold),
-            None => (State::new(limits), Cold::default()),
+        let mut state = match file.read()? {
+            Some((_, stored)) => snapshot::decode(stored.body()?, limits)?,
+            None => State::new(limits),
         };
-        // All of it comes along: in memory, until the new replica pages it out again.
-        let store = ColdStore::open(place.disk, &place.dir, shard.0, found.born().unwrap_or(0), &cold)?;
+        let (cold, mut lost) = (state.shard.cold(), Lost::default());
         if cold.count > 0 {
-            let body = Image::of(&state).whole(&store)?.encode();
-            state = snapshot::decode(body.into(), limits)?;
+            // All of it comes along: in memory, until the new replica pages it out again.
+            let mut parts = Vec::new();
+            let each = |settled: Settled| {
+                parts.push(settled.parts());
+                Ok(())
+            };
+            let gaps = salvage(&place, shard.0, found.born().unwrap_or(0), &cold, each)?;
+            let image = Image::of(&state).with(parts);
+            state = image.into_state(limits)?;
+            lose(&mut lost, &gaps);
+            lose(&mut state.lost, &gaps);
         }
         for entry in found.entries() {
-            let index = entry.log_id.index;
-            if index <= state.applied && state.applied > 0 {
-                continue;
-            }
-            // The first entry of a group is its members'; nothing comes before it.
-            let next = if state.applied == 0 { index } else { state.applied + 1 };
-            if index != next {
-                let text = format!("entries {}..{index} are missing from the log", state.applied + 1);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-            }
-            if let LogPayload::Normal(logged) = &entry.payload {
-                state.apply(logged.payload());
-            }
-            state.applied = index;
+            replay(&mut state, entry)?;
         }
-        Ok((state, found))
+        Ok((state, found, lost))
     })
     .await
+}
+
+/// Which settled auctions a replica lacks, open or not; nothing is changed. `open`: what its state has paged out, if it is.
+pub(crate) async fn lacks(ground: &Ground, shard: ShardId, replica: u64, open: Option<Cold>) -> io::Result<Lost> {
+    let (file, place) = (SnapshotFile::new(&ground.snapshots, shard.0), ground.cold.clone());
+    blocking(move || {
+        let cold = match open {
+            Some(cold) => cold,
+            None => file.read()?.map_or_else(Cold::default, |(_, stored)| stored.cold),
+        };
+        let mut lost = Lost::default();
+        lose(&mut lost, &salvage(&place, shard.0, replica, &cold, |_| Ok(()))?);
+        Ok(lost)
+    })
+    .await
+}
+
+fn lose(lost: &mut Lost, gaps: &[Gap]) {
+    for Gap { auction, what } in gaps {
+        match auction {
+            Some(auction) => drop(lost.auctions.insert(auction.clone(), what.clone())),
+            None => lost.unnamed += 1,
+        }
+    }
+}
+
+fn replay(state: &mut State, entry: &LogEntry) -> io::Result<()> {
+    let index = entry.log_id.index;
+    if index <= state.applied && state.applied > 0 {
+        return Ok(());
+    }
+    // The first entry of a group is its members'; nothing comes before it.
+    let next = if state.applied == 0 { index } else { state.applied + 1 };
+    if index != next {
+        let text = format!("entries {}..{index} are missing from the log", state.applied + 1);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    match &entry.payload {
+        // Where it could be read, a settled auction has no effect on what names it; where it can't, it must not be created again.
+        LogPayload::Normal(logged) => match logged.payload() {
+            Payload::Entry { entry, .. } if names(entry, &state.lost) => {
+                let mut entry = (**entry).clone();
+                entry
+                    .commands
+                    .retain(|stamped| !state.lost.auctions.contains_key(&stamped.command.auction));
+                state.apply(&Payload::entry(entry));
+            }
+            payload => drop(state.apply(payload)),
+        },
+        LogPayload::Blank | LogPayload::Membership(_) => {}
+    }
+    state.applied = index;
+    Ok(())
+}
+
+fn names(entry: &Entry, lost: &Lost) -> bool {
+    let mut commands = entry.commands.iter();
+    commands.any(|stamped| lost.auctions.contains_key(&stamped.command.auction))
 }
 
 /// Puts a state on this node's disk as the only replica of its group. Gives what its log is then.

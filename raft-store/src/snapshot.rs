@@ -31,7 +31,7 @@ pub(crate) mod pace;
 use crate::{
     codec::{self, Wire},
     cold::ColdStore,
-    state::{Cut, FIRST_EPOCH, State},
+    state::{Cut, FIRST_EPOCH, Lost, State},
     types::{LogId, SnapshotMeta},
     wal::disk::{AnyDisk, AnyFile, Disk, DiskFile, exactly},
     wire,
@@ -63,6 +63,7 @@ pub(crate) struct Image {
     applied: u64,
     feed_epoch: u64,
     cuts: Vec<Cut>,
+    lost: Lost,
 }
 
 impl Image {
@@ -77,6 +78,7 @@ impl Image {
             applied: state.applied,
             feed_epoch: state.feed_epoch,
             cuts: state.cuts.clone(),
+            lost: state.lost.clone(),
         }
     }
 
@@ -90,6 +92,7 @@ impl Image {
             applied: state.applied,
             feed_epoch: state.feed_epoch,
             cuts: state.cuts.clone(),
+            lost: state.lost.clone(),
         }
     }
 
@@ -99,18 +102,37 @@ impl Image {
     }
 
     /// With all that it leaves out: for whoever has no cold store, or another. Blocks.
-    pub(crate) fn whole(mut self, store: &ColdStore) -> io::Result<Image> {
+    pub(crate) fn whole(self, store: &ColdStore) -> io::Result<Image> {
         let count = self.parts.cold.count;
-        if count == 0 {
-            return Ok(self);
-        }
-        let cold = (0..count).map(|number| Ok(store.load(number)?.parts()));
+        let cold = (0..count).map(|number| store.parts(number));
         let cold: Vec<AuctionParts> = cold.collect::<io::Result<_>>()?;
-        let first = self.parts.auctions.iter().position(|parts| parts.settled.is_some());
-        let first = first.unwrap_or(self.parts.auctions.len());
-        self.parts.auctions.splice(first..first, cold);
+        Ok(self.with(cold))
+    }
+
+    /// With these in the place of all that it leaves out. Settled auctions are numbered anew, for some may be lost.
+    pub(crate) fn with(mut self, cold: Vec<AuctionParts>) -> Image {
+        let auctions = &mut self.parts.auctions;
+        let first = auctions.iter().position(|parts| parts.settled.is_some());
+        let first = first.unwrap_or(auctions.len());
+        auctions.splice(first..first, cold);
+        for (number, parts) in (0..).zip(&mut auctions[first..]) {
+            parts.settled = Some(number);
+        }
         self.parts.cold = Cold::default();
-        Ok(self)
+        self
+    }
+
+    /// The state itself, without a way over bytes.
+    pub(crate) fn into_state(self, limits: Limits) -> io::Result<State> {
+        let bad = |error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:?}"));
+        Ok(State {
+            shard: Shard::from_parts(limits, self.parts).map_err(bad)?,
+            map: self.map,
+            applied: self.applied,
+            feed_epoch: self.feed_epoch,
+            cuts: self.cuts,
+            lost: self.lost,
+        })
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -125,6 +147,7 @@ impl Image {
                 self.feed_epoch
             },
             cuts: self.cuts.iter().map(Wire::to_proto).collect(),
+            lost: (!self.lost.is_empty()).then(|| self.lost.to_proto()),
         };
         proto.encode_to_vec()
     }
@@ -153,6 +176,12 @@ pub(crate) fn decode(body: Bytes, limits: Limits) -> io::Result<State> {
             .map(Cut::from_proto)
             .collect::<Result<_, _>>()
             .map_err(|error| bad(error.to_string()))?,
+        lost: proto
+            .lost
+            .map(Lost::from_proto)
+            .transpose()
+            .map_err(|error| bad(error.to_string()))?
+            .unwrap_or_default(),
     })
 }
 

@@ -8,10 +8,12 @@
 use crate::types::{Answer, MetaCommand, Payload};
 use auction::{AuctionId, Phase, Shard};
 use placement::{ClusterMap, Origin};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// Most cuts that are remembered.
 const CUTS_MAX: usize = 64;
+/// Lost auctions that a line names.
+const TOLD_MAX: usize = 20;
 
 /// Where a shard's history was cut: what came after these versions, if anything, is in no history.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,6 +24,43 @@ pub struct Cut {
     pub from: Origin,
     /// Auctions that weren't over, and their versions then.
     pub auctions: BTreeMap<AuctionId, u64>,
+}
+
+/// Settled auctions that no disk could give back when their shard was founded anew. They are nothing that could be created again:
+/// whoever asks for one is told that it is lost.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Lost {
+    /// Which, and what each record lacked.
+    pub auctions: BTreeMap<AuctionId, String>,
+    /// So many more, of which nobody can tell the ids.
+    pub unnamed: u64,
+}
+
+impl Lost {
+    /// None is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.auctions.is_empty() && self.unnamed == 0
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.auctions.len() as u64 + self.unnamed
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} auctions", self.count())?;
+        for (n, (auction, what)) in self.auctions.iter().take(TOLD_MAX).enumerate() {
+            write!(f, "{} {auction} ({what})", if n == 0 { ":" } else { "," })?;
+        }
+        match self.count() - self.auctions.len().min(TOLD_MAX) as u64 {
+            0 => Ok(()),
+            more => write!(f, ", {more} more"),
+        }
+    }
 }
 
 /// The replicated state of one group.
@@ -37,6 +76,8 @@ pub struct State {
     pub feed_epoch: u64,
     /// Where its history was cut, oldest first.
     pub cuts: Vec<Cut>,
+    /// What a founding went on without.
+    pub lost: Lost,
 }
 
 /// The epoch of a shard that was never founded anew.
@@ -52,6 +93,7 @@ impl State {
             applied: 0,
             feed_epoch: FIRST_EPOCH,
             cuts: Vec::new(),
+            lost: Lost::default(),
         }
     }
 

@@ -287,6 +287,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             // They came before it: a snapshot is worth nothing without what it leaves out.
             cold.holds(&state.shard.cold())?;
             file.adopt(&snapshot.0, applied)?;
+            cold.succeed();
             Ok(state)
         })
         .await?;

@@ -235,6 +235,8 @@ pub struct AdminFounding {
     pub dry_run: bool,
     /// From this image; else from what this node's replica has.
     pub image: Option<bytes::Bytes>,
+    /// Without an image: settled auctions whose records can't be read may be lost.
+    pub give_up_unreadable: bool,
 }
 
 /// What is told of long work.

@@ -151,6 +151,7 @@ impl Problem {
         let status = match reason {
             Reason::Auth => StatusCode::FORBIDDEN,
             Reason::NotFound => StatusCode::NOT_FOUND,
+            Reason::Lost => StatusCode::GONE,
             Reason::Rate => StatusCode::TOO_MANY_REQUESTS,
             Reason::Invalid | Reason::TooBig => StatusCode::UNPROCESSABLE_ENTITY,
             _ => StatusCode::CONFLICT,
@@ -234,6 +235,7 @@ impl From<GiveUp> for Problem {
                 ..Problem::edge(EdgeCode::DiskFull)
             },
             GiveUp::NotFound => Problem::reason(Reason::NotFound),
+            GiveUp::Lost => Problem::reason(Reason::Lost),
         }
     }
 }

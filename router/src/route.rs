@@ -18,7 +18,7 @@ use crate::{
     metrics,
     ports::{ClusterMapSource, Freshness, PortError, Shards},
 };
-use auction::{AuctionId, AuctionView, Command, Reply, Verdict};
+use auction::{AuctionId, AuctionView, Command, Reason, Reply, Verdict};
 use parking_lot::RwLock;
 use placement::{ClusterMap, NodeId, ShardId};
 use std::{
@@ -51,6 +51,8 @@ pub(crate) enum GiveUp {
     DiskFull,
     /// (Reads only.) No such auction.
     NotFound,
+    /// (Reads only.) Its record was lost: every replica of its shard knows.
+    Lost,
 }
 
 /// Pause after an answer that promises nothing, ms: long enough not to storm a node that takes office.
@@ -300,6 +302,7 @@ impl Routes {
             match time::timeout(self.ask, ask(node)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(PortError::NotFound)) => missing = true,
+                Ok(Err(PortError::Refused(why))) if why == Reason::Lost.code() => return Err(GiveUp::Lost),
                 Ok(Err(error)) => tracing::debug!(node = node.0, %error, "a replica gave no answer"),
                 Err(_) => tracing::debug!(node = node.0, "a replica gave no answer in time"),
             }
@@ -325,6 +328,7 @@ impl Routes {
                         }),
                         Err(PortError::Unreachable(_)) => Answer::Reply(Reply::Unknown),
                         Err(PortError::NotFound) => Answer::Final(Err(GiveUp::NotFound)),
+                        Err(PortError::Refused(why)) if why == Reason::Lost.code() => Answer::Final(Err(GiveUp::Lost)),
                         // It can't right now (no majority heard of, an index not reached): later it may.
                         Err(PortError::Refused(why)) => {
                             tracing::debug!(node = node.0, why, "a leader refused a question");

@@ -365,6 +365,9 @@ pub(super) struct Recover {
     /// That the other replicas are gone for good, and why; it is kept. Without it nothing is done.
     #[arg(long, value_name = "REASON")]
     pub(super) force: Option<String>,
+    /// Go on without auctions that are over and whose records can't be read there: they are lost. Refused without, and named.
+    #[arg(long)]
+    pub(super) give_up_unreadable: bool,
     /// Show what is left, do nothing.
     #[arg(long)]
     pub(super) dry_run: bool,

@@ -150,8 +150,19 @@ pub(crate) fn image(head: &pb::ImageHead) -> Value {
 
 /// A shard that was founded anew.
 pub(crate) fn founded(shard: ShardId, node: placement::NodeId, new: &raft_store::Founded) -> Value {
-    json!({
+    let mut told = json!({
         "shard": shard.0, "node": node.0, "replica": new.replica.0, "index": new.index, "auctions": new.auctions,
         "epoch": new.epoch,
-    })
+    });
+    if !new.lost.is_empty() {
+        told["lost"] = lost(&new.lost);
+    }
+    told
+}
+
+/// Settled auctions that can't be read: which, what each lacks, and how many more nobody can name.
+pub(crate) fn lost(lost: &raft_store::Lost) -> Value {
+    let named = lost.auctions.iter();
+    let named: serde_json::Map<String, Value> = named.map(|(id, what)| (id.to_string(), json!(what))).collect();
+    json!({"auctions": named, "unnamed": lost.unnamed})
 }

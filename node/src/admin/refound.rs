@@ -21,7 +21,7 @@ use bytes::Bytes;
 use placement::{NodeId, ShardId};
 use proto::cluster::v1 as pb;
 use serde_json::json;
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 /// See the module.
 pub(super) async fn restore(client: &Client, what: &Restore, args: &AdminArgs) -> Result<ExitCode> {
@@ -53,15 +53,8 @@ pub(super) async fn restore(client: &Client, what: &Restore, args: &AdminArgs) -
         complain("nothing was done");
         return Ok(ExitCode::SUCCESS);
     }
-    found(
-        client,
-        &overview,
-        (shard, node),
-        what.force.as_deref(),
-        Some(body),
-        args,
-    )
-    .await
+    let head = head(shard, what.force.as_deref(), args);
+    found(client, &overview, node, head, Some(body), args).await
 }
 
 async fn newest(store: &Store, shard: ShardId) -> Result<String> {
@@ -144,7 +137,9 @@ pub(super) async fn recover(client: &Client, what: &Recover, args: &AdminArgs) -
             ExitCode::FAILURE
         });
     }
-    found(client, &overview, (shard, node), what.force.as_deref(), None, args).await
+    let mut head = head(shard, what.force.as_deref(), args);
+    head.give_up_unreadable = what.give_up_unreadable;
+    found(client, &overview, node, head, None, args).await
 }
 
 async fn left(client: &Client, overview: &Overview, shard: ShardId) -> Vec<Left> {
@@ -190,11 +185,21 @@ fn survivors(overview: &Overview, shard: ShardId, left: &[Left]) -> String {
     format!("shard {}\n{said}\n\n{table}", shard.0)
 }
 
+fn head(shard: ShardId, force: Option<&str>, args: &AdminArgs) -> pb::RefoundHead {
+    pb::RefoundHead {
+        shard: shard.0,
+        who: args.who.clone(),
+        force: force.map(str::to_owned),
+        size: None,
+        give_up_unreadable: false,
+    }
+}
+
 async fn found(
     client: &Client,
     overview: &Overview,
-    (shard, node): (ShardId, NodeId),
-    force: Option<&str>,
+    node: NodeId,
+    mut head: pb::RefoundHead,
     image: Option<Bytes>,
     args: &AdminArgs,
 ) -> Result<ExitCode> {
@@ -202,23 +207,28 @@ async fn found(
     let address = &known
         .with_context(|| format!("[unknown_node] there is no node {}", node.0))?
         .grpc;
-    let head = pb::RefoundHead {
-        shard: shard.0,
-        who: args.who.clone(),
-        force: force.map(str::to_owned),
-        size: image.as_ref().map(|image| image.len() as u64),
-    };
+    head.size = image.as_ref().map(|image| image.len() as u64);
+    let shard = ShardId(head.shard);
     let reply = client.refound(address, head, image).await?;
     if !reply.refused.is_empty() {
         complain(&format!("refused {}", reply.refused));
         return Ok(ExitCode::FAILURE);
     }
     let (replica, index, auctions, epoch) = (reply.replica, reply.index, reply.auctions, reply.epoch);
+    let lost = reply.lost.unwrap_or_default();
     if args.json {
+        let named: BTreeMap<&str, &str> = lost.auctions.iter().map(|one| (&*one.auction, &*one.what)).collect();
         let told = json!({
             "shard": shard.0, "node": node.0, "replica": replica, "index": index, "auctions": auctions, "epoch": epoch,
+            "lost": {"auctions": named, "unnamed": lost.unnamed},
         });
         return say(&format!("{told:#}\n"));
+    }
+    for one in &lost.auctions {
+        say(&format!("lost: {} ({})\n", one.auction, one.what))?;
+    }
+    if lost.unnamed > 0 {
+        say(&format!("lost: {} more, whose ids nobody can tell\n", lost.unnamed))?;
     }
     say(&format!(
         "shard {} is founded anew on node {} as replica {replica}: {auctions} auctions, at entry {index}, feeds in epoch {epoch}\n\

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use placement::{NodeId, ShardId};
 use proto::cluster::v1::{self as pb, admin_server::Admin};
-use raft_store::{Ask, Founded, RefoundError, Source, SteerError};
+use raft_store::{Ask, Founded, RefoundError, Source, SteerError, Weighed, codec::Wire as _};
 use std::{sync::Arc, time::Duration};
 use tonic::{Request, Response, Status};
 
@@ -44,12 +44,12 @@ pub(crate) async fn change(host: &raft_store::Host, request: pb::ChangeRequest) 
 pub(crate) fn found(
     host: raft_store::Host,
     shard: ShardId,
-    source: Source,
+    weighed: Weighed,
     who: String,
     force: Option<String>,
 ) -> tokio::task::JoinHandle<Result<Founded, RefoundError>> {
     tokio::spawn(async move {
-        let done = host.refound(shard, source, &who, reason(force.as_deref())).await;
+        let done = host.found(shard, weighed, &who, reason(force.as_deref())).await;
         match &done {
             Ok(new) => tracing::warn!(
                 shard = shard.0,
@@ -149,7 +149,12 @@ async fn founding(mut chunks: tonic::Streaming<pb::RefoundChunk>) -> Result<(pb:
         return Err(bad("the first message is no head"));
     };
     let Some(size) = head.size else {
-        return Ok((head, Source::Survivor));
+        let source = if head.give_up_unreadable {
+            Source::Readable
+        } else {
+            Source::Survivor
+        };
+        return Ok((head, source));
     };
     if size > IMAGE_MAX {
         return Err(bad("the image is beyond every image"));
@@ -232,8 +237,19 @@ impl Admin for AdminService {
         let caller = caller(&request);
         let (head, source) = founding(request.into_inner()).await?;
         let who = signed(caller.as_ref(), &head.who);
-        let founding = found(self.0.host.clone(), ShardId(head.shard), source, who, head.force);
-        let done = founding.await.map_err(|error| Status::internal(error.to_string()))?;
+        let (host, shard) = (self.0.host.clone(), ShardId(head.shard));
+        let weighed = host.weigh(shard, &source, reason(head.force.as_deref())).await;
+        // What the founding needs of it was read; the bytes go.
+        drop(source);
+        let done = match weighed {
+            Ok(weighed) => found(host, shard, weighed, who, head.force)
+                .await
+                .map_err(|error| Status::internal(error.to_string()))?,
+            Err(error) => {
+                metrics::admin_change("refused".into(), true);
+                Err(error)
+            }
+        };
         Ok(Response::new(match done {
             Ok(new) => pb::RefoundReply {
                 refused: String::new(),
@@ -242,6 +258,7 @@ impl Admin for AdminService {
                 top: new.top,
                 auctions: new.auctions,
                 epoch: new.epoch,
+                lost: (!new.lost.is_empty()).then(|| new.lost.to_proto()),
             },
             Err(error) => pb::RefoundReply {
                 refused: error.to_string(),

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use placement::{NodeId, ShardId};
 use proto::cluster::v1 as pb;
-use raft_store::{ImageError, ReadError, RefoundError, Source};
+use raft_store::{ImageError, ReadError, RefoundError, Source, Weighed};
 use router::ports::{AdminFounding, AdminImage, AdminStep, Shards as _};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -43,6 +43,27 @@ fn not_founded(error: &RefoundError) -> pb::Refused {
         _ => false,
     };
     refused(error.code(), error.to_string(), forceable)
+}
+
+fn refusal(error: &RefoundError, left: Value) -> Value {
+    let mut told = admin_json::refused(&not_founded(error));
+    told["left"] = left;
+    if let RefoundError::Unreadable(lost) = error {
+        told["lost"] = admin_json::lost(lost);
+    }
+    told
+}
+
+/// What a shard would be founded from.
+fn about(shard: ShardId, node: NodeId, weighed: &Weighed, left: Value) -> Value {
+    let image = weighed.image.as_ref();
+    let image =
+        image.map(|proven| json!({"index": proven.index, "auctions": proven.auctions, "events": proven.events}));
+    let mut about = json!({"step": "weighed", "shard": shard.0, "node": node.0, "image": image, "left": left});
+    if !weighed.lost.is_empty() {
+        about["lost"] = admin_json::lost(&weighed.lost);
+    }
+    about
 }
 
 impl AdminPort {
@@ -139,21 +160,22 @@ impl AdminPort {
             force,
             dry_run,
             image,
+            give_up_unreadable,
         } = ask;
-        let source = image.map_or(Source::Survivor, Source::Image);
+        let here = if give_up_unreadable {
+            Source::Readable
+        } else {
+            Source::Survivor
+        };
+        let source = image.map_or(here, Source::Image);
         tokio::spawn(async move {
             // Whoever asked may be gone: then nobody hears the steps, and the founding goes on.
-            let survivors = if let Source::Survivor = source {
-                left.await
-            } else {
-                Value::Null
+            let survivors = match source {
+                Source::Survivor | Source::Readable => left.await,
+                Source::Image(_) => Value::Null,
             };
-            let refused = |error: &RefoundError| {
-                let mut told = admin_json::refused(&not_founded(error));
-                told["left"] = survivors.clone();
-                AdminStep::Refused(told)
-            };
-            let weighed = match host.may_refound(shard, &source, reason(force.as_deref())).await {
+            let refused = |error: &RefoundError| AdminStep::Refused(refusal(error, survivors.clone()));
+            let weighed = match host.weigh(shard, &source, reason(force.as_deref())).await {
                 Ok(weighed) => weighed,
                 Err(error) => {
                     metrics::admin_change("refused".into(), force.is_some());
@@ -161,9 +183,7 @@ impl AdminPort {
                     return;
                 }
             };
-            let image = weighed
-                .map(|proven| json!({"index": proven.index, "auctions": proven.auctions, "events": proven.events}));
-            let about = json!({"step": "weighed", "shard": shard.0, "node": me.0, "image": image, "left": survivors});
+            let about = about(shard, me, &weighed, survivors.clone());
             if dry_run {
                 metrics::admin_change("shown".into(), force.is_some());
                 let mut told = about;
@@ -172,7 +192,9 @@ impl AdminPort {
                 return;
             }
             let _ = steps.send(AdminStep::Progress(about)).await;
-            let mut done = found(host, shard, source, who, force);
+            // What the founding needs of it was read; the bytes go.
+            drop(source);
+            let mut done = found(host, shard, weighed, who, force);
             let mut sealed = false;
             let done = loop {
                 tokio::select! {

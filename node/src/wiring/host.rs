@@ -4,7 +4,7 @@ use crate::grpc::Local;
 use crate::grpc::Reading;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Position, Reply, Verdict};
+use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Position, Reason, Reply, Verdict};
 use futures_util::stream::BoxStream;
 use placement::{NodeId, ShardId};
 use raft_store::{Fresh, Host, ReadError};
@@ -26,6 +26,8 @@ fn port_error(error: ReadError) -> PortError {
         ReadError::NotLeader { hint } => PortError::NotLeader { hint },
         // Whoever leads has it.
         ReadError::NotHere | ReadError::Behind => PortError::NotLeader { hint: None },
+        // A code: callers are told.
+        ReadError::Lost => PortError::Refused(Reason::Lost.code().to_owned()),
         ReadError::Damaged | ReadError::Unavailable => PortError::Refused(error.to_string()),
     }
 }

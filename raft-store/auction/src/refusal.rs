@@ -52,4 +52,5 @@ reasons! {
     Stale = 14, "stale", "Someone changed it meanwhile. Reload and try again.", "다른 변경이 있었습니다. 새로고침 후 다시 시도해 주세요.", "The version that the sender saw is not the newest.";
     TooBig = 15, "too_big", "This amount is too large.", "금액이 너무 큽니다.", "Amount above the largest that is handled.";
     Expired = 16, "expired", "This request is too old. Please send a new one.", "너무 오래된 요청입니다. 새로 요청해 주세요.", "First sent longer ago than refusals are remembered, and no verdict on its id is known.";
+    Lost = 17, "lost", "The record of this auction was lost. Please contact us.", "이 경매의 기록이 유실되었습니다. 고객센터에 문의해 주세요.", "Settled, and no disk could give its record back when the shard was founded anew.";
 }

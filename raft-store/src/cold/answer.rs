@@ -11,7 +11,7 @@ use crate::{
     state::State,
     state_machine::{Replica, blocking},
 };
-use auction::{AuctionId, AuctionView, Command, Entry, Event, Settled, Shard, Verdict};
+use auction::{AuctionId, AuctionView, Command, Entry, Event, Phase, Reason, Settled, Shard, Stamp, Verdict};
 use std::{io, sync::Arc};
 
 /// Where an auction lies.
@@ -20,8 +20,26 @@ pub(crate) enum Lies<T> {
     Here(T),
     /// On disk, under this number.
     Cold(u64),
+    /// It lay on disk, and a founding went on without it.
+    Lost,
     /// Nowhere.
     Nowhere,
+}
+
+/// What a command about a lost auction is told: it can't be created again, and what was accepted of it nobody knows.
+fn lost(at: Stamp) -> Verdict {
+    Verdict {
+        outcome: Err(Reason::Lost),
+        seq: 0,
+        price: 0,
+        least: 0,
+        leader: None,
+        phase: Phase::Draft,
+        ct: at,
+        ends_at: None,
+        hash: [0; 32],
+        dup: false,
+    }
 }
 
 impl Replica {
@@ -31,8 +49,11 @@ impl Replica {
         if let Some(here) = here(&state) {
             return Lies::Here(here);
         }
-        let number = self.cold.find(auction, state.shard.cold().count);
-        number.map_or(Lies::Nowhere, Lies::Cold)
+        match self.cold.find(auction, state.shard.cold().count) {
+            Some(number) => Lies::Cold(number),
+            None if state.lost.auctions.contains_key(auction) => Lies::Lost,
+            None => Lies::Nowhere,
+        }
     }
 
     /// Reads a record where that may block. What can't be read is no answer: another replica may have it.
@@ -59,8 +80,10 @@ impl Replica {
     pub(crate) async fn cold_verdict(&self, command: &Command) -> Result<Option<Verdict>, ReadError> {
         // First by a hash: each bid asks.
         let here = |state: &State| state.shard.is_here(&command.auction).then_some(());
-        let Lies::Cold(number) = self.look(&command.auction, here) else {
-            return Ok(None);
+        let number = match self.look(&command.auction, here) {
+            Lies::Here(()) | Lies::Nowhere => return Ok(None),
+            Lies::Lost => return Ok(Some(lost(self.state.read().shard.top()))),
+            Lies::Cold(number) => number,
         };
         let settled = self.settled(number).await?;
         Ok(Some(settled.answer(command, self.state.read().shard.top())))
@@ -78,6 +101,7 @@ impl Replica {
         };
         let number = match self.look(auction, here) {
             Lies::Here(view) => return Ok(Some((view, true))),
+            Lies::Lost => return Err(ReadError::Lost),
             Lies::Nowhere => return Ok(None),
             Lies::Cold(number) => number,
         };
@@ -96,6 +120,7 @@ impl Replica {
         let here = |state: &State| state.shard.events(auction, after, limit).map(<[_]>::to_vec);
         match self.look(auction, here) {
             Lies::Here(events) => Ok(Some(events)),
+            Lies::Lost => Err(ReadError::Lost),
             Lies::Nowhere => Ok(None),
             Lies::Cold(number) => self
                 .record(move |store| store.events(number, after, limit))

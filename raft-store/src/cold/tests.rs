@@ -1,7 +1,7 @@
 //! What was durable is there after any crash, what is above a state's count is never used, and what is damaged is never served.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use super::{ColdStore, ENTRY, HEAD};
+use super::{ColdDir, ColdStore, ENTRY, HEAD, salvage};
 use crate::{
     log_store::LogStore,
     options::RaftOptions,
@@ -458,12 +458,125 @@ fn a_replica_that_is_gone_leaves_nothing() {
     let next = ColdStore::open(disk.clone(), Path::new(DIR), GROUP, REPLICA + 1, &Cold::default()).unwrap();
     assert_eq!(
         (disk.files(), next.count()),
-        (0, 0),
-        "under another id nothing is found"
+        (2, 0),
+        "under another id nothing is found, and the old one's stay while this one has nothing"
     );
     next.append(&all[0]).unwrap();
+    next.sync().unwrap();
+    assert_eq!(disk.files(), 4);
+    next.succeed();
+    assert_eq!(disk.files(), 2, "a snapshot came with all that it names");
+    drop(next);
+    store.append(&all[0]).unwrap();
+    let next = ColdStore::open(disk.clone(), Path::new(DIR), GROUP, REPLICA + 1, &cold(&all, 1)).unwrap();
+    assert_eq!((disk.files(), next.count()), (2, 1), "or was there at the start");
     let other = ColdStore::open(disk.clone(), Path::new(DIR), GROUP + 1, 9, &Cold::default()).unwrap();
     other.append(&all[0]).unwrap();
-    super::clear(&disk, Path::new(DIR), GROUP, None).unwrap();
+    super::clear(&disk, Path::new(DIR), GROUP).unwrap();
     assert_eq!(disk.files(), 2, "another group's stay");
+}
+
+/// What a founding finds of three auctions when a replica's files are as `spoil` leaves them: numbers that were read, and what of the
+/// rest is known.
+fn salvaged(spoil: impl FnOnce(&Path, &str)) -> (Vec<u64>, Vec<Option<String>>) {
+    let all = all(&shard(3, 300));
+    let dir = tempfile::tempdir().unwrap();
+    for replica in [REPLICA, REPLICA + 1] {
+        let store = ColdStore::open(AnyDisk::Os, dir.path(), GROUP, replica, &Cold::default()).unwrap();
+        all.iter().for_each(|settled| store.append(settled).unwrap());
+        store.sync().unwrap();
+    }
+    spoil(dir.path(), "shard-0007-1f");
+    let before = names(dir.path());
+    let place = ColdDir {
+        disk: AnyDisk::Os,
+        dir: dir.path().to_owned(),
+    };
+    let mut read = Vec::new();
+    let each = |settled: Settled| {
+        let number = settled.number();
+        assert_eq!(settled.parts(), all[number as usize].parts());
+        read.push(number);
+        Ok(())
+    };
+    let gaps = salvage::salvage(&place, GROUP, REPLICA, &cold(&all, 3), each).unwrap();
+    assert_eq!(names(dir.path()), before, "nothing is changed");
+    let gaps = gaps.into_iter().map(|gap| gap.auction.map(|id| id.to_string()));
+    (read, gaps.collect())
+}
+
+fn names(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = std::fs::read_dir(dir).unwrap().flatten().map(|file| file.path());
+    let mut files: Vec<_> = files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn what_can_be_read_of_a_damaged_replica_is_salvaged_and_the_rest_is_named() {
+    let flip = |dir: &Path, name: String, at: usize| {
+        let path = dir.join(name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    };
+    let gone = |dir: &Path, name: String| std::fs::remove_file(dir.join(name)).unwrap();
+    // Without the files of a replica that was here before.
+    let alone = |dir: &Path| {
+        gone(dir, "shard-0007-20.cold".into());
+        gone(dir, "shard-0007-20.cidx".into());
+    };
+    let check = |what: &str, read: &[u64], lost: &[Option<&str>], spoil: &dyn Fn(&Path, &str)| {
+        let (found, gaps) = salvaged(|dir, stem| spoil(dir, stem));
+        assert_eq!(found, read, "{what}");
+        assert_eq!(gaps.iter().map(Option::as_deref).collect::<Vec<_>>(), lost, "{what}");
+    };
+    let middle = |dir: &Path, stem: &str| {
+        let len = std::fs::metadata(dir.join(format!("{stem}.cold"))).unwrap().len() as usize;
+        flip(dir, format!("{stem}.cold"), len / 2);
+    };
+    check("all is well", &[0, 1, 2], &[], &|dir, _| alone(dir));
+    check("a record", &[0, 2], &[Some("a0002")], &|dir, stem| {
+        alone(dir);
+        middle(dir, stem);
+    });
+    check("a record that a former replica has", &[0, 1, 2], &[], &middle);
+    check(
+        "a former replica's record is damaged, too",
+        &[0, 2],
+        &[Some("a0002")],
+        &|dir, stem| {
+            middle(dir, stem);
+            middle(dir, "shard-0007-20");
+        },
+    );
+    for number in 0..3 {
+        check(
+            "an entry whose record lies between its neighbours",
+            &[0, 1, 2],
+            &[],
+            &|dir, stem| {
+                alone(dir);
+                flip(dir, format!("{stem}.cidx"), ENTRY * (1 + number) + 30);
+            },
+        );
+    }
+    check("condemned", &[0, 1, 2], &[], &|dir, stem| {
+        alone(dir);
+        std::fs::rename(dir.join(format!("{stem}.cidx")), dir.join(format!("{stem}.damaged"))).unwrap();
+    });
+    check("no index", &[], &[None; 3], &|dir, stem| {
+        gone(dir, format!("{stem}.cidx"));
+    });
+    check("no records", &[], &[None; 3], &|dir, stem| {
+        gone(dir, format!("{stem}.cold"));
+    });
+    check("cut off", &[0], &[Some("a0002"), Some("a0001")], &|dir, stem| {
+        alone(dir);
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(dir.join(format!("{stem}.cold")));
+        let file = file.unwrap();
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    });
 }

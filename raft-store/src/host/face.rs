@@ -53,6 +53,9 @@ pub enum ReadError {
     /// and never got there.
     #[error("this replica is behind")]
     Behind,
+    /// The auction is over, and no disk could give its record back when its shard was founded anew.
+    #[error("[lost] its record was lost")]
+    Lost,
     /// The auction's record here isn't what was written: another replica may have it.
     #[error("[cold_damaged] its record can't be read here")]
     Damaged,

@@ -16,6 +16,10 @@
 //! **What can't be known here.** A node that doesn't answer may be cut off, not lost: then two histories go on until it hears of
 //! the new map. That the others are gone for good is the operator's word, and the reason that is asked for.
 //!
+//! **A survivor that can't read everything.** Settled auctions whose records are damaged are named before anything is closed, and the
+//! shard is founded without them only if that is asked for in so many words (`Source::Readable`). The new state remembers them
+//! (`state::Lost`): they are lost, not unknown.
+//!
 //! Deliberately absent: backups (`node::backup`), more replicas (the mover).
 
 use super::{Ask, Host, Inner, SteerError, open, seats};
@@ -25,13 +29,14 @@ use crate::{
     mover::wall_ms,
     moves::Looked,
     refound::{self, is_planted},
-    state::State,
+    state::{Lost, State},
+    state_machine::blocking,
     types::Home,
     versions,
 };
 use bytes::Bytes;
 use futures_util::future::join_all;
-use placement::{Change, ClusterMap, NodeId, Origin, Placement, ReplicaId, Said, Seal, ShardId};
+use placement::{Change, ClusterMap, NodeId, Origin, Placement, ReplicaId, Said, Seal, ShardId, TEXT_MAX};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -48,8 +53,20 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub enum Source {
     /// A backup's image.
     Image(Bytes),
-    /// What this node's replica has.
+    /// What this node's replica has, if all of that can be read.
     Survivor,
+    /// What of it can be read: settled auctions whose records can't be are given up.
+    Readable,
+}
+
+/// What a shard would be founded from.
+#[derive(Debug)]
+pub struct Weighed {
+    /// The image; `None`: what is here.
+    pub image: Option<Proven>,
+    /// Settled auctions of what is here that can't be read, and would be lost.
+    pub lost: Lost,
+    state: Option<State>,
 }
 
 /// A shard that was founded anew.
@@ -65,6 +82,8 @@ pub struct Founded {
     pub auctions: u64,
     /// The epoch of its feeds.
     pub epoch: u64,
+    /// Settled auctions that it goes on without, of this founding or of one before.
+    pub lost: Lost,
 }
 
 /// Why it wasn't.
@@ -112,6 +131,9 @@ pub enum RefoundError {
         /// Where it belongs.
         belongs: ShardId,
     },
+    /// Settled auctions of the survivor can't be read.
+    #[error("[unreadable] {0} can't be read here, and would be lost: they must be given up by a word of its own")]
+    Unreadable(Lost),
     /// There is nothing to found it from.
     #[error("[nothing_here] {0}")]
     Nothing(String),
@@ -155,6 +177,7 @@ impl RefoundError {
             RefoundError::Steer { .. } | RefoundError::Unavailable(_) => "unavailable",
             RefoundError::Unsound(_) => "image_unsound",
             RefoundError::OtherShard { .. } => "other_shard",
+            RefoundError::Unreadable(_) => "unreadable",
             RefoundError::Nothing(_) => "nothing_here",
             RefoundError::NotEmpty(_) => "gives_up",
             RefoundError::Disk(_) => "disk",
@@ -174,23 +197,42 @@ impl Host {
         who: &str,
         why: Option<&str>,
     ) -> Result<Founded, RefoundError> {
+        // Before anything is closed: a bad image must not cost a shard its replicas.
+        let weighed = self.weigh(shard, &source, why).await?;
+        self.found(shard, weighed, who, why).await
+    }
+
+    /// The same, from what was weighed: nothing of that is read or proven again.
+    ///
+    /// # Errors
+    /// See `refound`.
+    pub async fn found(
+        &self,
+        shard: ShardId,
+        weighed: Weighed,
+        who: &str,
+        why: Option<&str>,
+    ) -> Result<Founded, RefoundError> {
         let inner = &self.inner;
         let Ok(_alone) = inner.refounding.try_lock() else {
             return Err(RefoundError::Unavailable("another shard is being founded here".into()));
         };
-        // Before anything is closed: a bad image must not cost a shard its replicas.
-        let image = self.weigh(shard, &source, why).await?.map(|(_, state)| state);
         if shard == ShardId::META {
             return self.refound_meta(who, why.unwrap_or_default()).await;
         }
         let map = self.map().borrow().clone();
+        let Weighed { state: image, lost, .. } = weighed;
+        if !map.is_sealed(shard) {
+            // Others may have come back meanwhile.
+            self.guard(&map, shard, image.is_none(), why.is_some()).await?;
+        }
         let origin = image.as_ref().map_or(Origin::Survivor, |_| Origin::Backup);
         let seal = self.seal(shard, origin, who, why.unwrap_or("it is empty")).await?;
         let before = inner.found.lock().remove(&shard.0);
         let planted = match image {
             Some(state) => plant(inner, shard, &seal, state, before.as_ref()).await,
             None if is_planted(before.as_ref(), seal.replica) => Ok(before.clone().unwrap_or_default()),
-            None => survive(inner, shard, &seal, &map, before.clone()).await,
+            None => survive(inner, shard, &seal, &map, before.clone(), &lost).await,
         };
         let after = match &planted {
             Ok(found) => Some(found.clone()),
@@ -200,42 +242,46 @@ impl Host {
             inner.found.lock().insert(shard.0, found);
         }
         planted?;
-        self.ask(Change::Found(shard), who, None).await?;
-        self.opened(shard, seal.replica).await
+        let without = (!lost.is_empty()).then(|| short(&format!("without {lost}")));
+        self.ask(Change::Found(shard), who, without.as_deref()).await?;
+        let founded = self.opened(shard, seal.replica).await?;
+        self.told(shard, &founded, who).await;
+        Ok(founded)
     }
 
-    /// What a founding would be refused for at once, and what it would found the shard from (`None`: what is here). Changes
-    /// nothing.
+    /// The whole of what is lost goes into the audit; where nothing is, what the old replica kept isn't wanted any more.
+    async fn told(&self, shard: ShardId, founded: &Founded, who: &str) {
+        for (auction, what) in &founded.lost.auctions {
+            tracing::warn!(target: "rushroom::audit", who, shard = shard.0, %auction, what, "founded without it");
+        }
+        if founded.lost.is_empty()
+            && let Some(seat) = self.inner.seat(shard)
+        {
+            let cold = seat.group.replica.cold.clone();
+            let _ = blocking(move || {
+                cold.succeed();
+                Ok(())
+            })
+            .await;
+        }
+    }
+
+    /// What a founding would be refused for at once, and what it would found the shard from. Changes nothing.
     ///
     /// # Errors
     /// As `refound`, as far as it can be known before.
-    pub async fn may_refound(
-        &self,
-        shard: ShardId,
-        source: &Source,
-        why: Option<&str>,
-    ) -> Result<Option<Proven>, RefoundError> {
-        let image = self.weigh(shard, source, why).await?;
-        if shard == ShardId::META {
-            self.guard_meta().await?;
-        }
-        Ok(image.map(|(proven, _)| proven))
-    }
-
-    /// Whether a shard may be founded anew from this at all; the image's state, if it is one.
-    async fn weigh(
-        &self,
-        shard: ShardId,
-        source: &Source,
-        why: Option<&str>,
-    ) -> Result<Option<(Proven, State)>, RefoundError> {
+    pub async fn weigh(&self, shard: ShardId, source: &Source, why: Option<&str>) -> Result<Weighed, RefoundError> {
         let image = match source {
             Source::Image(body) => Some(prove(body.clone()).await?),
-            Source::Survivor => None,
+            Source::Survivor | Source::Readable => None,
         };
         if shard == ShardId::META {
             return match (image, why) {
-                (None, Some(_)) => Ok(None),
+                (None, Some(_)) => self.guard_meta().await.map(|()| Weighed {
+                    image: None,
+                    lost: Lost::default(),
+                    state: None,
+                }),
                 (None, None) => Err(RefoundError::NotEmpty(shard)),
                 (Some(_), _) => Err(RefoundError::Nothing(
                     "shard 0 is the map of a cluster that was; a new cluster is born with its own".into(),
@@ -254,7 +300,33 @@ impl Host {
         if !map.is_sealed(shard) {
             self.guard(&map, shard, image.is_none(), why.is_some()).await?;
         }
-        Ok(image)
+        let lost = match source {
+            Source::Image(_) => Lost::default(),
+            Source::Survivor | Source::Readable => self.lacks(&map, shard).await?,
+        };
+        if !lost.is_empty() && !matches!(source, Source::Readable) {
+            return Err(RefoundError::Unreadable(lost));
+        }
+        let (image, state) = image.unzip();
+        Ok(Weighed { image, lost, state })
+    }
+
+    /// Which settled auctions this node's replica lacks, open or closed. What is planted already was weighed before.
+    async fn lacks(&self, map: &ClusterMap, shard: ShardId) -> Result<Lost, RefoundError> {
+        let inner = &self.inner;
+        let open = inner.seat(shard).map(|seat| {
+            let cold = seat.group.replica.state.read().shard.cold();
+            (seat.group.id, Some(cold))
+        });
+        let closed = || Some((inner.born(shard)?.0, None));
+        let Some((replica, cold)) = open.or_else(closed) else {
+            return Ok(Lost::default());
+        };
+        let seal = map.steering.sealed.get(&shard);
+        if seal.is_some_and(|seal| is_planted(inner.found.lock().get(&shard.0), seal.replica)) {
+            return Ok(Lost::default());
+        }
+        refound::lacks(&inner.ground, shard, replica, cold).await.map_err(io)
     }
 
     /// Nothing may be given up that a majority still has, or another survivor.
@@ -357,6 +429,7 @@ impl Host {
                     top: state.shard.top().0,
                     auctions: state.shard.count().0 as u64,
                     epoch: state.feed_epoch,
+                    lost: state.lost.clone(),
                 });
             }
             if Instant::now() > until {
@@ -406,6 +479,10 @@ impl Host {
     }
 }
 
+fn short(text: &str) -> String {
+    text.chars().take(TEXT_MAX).collect()
+}
+
 async fn prove(body: Bytes) -> Result<(Proven, State), RefoundError> {
     let read = tokio::task::spawn_blocking(move || image::read(body));
     let read = read.await.map_err(|error| RefoundError::Unsound(error.to_string()))?;
@@ -433,13 +510,18 @@ async fn survive(
     seal: &Seal,
     map: &ClusterMap,
     before: Option<Found>,
+    weighed: &Lost,
 ) -> Result<Found, RefoundError> {
     let nothing = || RefoundError::Nothing(format!("this node has no replica of shard {}", shard.0));
     let ours = map.replica_on(shard, seal.node).ok_or_else(nothing)?;
     let before = before
         .filter(|found| found.born() == Some(ours.0))
         .ok_or_else(nothing)?;
-    let (state, before) = refound::leftover(&inner.ground, shard, before).await.map_err(io)?;
+    let (state, before, lost) = refound::leftover(&inner.ground, shard, before).await.map_err(io)?;
+    if lost != *weighed {
+        // It can't be read now, and could before: that wasn't what was said yes to.
+        return Err(RefoundError::Unreadable(lost));
+    }
     plant(inner, shard, seal, state, Some(&before)).await
 }
 
@@ -451,7 +533,7 @@ async fn plant_map(
     why: &str,
 ) -> Result<(Found, ReplicaId), RefoundError> {
     let me = inner.options.node;
-    let (mut state, before) = refound::leftover(&inner.ground, ShardId::META, before)
+    let (mut state, before, _) = refound::leftover(&inner.ground, ShardId::META, before)
         .await
         .map_err(io)?;
     let known = state.map.take();
@@ -467,12 +549,12 @@ async fn plant_map(
     map.steering.moves.remove(&ShardId::META);
     let said = Said {
         at_ms: wall_ms(),
-        who: who.chars().take(200).collect(),
+        who: short(who),
         what: format!(
             "shard 0: founded anew from what node {} had, up to entry {}",
             me.0, state.applied
         ),
-        why: Some(why.chars().take(200).collect()),
+        why: Some(short(why)),
         version: map.steering.version,
     };
     map.steering.say(said);

@@ -115,7 +115,7 @@ async fn throw_away(inner: &Arc<Inner>, shard: ShardId) -> Result<(), String> {
     let place = inner.ground.cold.clone();
     blocking(move || {
         file.remove()?;
-        cold::clear(&place.disk, &place.dir, shard.0, None)
+        cold::clear(&place.disk, &place.dir, shard.0)
     })
     .await
     .map_err(|error| format!("throwing a snapshot away: {error}"))
@@ -180,7 +180,7 @@ impl Inner {
     }
 
     /// The replica whose log lies here, closed.
-    fn born(&self, shard: ShardId) -> Option<ReplicaId> {
+    pub(super) fn born(&self, shard: ShardId) -> Option<ReplicaId> {
         self.found.lock().get(&shard.0).and_then(Found::born).map(ReplicaId)
     }
 

@@ -2,7 +2,7 @@
 //! that are no more is swept.
 #![allow(clippy::unwrap_used)]
 
-use super::{Host, ReadError, Seat};
+use super::{Host, ReadError, RefoundError, Seat, Source};
 use crate::{
     clock::proposer::ProposerHandle,
     host::{Fresh, GroupStatus},
@@ -255,5 +255,117 @@ async fn records_of_replicas_that_are_no_more_are_swept_at_a_start() {
         .collect();
     assert_eq!(left, ["notes.txt"]);
     until("it leads", || host.ready()).await;
+    close(host).await;
+}
+
+/// Three auctions on disk, named by a snapshot, and the record of the second damaged.
+async fn damaged(dir: &Path) -> [AuctionId; 3] {
+    let host = open(dir).await;
+    until("it leads", || host.ready()).await;
+    let mut lots = Vec::new();
+    for n in 0..3 {
+        let name = start(&host, ONE, n).await;
+        let bid = command(&name, "ann", "bid", Action::Bid { amount: 500 });
+        assert_eq!(say(&host, ONE, bid).await, Ok(()));
+        let end = command(&name, "seller", "end", Action::Cancel { reason: "over".into() });
+        assert_eq!(say(&host, ONE, end).await, Ok(()));
+        lots.push(name);
+    }
+    until("they are on disk", || {
+        status(&host, ONE).is_some_and(|group| group.cold == 3)
+    })
+    .await;
+    let applied = status(&host, ONE).unwrap().applied;
+    seat(&host, ONE).group.raft.trigger().snapshot().await.unwrap();
+    until("a snapshot names them", || {
+        status(&host, ONE).is_some_and(|group| group.snapshot >= applied)
+    })
+    .await;
+    close(host).await;
+    let name = files(dir)
+        .into_iter()
+        .find(|name| name.starts_with("shard-0001-") && name.ends_with(".cold"));
+    let path = dir.join("cold").join(name.unwrap());
+    let mut bytes = std::fs::read(&path).unwrap();
+    let id = lots[1].as_str().as_bytes();
+    // In an event: the head holds it twice, and one of them is enough.
+    let at = bytes.windows(id.len()).rposition(|some| some == id).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    lots.try_into().unwrap()
+}
+
+async fn lost(host: &Host, [before, lot, after]: &[AuctionId; 3]) {
+    assert_eq!(host.read(ONE, lot, Fresh::Linear).await, Err(ReadError::Lost));
+    assert_eq!(host.events(ONE, lot, 0, 9).await, Err(ReadError::Lost));
+    assert_eq!(host.follow(ONE, lot, None).await.err(), Some(ReadError::Lost));
+    let again = Action::Create(Box::new(definition()));
+    assert_eq!(
+        say(host, ONE, command(lot, "bob", "again", again)).await,
+        Err(Reason::Lost)
+    );
+    let bid = Action::Bid { amount: 500 };
+    assert_eq!(
+        say(host, ONE, command(lot, "ann", "bid", bid.clone())).await,
+        Err(Reason::Lost)
+    );
+    for kept in [before, after] {
+        assert_eq!(host.read(ONE, kept, Fresh::Linear).await.unwrap().seq, 3);
+        assert_eq!(
+            say(host, ONE, command(kept, "ann", "bid", bid.clone())).await,
+            Ok(()),
+            "its first verdict"
+        );
+    }
+}
+
+/// The last replica of a shard, one record of it damaged: all the rest can be saved, if the loss of that one is said yes to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_is_founded_from_a_survivor_without_what_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let lots = damaged(dir.path()).await;
+    let host = open(dir.path()).await;
+    until("it leads", || host.ready()).await;
+    assert_eq!(host.events(ONE, &lots[1], 0, 9).await, Err(ReadError::Damaged));
+    close(host).await;
+    // Condemned: it stays shut, and what it has stays where it is.
+    let host = open(dir.path()).await;
+    until("there is a map", || host.map().borrow().epoch > 0).await;
+    assert!(status(&host, ONE).is_none());
+    let kept = files(dir.path());
+
+    let why = Some("the others burnt");
+    let refused = host.refound(ONE, Source::Survivor, "test", why).await.unwrap_err();
+    let RefoundError::Unreadable(named) = &refused else {
+        panic!("{refused}")
+    };
+    let names: Vec<&AuctionId> = named.auctions.keys().collect();
+    assert_eq!(
+        (names, named.unnamed, refused.code()),
+        (vec![&lots[1]], 0, "unreadable")
+    );
+    assert!(refused.to_string().contains(lots[1].as_str()), "{refused}");
+    let weighed = host.weigh(ONE, &Source::Readable, why).await.unwrap();
+    assert_eq!((&weighed.lost, weighed.image), (named, None));
+    assert!(!host.map().borrow().is_sealed(ONE), "nothing was closed");
+    assert_eq!(files(dir.path()), kept, "or touched");
+
+    let founded = host.refound(ONE, Source::Readable, "test", why).await.unwrap();
+    assert_eq!((founded.auctions, &founded.lost), (2, named));
+    let map = host.map().borrow().clone();
+    let said = map.steering.said.iter().any(|said| {
+        said.what.contains("founded anew") && said.why.as_ref().is_some_and(|why| why.contains(lots[1].as_str()))
+    });
+    assert!(said, "the audit names it: {:?}", map.steering.said);
+    lost(&host, &lots).await;
+    until("they are on disk again", || {
+        status(&host, ONE).is_some_and(|group| group.cold == 2)
+    })
+    .await;
+    lost(&host, &lots).await;
+    close(host).await;
+    let host = open(dir.path()).await;
+    until("it leads", || host.ready()).await;
+    lost(&host, &lots).await;
     close(host).await;
 }

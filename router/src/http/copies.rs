@@ -56,6 +56,17 @@ pub(crate) struct Put {
     force: Option<String>,
 }
 
+/// How a shard is recovered.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Recover {
+    #[serde(default)]
+    dry_run: bool,
+    force: Option<String>,
+    #[serde(default)]
+    give_up_unreadable: bool,
+}
+
 fn refused(why: Value) -> Response {
     (StatusCode::CONFLICT, axum::Json(why)).into_response()
 }
@@ -126,12 +137,14 @@ pub(crate) async fn restore(
         force: put.force,
         dry_run: put.dry_run,
         image: Some(image),
+        give_up_unreadable: false,
     };
     Ok(told(&parts.headers, state.ports.admin.found(ask)).await)
 }
 
 /// A shard whose majority is lost for good, founded anew from what this node's replica has. Without `force` nothing is done
-/// but told what is left.
+/// but told what is left. Auctions that are over and can't be read there are named (`unreadable`), and given up only with
+/// `give_up_unreadable`.
 #[utoipa::path(post, path = "/api/v1/admin/shards/{id}/unsafe-recover", params(("id" = u32, Path)), request_body = Value,
     responses((status = 200, body = Value), (status = 403, body = Problem), (status = 409, body = Value)))]
 pub(crate) async fn recover(
@@ -139,7 +152,7 @@ pub(crate) async fn recover(
     Path(id): Path<String>,
     Caller(user): Caller,
     headers: HeaderMap,
-    Json(put): Json<Put>,
+    Json(put): Json<Recover>,
 ) -> Result<Response, Problem> {
     let who = operator(&state, user.as_ref(), Wants::Act)?;
     let ask = AdminFounding {
@@ -148,6 +161,7 @@ pub(crate) async fn recover(
         force: put.force,
         dry_run: put.dry_run,
         image: None,
+        give_up_unreadable: put.give_up_unreadable,
     };
     Ok(told(&headers, state.ports.admin.found(ask)).await)
 }

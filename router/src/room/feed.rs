@@ -15,7 +15,7 @@ use crate::{
     route::GiveUp,
     wire::{AuctionBody, ChatBody, EventBody, Say},
 };
-use auction::{AuctionView, Event, EventKind, FeedItem, Phase, Position};
+use auction::{AuctionView, Event, EventKind, FeedItem, Phase, Position, Reason};
 use futures_util::StreamExt;
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -76,13 +76,16 @@ async fn follow(room: Arc<Room>) {
             let end = match followed.unwrap_or(Err(PortError::Unreachable(node.0))) {
                 Ok(items) => drain(&room, items).await,
                 Err(PortError::NotFound) => End::Missing,
+                Err(PortError::Refused(why)) if why == Reason::Lost.code() => End::Missing,
                 Err(error) => {
                     tracing::debug!(auction = %room.id, node = node.0, %error, "a feed can't be followed here");
                     End::Elsewhere
                 }
             };
-            if matches!(end, End::Missing) && missing(&room).await {
-                state.rooms.close(&room, GiveUp::NotFound);
+            if matches!(end, End::Missing)
+                && let Some(why) = missing(&room).await
+            {
+                state.rooms.close(&room, why);
                 return;
             }
         }
@@ -90,12 +93,10 @@ async fn follow(room: Arc<Room>) {
     }
 }
 
-/// Whether the leader says too that there is no such auction (a replica may only be behind).
-async fn missing(room: &Room) -> bool {
-    matches!(
-        room.state.routes.read(&room.id, Freshness::Linear).await,
-        Err(GiveUp::NotFound)
-    )
+/// Why the auction can't be followed anywhere, if the leader says so, too (a replica may only be behind).
+async fn missing(room: &Room) -> Option<GiveUp> {
+    let read = room.state.routes.read(&room.id, Freshness::Linear).await;
+    read.err().filter(|why| matches!(why, GiveUp::NotFound | GiveUp::Lost))
 }
 
 async fn drain(room: &Arc<Room>, mut items: futures_util::stream::BoxStream<'static, FeedItem>) -> End {

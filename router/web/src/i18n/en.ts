@@ -279,6 +279,7 @@ export const en = {
   'reason.stale': 'Someone changed it meanwhile. Reload and try again.',
   'reason.too_big': 'This amount is too large.',
   'reason.expired': 'This request is too old. Please send a new one.',
+  'reason.lost': 'The record of this auction was lost. Please contact us.',
   'reason.busy': 'Too many bids at this moment. Yours was not judged yet; it is sent again by itself.',
   'reason.unavailable': 'The service can’t be reached right now. Please try again.',
   'reason.timeout': 'No answer yet. Please try again.',

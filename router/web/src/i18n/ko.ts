@@ -281,6 +281,7 @@ export const ko: Record<Key, string> = {
   'reason.stale': '다른 변경이 있었습니다. 새로고침 후 다시 시도해 주세요.',
   'reason.too_big': '금액이 너무 큽니다.',
   'reason.expired': '너무 오래된 요청입니다. 새로 요청해 주세요.',
+  'reason.lost': '이 경매의 기록이 유실되었습니다. 고객센터에 문의해 주세요.',
   'reason.busy': '지금 입찰이 몰리고 있습니다. 아직 처리되지 않았으며 자동으로 다시 보냅니다.',
   'reason.unavailable': '지금은 서비스에 연결할 수 없습니다. 잠시 후 다시 시도해 주세요.',
   'reason.timeout': '아직 응답이 없습니다. 다시 시도해 주세요.',
