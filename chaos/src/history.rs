@@ -46,6 +46,9 @@ pub(crate) struct Meta {
     /// Ours: viewers of video that the run had, whether they saw anything or not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) video_viewers: Option<u64>,
+    /// Ours: for how long an id's refusal is remembered, ms of its shard's clock (C5); absent: not judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refusals_ms: Option<u64>,
     /// Ours: what the checks said of a run with a planted bug (`failed`, as it must).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) canary: Option<String>,
@@ -70,6 +73,9 @@ pub(crate) struct Inv {
     pub(crate) arg: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) node: Option<u64>,
+    /// Ours: the stamp before which its id was surely not sent, as the command itself says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sent: Option<u64>,
 }
 
 /// An operation ends.

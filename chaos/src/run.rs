@@ -157,6 +157,8 @@ fn meta(plan: &Plan, seed: u64) -> Meta {
         frozen_max_ms: plan.video.as_ref().map(|video| video.frozen_max_ms),
         republish_max_ms: plan.video.as_ref().map(|video| video.republish_max_ms),
         video_viewers: plan.video.as_ref().map(|video| video.viewers_per_node * 3),
+        // Nodes have no other time to be told.
+        refusals_ms: Some(auction::Limits::default().refusals_ms),
         canary: None,
     }
 }

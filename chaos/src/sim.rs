@@ -7,7 +7,7 @@
 //!     people at edges --datagrams--> Host: proposer, lanes, clock, openraft, log, snapshots   x 3
 //!                                      |  tonic over simulated TCP
 //!     nemesis: machines, network, disks, clocks
-//!                              '--> history --> C1-C12 of `chaos check`, and S1-S10 (`judge`)
+//!                              '--> history --> C1-C14 of `chaos check`, and S1-S11 (`judge`)
 //! ```
 //!
 //! Real: everything in `raft-store` and below, openraft, tonic, h2. Simulated: the network (turmoil), the disks under the
@@ -27,6 +27,7 @@ mod nemesis;
 mod nic;
 mod node;
 mod operator;
+mod past;
 mod people;
 mod plants;
 mod record;
@@ -111,7 +112,14 @@ struct Line {
     faults: u64,
     moves: u64,
     pieces: u64,
+    #[serde(default)]
+    cold: Counts,
+    #[serde(default)]
+    again: Counts,
 }
+
+/// How often what happened.
+type Counts = BTreeMap<String, u64>;
 
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
@@ -171,9 +179,15 @@ fn one(seed: u64, plant: Option<&str>, options: &SimOptions, out: &mut String) -
         faults: ran.faults,
         moves: ran.moves,
         pieces: ran.pieces,
+        cold: owned(ran.cold),
+        again: owned(ran.again),
     };
     writeln!(out, "{}", serde_json::to_string(&line)?)?;
     Ok(if line.passed { Status::Pass } else { Status::Fail })
+}
+
+fn owned(counts: BTreeMap<&'static str, u64>) -> Counts {
+    counts.into_iter().map(|(what, n)| (what.to_owned(), n)).collect()
 }
 
 fn keep(dir: &Path, seed: u64, history: &[Record]) -> anyhow::Result<()> {
@@ -240,6 +254,8 @@ struct Sum {
     faults: u64,
     moves: u64,
     pieces: u64,
+    cold: Counts,
+    again: Counts,
     /// By seed, so that it reads alike however many ran at a time.
     failed: BTreeMap<u64, String>,
 }
@@ -277,13 +293,62 @@ fn many(options: &SimOptions, out: &mut String) -> anyhow::Result<Status> {
         "sim_seconds": sum.sim_ms / 1_000, "wall_seconds": wall.round(), "seeds_per_min": (ran as f64 * 60.0 / wall).round(),
         "sim_seconds_per_wall_second_and_job": (sum.sim_ms as f64 / 1e3 / wall / jobs as f64).round(),
         "bids": sum.bids, "faults": sum.faults, "moves": sum.moves, "snapshot_pieces": sum.pieces,
+        "cold_met": sum.cold, "old_ids": sum.again,
     });
-    writeln!(out, "# pass {}\n# fail {}\n{figures}", sum.passed, sum.failed.len())?;
-    Ok(if sum.failed.is_empty() && ran > 0 {
+    let missed = unreached(&sum, ran, options);
+    for what in &missed {
+        writeln!(out, "reached too little: {what}")?;
+    }
+    let failed = sum.failed.len() + missed.len();
+    writeln!(out, "# pass {}\n# fail {failed}\n{figures}", sum.passed)?;
+    Ok(if failed == 0 && ran > 0 {
         Status::Pass
     } else {
         Status::Fail
     })
+}
+
+fn add(sum: &mut Counts, some: &Counts) {
+    for (what, n) in some {
+        *sum.entry(what.clone()).or_default() += n;
+    }
+}
+
+/// What many seeds must have come to together, each so often in a hundred seeds: else they proved nothing of it. A fifth or less
+/// of what they mostly do.
+const REACHED: &[(&str, Of, u64)] = &[
+    ("command", Of::Cold, 300),
+    ("view", Of::Cold, 150),
+    ("events", Of::Cold, 1_000),
+    ("taken", Of::Cold, 30),
+    ("damaged", Of::Cold, 30),
+    ("accepted", Of::Again, 2_000),
+    ("refused_as_before", Of::Again, 300),
+    ("refused_for_good", Of::Again, 500),
+    ("expired", Of::Again, 20),
+];
+
+/// What is counted: meetings with what is cold (`raft_store::sim::cold`), or old ids, by what they were told (`past`).
+#[derive(Clone, Copy)]
+enum Of {
+    Cold,
+    Again,
+}
+
+/// What too few of these seeds came to. Few seeds, or short ones, may miss anything.
+fn unreached(sum: &Sum, ran: u64, options: &SimOptions) -> Vec<String> {
+    if ran < 20 || options.seconds < 15 || options.scene.is_some() {
+        return Vec::new();
+    }
+    let few = REACHED.iter().filter_map(|(what, of, least)| {
+        let counts = match of {
+            Of::Cold => &sum.cold,
+            Of::Again => &sum.again,
+        };
+        let (n, least) = (counts.get(*what).copied().unwrap_or(0), least * ran / 100);
+        (n < least).then(|| format!("{what}: {n} in {ran} seeds, not {least}"))
+    });
+    few.collect()
 }
 
 fn seed(seed: u64, options: &SimOptions, sum: &Mutex<Sum>) {
@@ -297,6 +362,8 @@ fn seed(seed: u64, options: &SimOptions, sum: &Mutex<Sum>) {
             sum.faults += line.faults;
             sum.moves += line.moves;
             sum.pieces += line.pieces;
+            add(&mut sum.cold, &line.cold);
+            add(&mut sum.again, &line.again);
             let same = match again {
                 Some(Ok((Some(again), _))) => again.hash == line.hash,
                 Some(_) => false,

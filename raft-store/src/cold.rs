@@ -54,7 +54,7 @@ const VERSION: u32 = 1;
 /// Bytes of an entry of the index, and of its head.
 const ENTRY: usize = 128;
 /// Bytes before the first record.
-const HEAD: u64 = 16;
+pub(crate) const HEAD: u64 = 16;
 /// Whole auctions that were read last, and are kept for whoever asks again.
 const RECENT: usize = 8;
 /// Entries of the index that are read at once.
@@ -371,6 +371,13 @@ where
 
     /// Takes a record in that another replica has written: what it says, in this build's own words. Blocks.
     pub(crate) fn take(&self, number: u64, record: &[u8]) -> io::Result<()> {
+        #[cfg(feature = "sim")]
+        {
+            crate::sim::met_cold("taken");
+            if crate::sim::planted(crate::sim::Plant::ColdLeftBehind) {
+                return Ok(());
+            }
+        }
         let (settled, _) = record::decode(record)?;
         if settled.number() != number {
             return Err(damaged(format!("record {number} says that it is {}", settled.number())));
@@ -441,6 +448,10 @@ where
     /// A snapshot that names `cold` is about to become this replica's: all of that must be here, and durable. Blocks.
     pub(crate) fn holds(&self, cold: &Cold) -> io::Result<()> {
         if cold.count == 0 {
+            return Ok(());
+        }
+        #[cfg(feature = "sim")]
+        if crate::sim::planted(crate::sim::Plant::ColdLeftBehind) {
             return Ok(());
         }
         let durable = self.sync()?;
@@ -514,6 +525,8 @@ where
 
     fn broken(&self, number: u64, what: impl std::fmt::Display) -> io::Error {
         metrics::cold_damaged();
+        #[cfg(feature = "sim")]
+        crate::sim::met_cold("damaged");
         let error = damaged(format!("{}: record {number}: {what}", self.records.display()));
         tracing::error!(%error, "a settled auction can't be read");
         self.condemn();
@@ -594,6 +607,8 @@ where
 
     /// A record, for another replica: it goes nowhere before it was checked. Blocks.
     pub(crate) fn record(&self, number: u64) -> io::Result<Bytes> {
+        #[cfg(feature = "sim")]
+        crate::sim::met_cold("sent");
         Ok(self.checked(number)?.0)
     }
 

@@ -9,6 +9,7 @@
 use crate::wal::lag_disk::LagDisk;
 use parking_lot::Mutex;
 use std::{
+    collections::BTreeMap,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use std::{
 static RUNNING: AtomicBool = AtomicBool::new(false);
 static PLANTED: AtomicU8 = AtomicU8::new(0);
 static PIECES: AtomicU64 = AtomicU64::new(0);
+static COLD: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 static STANDS: Mutex<Vec<(u64, u32)>> = Mutex::new(Vec::new());
 
 /// From now on this process is a simulation: nothing of it waits in threads.
@@ -65,6 +67,12 @@ pub enum Plant {
     StandTogether,
     /// Settled auctions leave memory before they are durable.
     PagedOutUnsynced,
+    /// A replica that gets a snapshot lets go of the settled auctions that come with it, and says that it has them.
+    ColdLeftBehind,
+    /// Who looks for an auction that isn't in memory finds nothing.
+    ColdNotFound,
+    /// An auction that isn't in memory knows no id any more.
+    ColdForgetsIds,
 }
 
 /// Has every shard of this process make a mistake.
@@ -74,6 +82,18 @@ pub fn plant(plant: Plant) {
 
 pub(crate) fn planted(plant: Plant) -> bool {
     PLANTED.load(Ordering::Relaxed) == plant as u8
+}
+
+/// An auction that isn't in memory was met: by whom.
+pub(crate) fn met_cold(by: &'static str) {
+    *COLD.lock().entry(by).or_default() += 1;
+}
+
+/// How often auctions that weren't in memory were met so far, on all nodes, by whom: a `command`, a `view`, its `events`, an
+/// `entry` that was applied; how many were `sent` to other replicas, and `taken` from them, and how many were found `damaged`.
+#[must_use]
+pub fn cold() -> BTreeMap<&'static str, u64> {
+    COLD.lock().clone()
 }
 
 /// A piece of a snapshot was taken in.
@@ -117,6 +137,12 @@ impl Disk {
     /// The next fsync fails, as a broken disk's does.
     pub fn fail_next_sync(&self) {
         self.0.fail_next_sync();
+    }
+
+    /// A byte of a settled auction rots, if any lies here.
+    #[must_use]
+    pub fn rot_cold(&self) -> bool {
+        self.0.rot("cold", crate::cold::HEAD as usize)
     }
 
     /// The disk as a new start finds it: after a loss of power without what wasn't synced, in whole or in part.

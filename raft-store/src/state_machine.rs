@@ -114,6 +114,8 @@ impl StateMachine {
     /// Brings back what an entry names and isn't in memory, for as long as it is applied.
     async fn page_in(&self, cold: Vec<u64>) -> Result<(), io::Error> {
         let store = self.replica.cold.clone();
+        #[cfg(feature = "sim")]
+        cold.iter().for_each(|_| crate::sim::met_cold("entry"));
         let load = move || cold.into_iter().map(|number| store.load(number)).collect();
         let guests: Vec<_> = blocking(load).await.inspect_err(|error| {
             if error.kind() == io::ErrorKind::InvalidData {

@@ -5,9 +5,9 @@
 //! version v was visible to anyone (an answer, an event at a viewer) must see at least v; a write must make more than v.
 //! Nobody sees a version before its bid was called. What a version is said to contain is what the log has.
 //!
-//! Exempt from 'sees at least': reads that ask for less (`at_least`), and refusals `low` and `closed`: these are
-//! absorbing facts (a price never falls, a closed auction never reopens), true at every later version too; they must
-//! be true at the version that they name.
+//! Exempt from 'sees at least': reads that ask for less (`at_least`), and refusals `low`, `closed` and `expired`: these
+//! are absorbing facts (a price never falls, a closed auction never reopens, an old id never grows young), true at every
+//! later version too; they must be true at the version that they name (`expired` is C5's to judge).
 
 use super::Outcome;
 use crate::{
@@ -142,8 +142,8 @@ fn answer(book: &Book<'_>, op: &Op<'_>, auction: &Auction<'_>, tops: &[(Nanos, u
         let lines = op.lines().into_iter().chain([*at]).collect();
         return out.fail(format!("{a}: {why}"), lines);
     }
-    let older_is_fine =
-        matches!(code, "low" | "closed") || op.inv.arg.as_deref().is_some_and(|arg| arg.starts_with("at_least"));
+    let older_is_fine = matches!(code, "low" | "closed" | "expired")
+        || op.inv.arg.as_deref().is_some_and(|arg| arg.starts_with("at_least"));
     // Called again, the answer is the first verdict (G6), of a version at or after the id's first call.
     if let Some((top, place)) = visible(tops, book.first_call(op)).filter(|(top, _)| seq < *top && !older_is_fine) {
         let lines = op.lines().into_iter().chain([place]).collect();

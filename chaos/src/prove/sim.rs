@@ -285,6 +285,7 @@ impl Sim {
             amt,
             arg,
             node,
+            sent: None,
         }));
         let st = "ok".into();
         self.records.push(Record::Ret(Ret {

@@ -23,7 +23,7 @@ use super::{
     mail::Post,
     nemesis,
     nic::Nic,
-    node::{self, Start, Witness},
+    node::{self, Memory, Start, Witness},
     people, run,
 };
 use auction::{Action, Actor, Command, Id, Reply, Rights};
@@ -127,6 +127,8 @@ pub(super) fn run(seed: u64) -> run::Outcome {
         faults: 1,
         moves: 0,
         pieces: 0,
+        cold: BTreeMap::new(),
+        again: BTreeMap::new(),
         text,
         history: Vec::new(),
     }
@@ -141,6 +143,7 @@ impl Dark {
             founders: NODES,
             joined: None,
             lanes: lanes::Options::default(),
+            memory: Memory::default(),
             shards: SHARDS,
             at_once: AT_ONCE,
             nic: Nic::new(),

@@ -12,6 +12,7 @@
 //! | S9 | no stamp had to be corrected where it was applied | G3 |
 //! | S6 | a shard with live auctions doesn't stand still once nothing was wrong for 3 s | liveness, G4 |
 //! | S10 | a clock that strays is told from the others, and no other (`clocks`) | G5 |
+//! | S11 | what was made is there for ever, at every replica (`past`) | G1 |
 //! | S5 | no process ended by itself, unless its disk broke; none panicked | |
 //!
 //! A check that can't tell (C8 where nothing was acknowledged before a close, C13 which counts what a long run must have

@@ -6,7 +6,7 @@
 //!
 //! Deliberately absent: cleaning up. A lost letter lies here until the end of a run of some seconds.
 
-use auction::{AuctionId, AuctionView, Command, FeedItem, Position, Reply};
+use auction::{AuctionId, AuctionView, Command, Event, FeedItem, Position, Reply};
 use parking_lot::Mutex;
 use placement::{Change, ShardId};
 use std::{collections::BTreeMap, sync::Arc};
@@ -20,6 +20,8 @@ pub(super) enum Ask {
     Submit(ShardId, Command),
     /// A linear read.
     Read(ShardId, AuctionId),
+    /// Events after a version, so many at most, as this node's replica has them.
+    Export(ShardId, AuctionId, u64, usize),
     /// A feed of its own number, from a position on.
     Follow(u64, ShardId, AuctionId, Option<Position>),
     Leave(u64),
@@ -34,6 +36,9 @@ pub(super) enum Ask {
 pub(super) enum Answer {
     Reply(Reply),
     View(Option<Box<AuctionView>>),
+    /// There is no such auction, says a linear read.
+    NoSuch,
+    Events(Option<Vec<Arc<Event>>>),
     /// Whether an operator's wish came true.
     Done(bool),
 }

@@ -11,6 +11,7 @@
 use super::{cluster::Cluster, node::name, record::Pen};
 use crate::history::{Nem, Record};
 use client::Dice;
+use futures_util::FutureExt;
 use std::time::Duration;
 
 /// What goes wrong at which machine (by its place in the cluster).
@@ -74,6 +75,11 @@ enum Fault {
     BadDisk {
         at: usize,
     },
+    /// A byte of a settled auction rots. In the end an operator has everything read there, and the node started again: then
+    /// the replica stays shut, and is replaced.
+    Rot {
+        at: usize,
+    },
 }
 
 impl Fault {
@@ -94,6 +100,7 @@ impl Fault {
             Fault::WallStep { .. } => "wall-step",
             Fault::SlowDisk { .. } => "slow-disk",
             Fault::BadDisk { .. } => "bad-disk",
+            Fault::Rot { .. } => "rot",
         }
     }
 
@@ -141,6 +148,10 @@ pub(super) struct Nemesis {
     edges: Vec<String>,
     next_ms: u64,
     going: Vec<Going>,
+    /// From when on something cold may rot, if anything does. Once in a run: two rotten replicas of a shard would be one too many.
+    rots_ms: Option<u64>,
+    /// Where something rotted.
+    rotten: Option<usize>,
     /// Who was deposed, and when it dies.
     deposed: Option<(usize, u64)>,
     done: u64,
@@ -151,35 +162,47 @@ pub(super) struct Nemesis {
 /// As long as everything is well: between faults.
 const GAP_MS: [u64; 2] = [100, 1_800];
 const GOING_MAX: usize = 3;
+/// So many runs of a hundred have something rot.
+const ROTS_PERCENT: u64 = 40;
+/// Before that is tried, from the beginning of faults on and again.
+const ROTS_AFTER_MS: [u64; 2] = [5_000, 11_000];
+const ROTS_AGAIN_MS: u64 = 300;
 
 impl Nemesis {
-    pub(super) fn new(dice: Dice, pen: Pen, edges: Vec<String>, first_ms: u64) -> Nemesis {
+    pub(super) fn new(mut dice: Dice, pen: Pen, edges: Vec<String>, first_ms: u64) -> Nemesis {
+        let rots = dice.chance(ROTS_PERCENT);
         Nemesis {
             dice,
             pen,
             edges,
             next_ms: first_ms,
             going: Vec::new(),
+            rots_ms: rots.then_some(first_ms),
+            rotten: None,
             deposed: None,
             done: 0,
             count: std::collections::BTreeMap::new(),
         }
     }
 
-    /// Whether a fault excuses that a machine's process ended by itself.
+    /// Whether a fault excuses that a machine's process ended by itself. What rotted ends its replica only, but for a start whose
+    /// log names it.
     pub(super) fn excuses(&self, at: usize) -> bool {
-        self.going.iter().any(|going| going.fault == Fault::BadDisk { at })
+        self.rotten == Some(at) || self.going.iter().any(|going| going.fault == Fault::BadDisk { at })
     }
 
     /// The first fault may come from here on.
     pub(super) fn begin_at(&mut self, ms: u64) {
         self.next_ms = ms;
+        let after = self.dice.between(ROTS_AFTER_MS[0], ROTS_AFTER_MS[1]);
+        self.rots_ms = self.rots_ms.map(|_| ms + after);
     }
 
     /// What is due at this moment.
     pub(super) fn play(&mut self, cluster: &mut Cluster) -> Result<(), String> {
         let now = cluster.now_ms;
         self.stop(cluster, |going| going.until_ms <= now)?;
+        self.rot(cluster);
         if let Some((at, _)) = self.deposed.take_if(|(_, due)| *due <= now) {
             let power = self.dice.chance(50);
             self.start(cluster, Fault::Kill { at, power });
@@ -194,6 +217,21 @@ impl Nemesis {
             self.start(cluster, fault);
         }
         Ok(())
+    }
+
+    /// Has something cold rot, if it is time and anything is cold anywhere.
+    fn rot(&mut self, cluster: &mut Cluster) {
+        let now = cluster.now_ms;
+        if self.rots_ms.is_none_or(|from| now < from) {
+            return;
+        }
+        let at = self.dice.below(cluster.begun as u64) as usize;
+        if cluster.machines[at].start.disk.rot_cold() {
+            (self.rots_ms, self.rotten) = (None, Some(at));
+            self.start(cluster, Fault::Rot { at });
+        } else {
+            self.rots_ms = Some(now + ROTS_AGAIN_MS);
+        }
     }
 
     fn start(&mut self, cluster: &mut Cluster, fault: Fault) {
@@ -216,8 +254,10 @@ impl Nemesis {
 
     /// Everything is mended.
     pub(super) fn heal(&mut self, cluster: &mut Cluster) -> Result<(), String> {
+        self.stop(cluster, |going| !matches!(going.fault, Fault::Rot { .. }))?;
+        // Now that every machine is up.
         self.stop(cluster, |_| true)?;
-        self.deposed = None;
+        (self.deposed, self.rots_ms) = (None, None);
         for machine in &mut cluster.machines {
             machine.rate_ppm = 0;
             machine.wall_error_ms = 0;
@@ -225,8 +265,24 @@ impl Nemesis {
         Ok(())
     }
 
+    /// An operator's last round, once all is up: a machine on whose disk something rotted is read through again, since what it
+    /// was may not have been there to be asked before, and goes down until the next `heal`. False: there is none.
+    pub(super) fn inspect(&mut self, cluster: &mut Cluster) -> bool {
+        let Some(at) = self.rotten.take() else { return false };
+        read_all(cluster, at);
+        self.start(cluster, Fault::Kill { at, power: false });
+        true
+    }
+
     fn stop(&mut self, cluster: &mut Cluster, due: impl Fn(&Going) -> bool) -> Result<(), String> {
-        let (over, going): (Vec<_>, Vec<_>) = std::mem::take(&mut self.going).into_iter().partition(due);
+        let taken = |at: usize| self.going.iter().any(|going| going.fault.takes(at));
+        // A machine that is down or frozen for another reason is left to that.
+        let due = |going: &Going| due(going) && !matches!(going.fault, Fault::Rot { at } if taken(at));
+        let all = self.going.iter().map(due).collect::<Vec<_>>();
+        let mut due = all.into_iter();
+        let (over, going): (Vec<_>, Vec<_>) = std::mem::take(&mut self.going)
+            .into_iter()
+            .partition(|_| due.next() == Some(true));
         self.going = going;
         for going in over {
             self.end(cluster, going.fault)?;
@@ -291,6 +347,7 @@ impl Nemesis {
             Fault::Blackout => self.dice.between(200, 900),
             Fault::Depose { .. } => self.dice.between(300, 800),
             Fault::BadDisk { .. } => self.dice.between(1_000, 2_500),
+            Fault::Rot { .. } => self.dice.between(500, 6_000),
             _ => match self.dice.below(3) {
                 0 => self.dice.between(20, 250),
                 1 => self.dice.between(200, 1_200),
@@ -323,6 +380,8 @@ impl Nemesis {
                 cluster.machines[at].start.disk.set_lag(lag / 4, lag);
             }
             Fault::BadDisk { at } => cluster.machines[at].start.disk.fail_next_sync(),
+            // It has rotted.
+            Fault::Rot { .. } => {}
         }
     }
 
@@ -368,6 +427,11 @@ impl Nemesis {
                 cluster.kill(at, true);
                 cluster.revive(at, true).map_err(up)?;
             }
+            Fault::Rot { at } => {
+                read_all(cluster, at);
+                cluster.kill(at, false);
+                cluster.revive(at, false).map_err(up)?;
+            }
         }
         Ok(())
     }
@@ -390,6 +454,24 @@ impl Nemesis {
             })
         });
     }
+}
+
+/// Has a node read all that is over there: what rotted is found.
+fn read_all(cluster: &Cluster, at: usize) {
+    let name = cluster.machines[at].start.node;
+    cluster.ask(|node, host| {
+        for shard in host
+            .status()
+            .into_iter()
+            .filter(|_| node == name)
+            .map(|group| group.shard)
+        {
+            for auction in host.over(shard, None, usize::MAX).unwrap_or_default() {
+                // A simulated disk answers at once; what it says is known there now.
+                let _ = host.events(shard, &auction, 0, usize::MAX).now_or_never();
+            }
+        }
+    });
 }
 
 /// A machine that leads a shard of auctions, by its own word.

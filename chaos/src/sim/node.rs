@@ -12,11 +12,11 @@ use super::{
     mail::{Answer, Ask, Letter, Post},
     nic::Nic,
 };
-use auction::{AuctionId, Command, Reason, Reply};
+use auction::{AuctionId, Command, Limits, Reason, Reply};
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use placement::{Node, NodeId, ReplicaId, ShardId, mover::Limits};
-use raft_store::{Fresh, Host, Options, RaftOptions, World, clock::lanes, mover::Pace, wal};
+use placement::{Node, NodeId, ReplicaId, ShardId, mover};
+use raft_store::{Fresh, Host, Options, RaftOptions, ReadError, World, clock::lanes, mover::Pace, wal};
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,24 @@ pub(super) struct Witness {
     pub(super) told_closed: Mutex<Vec<ToldClosed>>,
 }
 
+/// How long a shard keeps what is over: another time in each seed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Memory {
+    /// A settled auction leaves memory so long after it settled, ms.
+    pub(super) cold_after_ms: u64,
+    /// A refusal is remembered for so long, ms.
+    pub(super) refusals_ms: u64,
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory {
+            cold_after_ms: 400,
+            refusals_ms: Limits::default().refusals_ms,
+        }
+    }
+}
+
 /// What a process is started with.
 #[derive(Clone)]
 pub(super) struct Start {
@@ -47,6 +65,7 @@ pub(super) struct Start {
     /// The replica by which it joined, if it is none of them.
     pub(super) joined: Option<ReplicaId>,
     pub(super) lanes: lanes::Options,
+    pub(super) memory: Memory,
     pub(super) shards: u32,
     /// Elections at one look.
     pub(super) at_once: usize,
@@ -102,7 +121,7 @@ pub(super) fn raft(start: &Start) -> RaftOptions {
         snapshot_age: Duration::from_secs(6),
         keep_bytes: 12 * 1024,
         snapshot_piece: 4 * 1024,
-        cold_after: Duration::from_millis(400),
+        cold_after: Duration::from_millis(start.memory.cold_after_ms),
         ..RaftOptions::default()
     }
 }
@@ -117,10 +136,14 @@ fn options(start: &Start) -> Options {
         joined: start.joined,
         dial: start.nic.dialler(),
         lanes: start.lanes,
-        // Auctions last for seconds here: with real bounds none would ever be far enough from its close to be moved.
-        moves: Limits {
-            hot_ms: 400,
+        limits: Limits {
+            refusals_ms: start.memory.refusals_ms,
             ..Limits::default()
+        },
+        // Auctions last for seconds here: with real bounds none would ever be far enough from its close to be moved.
+        moves: mover::Limits {
+            hot_ms: 400,
+            ..mover::Limits::default()
         },
         pace: Pace {
             busy: Duration::from_millis(40),
@@ -152,9 +175,14 @@ async fn clerk(start: Start, host: Host, mut mail: tokio::sync::mpsc::Receiver<(
         tokio::spawn(async move {
             let answer = match ask {
                 Ask::Submit(shard, command) => Answer::Reply(submit(&start, &host, shard, command).await),
-                Ask::Read(shard, auction) => {
-                    let view = host.read(shard, &auction, Fresh::Linear).await;
-                    Answer::View(view.ok().map(Box::new))
+                Ask::Read(shard, auction) => match host.read(shard, &auction, Fresh::Linear).await {
+                    Ok(view) => Answer::View(Some(Box::new(view))),
+                    Err(ReadError::NotFound) => Answer::NoSuch,
+                    Err(_) => Answer::View(None),
+                },
+                Ask::Export(shard, auction, after, limit) => {
+                    let events = host.events(shard, &auction, after, limit).await;
+                    Answer::Events(events.ok())
                 }
                 Ask::Follow(feed, shard, auction, position) => {
                     if let Ok(items) = host.follow(shard, &auction, position).await {

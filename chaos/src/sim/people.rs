@@ -7,13 +7,14 @@
 use super::{
     edge::Edge,
     mail::{Answer, Ask},
+    past::Past,
     record::Pen,
     words,
 };
 use crate::history::{Evt, Inv, Record, Sub};
 use auction::{
-    Action, Actor, AuctionId, AuctionView, Command, Currency, Definition, FeedItem, Id, Phase, Position, Rights, Terms,
-    TimeRule, Verdict, terms::Rush,
+    Action, Actor, AuctionId, AuctionView, Command, Currency, Definition, FeedItem, Id, Phase, Position, Reason,
+    Rights, Terms, TimeRule, Verdict, terms::Rush,
 };
 use client::Dice;
 use parking_lot::Mutex;
@@ -61,6 +62,7 @@ pub(super) struct Show {
     pub(super) shards: u32,
     pub(super) stage: Mutex<Stage>,
     known: Mutex<BTreeMap<AuctionId, Known>>,
+    pub(super) past: Past,
     /// Acts that have no answer yet.
     pub(super) unanswered: AtomicU64,
     /// The nodes that take part: the first so many.
@@ -74,6 +76,7 @@ impl Show {
             shards,
             stage: Mutex::new(Stage::Acting),
             known: Mutex::default(),
+            past: Past::default(),
             unanswered: AtomicU64::new(0),
             nodes: AtomicU64::new(nodes),
         })
@@ -104,6 +107,17 @@ impl Show {
             .filter(|(_, k)| !k.closed)
             .map(|(a, _)| a.clone())
             .collect()
+    }
+
+    /// Auctions that somebody has seen closed.
+    pub(super) fn over(&self) -> Vec<AuctionId> {
+        let known = self.known.lock();
+        let over = known.iter().filter(|(_, k)| k.closed);
+        over.map(|(a, _)| a.clone()).collect()
+    }
+
+    pub(super) fn is_closed(&self, auction: &AuctionId) -> bool {
+        self.known.lock().get(auction).is_some_and(|known| known.closed)
     }
 
     /// Shards with auctions that are going on, as far as anyone saw.
@@ -148,6 +162,8 @@ pub(super) struct Person {
     pub(super) dice: Dice,
     pub(super) id: Id,
     p: u64,
+    /// Old commands, as they were sent.
+    pub(super) sent: Vec<(Inv, Command)>,
 }
 
 impl Person {
@@ -160,6 +176,7 @@ impl Person {
             dice,
             id,
             p,
+            sent: Vec::new(),
         })
     }
 
@@ -172,7 +189,7 @@ impl Person {
                 rights,
             },
             id: Some(id),
-            first_sent: None,
+            first_sent: self.show.past.newest(self.show.shard(auction)),
             action,
         }
     }
@@ -187,30 +204,46 @@ impl Person {
         Id::parse(&self.dice.id("i-"))
     }
 
+    /// Goes on as another client, whom nobody knows.
+    pub(super) fn turn_new(&mut self) {
+        self.p = self.show.pen.person();
+    }
+
     /// A command, to its verdict, however long that takes.
-    async fn until_told(&mut self, inv: Inv, command: &Command) -> Verdict {
+    pub(super) async fn until_told(&mut self, inv: Inv, command: Command) -> Verdict {
         self.show.unanswered.fetch_add(1, Ordering::Relaxed);
         let shard = self.show.shard(&command.auction);
+        let inv = Inv {
+            sent: command.first_sent.map(|sent| sent.0),
+            ..inv
+        };
         loop {
             let patience = Duration::from_millis(self.dice.between(400, 3_000));
+            let made = self.show.past.is_made(&command.auction);
             let called = self.show.pen.call(self.p, inv.clone());
-            let told = self.edge.command(shard, command, patience, &mut self.dice).await;
+            let told = self.edge.command(shard, &command, patience, &mut self.dice).await;
             if let Some(verdict) = told {
                 self.show.pen.answer(called, words::judged(&verdict));
                 let Verdict { seq, phase, price, .. } = verdict;
+                self.show.past.judged(shard, &command, made, &verdict);
                 self.show
                     .learn(&command.auction, seq, Some(phase), price, verdict.leader.as_ref());
                 self.show.unanswered.fetch_sub(1, Ordering::Relaxed);
+                self.remember(inv, command);
                 return verdict;
             }
             self.show.pen.answer(called, words::unknown());
             // The old number never speaks again: its call may still act.
-            self.p = self.show.pen.person();
+            self.turn_new();
         }
     }
 
     pub(super) async fn bid(mut self) {
         while self.think(5, 90).await {
+            if self.dice.chance(10) {
+                self.again().await;
+                continue;
+            }
             let Some((auction, least, leader)) = self.show.wish(&mut self.dice) else {
                 continue;
             };
@@ -232,7 +265,7 @@ impl Person {
                 ..Inv::default()
             };
             let command = self.command(&auction, id, Action::Bid { amount });
-            self.until_told(inv, &command).await;
+            self.until_told(inv, command).await;
         }
     }
 
@@ -282,22 +315,27 @@ impl Person {
                     self.act(auction, "admin", Some("cancel"), Action::Cancel { reason })
                         .await;
                 }
+                8..12 => self.again().await,
                 _ => {}
             }
         }
     }
 
     async fn act(&mut self, auction: &AuctionId, f: &str, arg: Option<&str>, action: Action) {
-        let Some(id) = self.idem() else { return };
-        let inv = Inv {
-            f: f.into(),
-            a: auction.to_string(),
-            idem: Some(id.to_string()),
-            arg: arg.map(Into::into),
-            ..Inv::default()
-        };
-        let command = self.command(auction, id, action);
-        self.until_told(inv, &command).await;
+        // Who is told that this is too old, having heard nothing for long, has heard something now: then it is a new one.
+        while let Some(id) = self.idem() {
+            let inv = Inv {
+                f: f.into(),
+                a: auction.to_string(),
+                idem: Some(id.to_string()),
+                arg: arg.map(Into::into),
+                ..Inv::default()
+            };
+            let command = self.command(auction, id, action.clone());
+            if self.until_told(inv, command).await.outcome != Err(Reason::Expired) {
+                return;
+            }
+        }
     }
 
     pub(super) async fn read(mut self) {
@@ -306,30 +344,40 @@ impl Person {
             let Some(auction) = self.dice.pick(&auctions).cloned() else {
                 continue;
             };
-            let node = self.show.any_node(&mut self.dice);
-            let inv = Inv {
-                f: "read".into(),
-                a: auction.to_string(),
-                arg: Some("linear".into()),
-                node: Some(node),
-                ..Inv::default()
-            };
-            let called = self.show.pen.call(self.p, inv);
-            let ask = Ask::Read(self.show.shard(&auction), auction.clone());
-            match self.edge.ask(node, ask, Duration::from_millis(1_500)).await {
-                Some(Answer::View(Some(view))) => {
-                    self.saw(&view);
-                    self.show.pen.answer(called, words::version(&view));
+            self.read_one(&auction).await;
+        }
+    }
+
+    pub(super) async fn read_one(&mut self, auction: &AuctionId) {
+        let node = self.show.any_node(&mut self.dice);
+        let inv = Inv {
+            f: "read".into(),
+            a: auction.to_string(),
+            arg: Some("linear".into()),
+            node: Some(node),
+            ..Inv::default()
+        };
+        let made = self.show.past.is_made(auction);
+        let called = self.show.pen.call(self.p, inv);
+        let ask = Ask::Read(self.show.shard(auction), auction.clone());
+        match self.edge.ask(node, ask, Duration::from_millis(1_500)).await {
+            Some(Answer::View(Some(view))) => {
+                self.saw(&view);
+                self.show.pen.answer(called, words::version(&view));
+            }
+            told => {
+                if made && matches!(told, Some(Answer::NoSuch)) {
+                    let what = format!("{auction} was made, and node {node} says that there is none");
+                    self.show.past.miss(what);
                 }
-                _ => {
-                    self.show.pen.answer(called, words::unknown());
-                    self.p = self.show.pen.person();
-                }
+                self.show.pen.answer(called, words::unknown());
+                self.turn_new();
             }
         }
     }
 
     fn saw(&self, view: &AuctionView) {
+        self.show.past.hear(self.show.shard(&view.id), view.ct);
         self.show
             .learn(&view.id, view.seq, Some(view.phase), view.price, view.leader.as_ref());
     }
@@ -364,7 +412,7 @@ impl Person {
         }
     }
 
-    fn line(&self, auction: &AuctionId, sub: Option<u64>, ev: &str, from: u64, node: u64) {
+    pub(super) fn line(&self, auction: &AuctionId, sub: Option<u64>, ev: &str, from: u64, node: u64) {
         let Some(sub) = sub else { return };
         let (p, a, ev) = (self.p, auction.to_string(), ev.into());
         self.show.pen.write(|t| {
@@ -381,7 +429,7 @@ impl Person {
     }
 
     /// False: this node is behind what was seen elsewhere, and no use.
-    fn take(
+    pub(super) fn take(
         &mut self,
         auction: &AuctionId,
         item: FeedItem,
@@ -404,6 +452,7 @@ impl Person {
                 words::snap(position.offset, view)
             }
             FeedItem::Event(event) => {
+                self.show.past.hear(self.show.shard(auction), event.ct);
                 let phase = words::phase_after(event);
                 self.show
                     .learn(auction, event.seq, phase, event.price, event.leader.as_ref());

@@ -13,7 +13,7 @@ use super::{
     mail::Post,
     nemesis::Nemesis,
     nic::Nic,
-    node::{Start, Witness},
+    node::{Memory, Start, Witness},
     operator,
     people::{MIN_INC, Person, RULE, START_PRICE, Show, Stage},
     record::Pen,
@@ -40,6 +40,9 @@ const EDGES: u64 = 2;
 const EPS_MS: u64 = 350;
 /// Until every node has a map and knows leaders.
 const BOOT_MS: u64 = 10_000;
+/// Before an operator looks at what rotted, and how long a restart takes.
+const INSPECT_MS: u64 = 1_000;
+const RESTART_MS: u64 = 300;
 /// People go on for so long when all is healed.
 const HEALED_MS: u64 = 2_000;
 /// Then everything is answered and closed within this: the longest auction with its extensions and pauses, and a bit.
@@ -72,6 +75,9 @@ pub(super) struct Outcome {
     /// Moves that were begun, and pieces of snapshots that were taken in.
     pub(super) moves: u64,
     pub(super) pieces: u64,
+    /// How often what was cold was met, by whom, and old ids came again, by what they were told.
+    pub(super) cold: BTreeMap<&'static str, u64>,
+    pub(super) again: BTreeMap<&'static str, u64>,
     pub(super) text: String,
     pub(super) history: Vec<Record>,
 }
@@ -82,6 +88,7 @@ struct World {
     pen: Pen,
     nemesis: Nemesis,
     witness: Arc<Witness>,
+    memory: Memory,
     clocks: Clocks,
     seen: Seen,
     trace: Sha256,
@@ -102,11 +109,13 @@ impl World {
         let dice = Dice::new(options.seed);
         let (post, pen, witness) = (Post::default(), Pen::default(), Arc::new(Witness::default()));
         let lanes = packing(&mut dice.fork(8), options.narrow);
+        let memory = memory(&mut dice.fork(11));
         let starts = (1..=NODES + MORE).map(|node| Start {
             node,
             founders: NODES,
             joined: None,
             lanes,
+            memory,
             shards: SHARDS,
             at_once: 64,
             nic: Nic::new(),
@@ -129,6 +138,7 @@ impl World {
             pen,
             nemesis,
             witness,
+            memory,
             clocks: Clocks::new(dice.fork(9)),
             seen: Seen::default(),
             trace: Sha256::new(),
@@ -212,7 +222,7 @@ impl World {
     }
 
     fn act(&mut self, options: &Options) -> Result<(), String> {
-        self.pen.write(|_| Record::Meta(meta(options.seed)));
+        self.pen.write(|_| Record::Meta(meta(options.seed, self.memory)));
         for at in 0..NODES as usize {
             self.cluster.boot(at).map_err(|error| error.to_string())?;
         }
@@ -225,10 +235,12 @@ impl World {
             self.tick()?;
         }
         self.nemesis.heal(&mut self.cluster)?;
-        let healed = self.cluster.now_ms + HEALED_MS;
-        while self.cluster.now_ms < healed {
-            self.tick()?;
+        self.pass(INSPECT_MS)?;
+        if self.nemesis.inspect(&mut self.cluster) {
+            self.pass(RESTART_MS)?;
+            self.nemesis.heal(&mut self.cluster)?;
         }
+        self.pass(HEALED_MS)?;
         *self.show.stage.lock() = Stage::Ending;
         self.until(LIVELY_MS, "S1: everything answered and closed", |world| {
             world.show.unanswered.load(Ordering::Relaxed) == 0 && world.show.open().is_empty()
@@ -236,12 +248,18 @@ impl World {
         self.until(MOVED_MS, "S1: all moves over", World::settled)?;
         self.until(EQUAL_MS, "S1: all replicas equal", World::equal)?;
         // The last events are on their way to viewers.
-        let linger = self.cluster.now_ms + 2_000;
-        while self.cluster.now_ms < linger {
-            self.tick()?;
-        }
+        self.pass(2_000)?;
         *self.show.stage.lock() = Stage::Over;
         self.stray()
+    }
+
+    /// So much time passes.
+    fn pass(&mut self, ms: u64) -> Result<(), String> {
+        let until = self.cluster.now_ms + ms;
+        while self.cluster.now_ms < until {
+            self.tick()?;
+        }
+        Ok(())
     }
 
     fn ready(&self) -> bool {
@@ -323,6 +341,13 @@ impl World {
     fn finish(mut self, options: &Options) -> Outcome {
         let moves = |_, host: &raft_store::Host| host.map().borrow().steering.move_ids;
         let moves = self.cluster.ask(moves).into_iter().flatten().max().unwrap_or(0);
+        // Before the harness itself reads everything.
+        let cold = raft_store::sim::cold();
+        let (missing, again) = self.show.past.take();
+        missing
+            .into_iter()
+            .for_each(|what| self.seen.find(format!("S11: {what}")));
+        self.nothing_missing();
         let logs = self.dump();
         let told = std::mem::take(&mut *self.witness.told_closed.lock());
         self.seen.told_closed(&told, &logs);
@@ -346,8 +371,25 @@ impl World {
             faults: self.nemesis.count.values().sum(),
             moves,
             pieces: raft_store::sim::pieces(),
+            cold,
+            again,
             text,
             history: records,
+        }
+    }
+
+    /// Every replica has all that was ever made (S11), once all are equal.
+    fn nothing_missing(&mut self) {
+        if !self.equal() {
+            return;
+        }
+        let missing = self.cluster.ask(|node, host| {
+            let map = host.map().borrow().clone();
+            let here = map.shards_on(NodeId(node)).map(|(shard, _)| shard).collect();
+            self.show.past.missing_at(host, &here, &self.show)
+        });
+        for what in missing.into_iter().flatten().flatten() {
+            self.seen.find(format!("S11: {what}"));
         }
     }
 
@@ -409,7 +451,22 @@ fn packing(dice: &mut Dice, narrow: bool) -> lanes::Options {
     }
 }
 
-fn meta(seed: u64) -> Meta {
+/// For how long what is over stays where it is: shorter than a run mostly, so that it is seen to go, and to stay known.
+fn memory(dice: &mut Dice) -> Memory {
+    let usual = Memory::default();
+    Memory {
+        cold_after_ms: dice
+            .pick(&[50, 150, 400, 1_500])
+            .copied()
+            .unwrap_or(usual.cold_after_ms),
+        refusals_ms: dice
+            .pick(&[1_000, 2_000, 5_000, usual.refusals_ms])
+            .copied()
+            .unwrap_or(usual.refusals_ms),
+    }
+}
+
+fn meta(seed: u64, memory: Memory) -> Meta {
     Meta {
         format: 1,
         run: format!("sim-{seed}"),
@@ -425,6 +482,7 @@ fn meta(seed: u64) -> Meta {
         eps_ms: EPS_MS,
         clock_policy: "stop".into(),
         window: 4_096,
+        refusals_ms: Some(memory.refusals_ms),
         ..Meta::default()
     }
 }
@@ -445,6 +503,9 @@ async fn people(show: Arc<Show>, post: Post, edge: u64, dice: Dice) -> turmoil::
     }
     if let Some(reader) = person(30, format!("reader-{edge}")) {
         tokio::task::spawn_local(reader.read());
+    }
+    if let Some(late) = person(50, format!("late-{edge}")) {
+        tokio::task::spawn_local(late.look_back());
     }
     if edge == 0
         && let Some(operator) = person(40, "operator".into())

@@ -26,6 +26,8 @@ pub(crate) enum Plant {
     Twice,
     /// Nobody asks how long ago a command was first sent.
     NeverTooOld,
+    /// A refusal is forgotten when half its time is over.
+    ForgetsEarly,
 }
 
 /// The plant that every shard of this process makes: its number and one, or 0.
@@ -41,6 +43,8 @@ pub fn sow(name: &str) -> bool {
         "now-for-all" => Plant::NowForAll,
         "timer-early" => Plant::TimerEarly,
         "applied-twice" => Plant::Twice,
+        "never-too-old" => Plant::NeverTooOld,
+        "forgets-early" => Plant::ForgetsEarly,
         _ => return false,
     };
     SOWN.store(plant as u8 + 1, core::sync::atomic::Ordering::Relaxed);

@@ -77,9 +77,7 @@ impl Shard {
     #[must_use]
     pub fn known(&self, auction: &AuctionId, actor: &Id, id: &Id, body: BodyHash) -> Option<Known> {
         let auction = self.get(auction)?;
-        let record = auction
-            .once
-            .look(Key::new(actor, id), self.top, self.limits.refusals_ms)?;
+        let record = auction.once.look(Key::new(actor, id), self.top, self.memory_ms())?;
         Some(tell(auction, record, body, self.top))
     }
 
@@ -88,7 +86,7 @@ impl Shard {
     #[must_use]
     pub fn early(&self, command: &Command) -> Option<Verdict> {
         let auction = self.get(&command.auction)?;
-        let alive = || auction.once.alive(&command.actor.id, self.top, self.limits.refusals_ms);
+        let alive = || auction.once.alive(&command.actor.id, self.top, self.memory_ms());
         let full = || (command.id.is_some() && alive() >= self.limits.refusals_max).then_some(Reason::Rate);
         let reason = self.for_good(auction, command).or_else(full)?;
         Some(auction.verdict(Err(reason), self.watermark(&command.auction)))

@@ -266,7 +266,7 @@ impl Shard {
 
     /// Judges a command once: the same id gets its first verdict again.
     fn judge(&mut self, slot: usize, command: &Command, arrived: Stamp, out: &mut Out) -> Verdict {
-        let ms = self.limits.refusals_ms;
+        let ms = self.memory_ms();
         let rules = self.rules();
         let auction = &mut self.auctions[slot];
         if matches!(auction.phase, Phase::Draft | Phase::Scheduled) {
@@ -314,6 +314,14 @@ impl Shard {
             }
         }
         self.auctions[slot].verdict(outcome, arrived)
+    }
+
+    /// How long a logged refusal is remembered.
+    pub(crate) fn memory_ms(&self) -> u64 {
+        if self.plants.has(Plant::ForgetsEarly) {
+            return self.limits.refusals_ms / 2;
+        }
+        self.limits.refusals_ms
     }
 
     /// Whether a command whose id nobody remembers may have been refused, and forgotten since. Whoever was told of that
@@ -394,7 +402,8 @@ impl Shard {
             .collect();
         for slot in over {
             let watermark = self.watermark_of(slot);
-            self.auctions[slot].once.prune(watermark, self.limits.refusals_ms);
+            let ms = self.memory_ms();
+            self.auctions[slot].once.prune(watermark, ms);
             self.reindex(slot);
         }
     }
@@ -478,10 +487,11 @@ impl Shard {
     /// Brings the indexes up to date with an auction. What they hold depends on the state alone, never on its history:
     /// a replica that comes from a snapshot forgets and fires at the same entries as all others.
     pub(crate) fn reindex(&mut self, slot: usize) {
+        let ms = self.memory_ms();
         let auction = &mut self.auctions[slot];
         let due = auction.due();
         move_key(&mut self.timers, &mut auction.timer, due, slot);
-        let expiry = auction.once.next_expiry(self.limits.refusals_ms);
+        let expiry = auction.once.next_expiry(ms);
         move_key(&mut self.expiries, &mut auction.expiry, expiry, slot);
         move_key(&mut self.starts, &mut auction.start_key, auction.start_wall_ms, slot);
         self.ripen(&[slot]);

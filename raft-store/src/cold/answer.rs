@@ -42,12 +42,25 @@ fn lost(at: Stamp) -> Verdict {
     }
 }
 
+/// The disk is asked for an auction.
+fn met(what: &'static str) {
+    metrics::cold_read();
+    #[cfg(feature = "sim")]
+    crate::sim::met_cold(what);
+    #[cfg(not(feature = "sim"))]
+    let _ = what;
+}
+
 impl Replica {
     /// One look for an auction in memory and on disk, under one lock: between two looks it may go from one to the other.
     pub(crate) fn look<T>(&self, auction: &AuctionId, here: impl FnOnce(&State) -> Option<T>) -> Lies<T> {
         let state = self.state.read();
         if let Some(here) = here(&state) {
             return Lies::Here(here);
+        }
+        #[cfg(feature = "sim")]
+        if crate::sim::planted(crate::sim::Plant::ColdNotFound) {
+            return Lies::Nowhere;
         }
         match self.cold.find(auction, state.shard.cold().count) {
             Some(number) => Lies::Cold(number),
@@ -59,10 +72,11 @@ impl Replica {
     /// Reads a record where that may block. What can't be read is no answer: another replica may have it.
     async fn record<T: Send + 'static>(
         &self,
+        what: &'static str,
         read: impl FnOnce(&super::ColdStore) -> io::Result<T> + Send + 'static,
     ) -> Result<T, ReadError> {
         let store = self.cold.clone();
-        metrics::cold_read();
+        met(what);
         blocking(move || read(&store))
             .await
             .map_err(|error| match error.kind() {
@@ -73,7 +87,7 @@ impl Replica {
 
     /// A cold auction, whole.
     pub(crate) async fn settled(&self, number: u64) -> Result<Arc<Settled>, ReadError> {
-        self.record(move |store| store.load(number)).await
+        self.record("whole", move |store| store.load(number)).await
     }
 
     /// What a command about an auction that isn't in memory is told, whoever asks whichever replica: it is settled.
@@ -86,6 +100,16 @@ impl Replica {
             Lies::Cold(number) => number,
         };
         let settled = self.settled(number).await?;
+        #[cfg(feature = "sim")]
+        crate::sim::met_cold("command");
+        #[cfg(feature = "sim")]
+        if crate::sim::planted(crate::sim::Plant::ColdForgetsIds) {
+            let nameless = Command {
+                id: None,
+                ..command.clone()
+            };
+            return Ok(Some(settled.answer(&nameless, self.state.read().shard.top())));
+        }
         Ok(Some(settled.answer(command, self.state.read().shard.top())))
     }
 
@@ -105,7 +129,7 @@ impl Replica {
             Lies::Nowhere => return Ok(None),
             Lies::Cold(number) => number,
         };
-        let view = self.record(move |store| store.view(number)).await?;
+        let view = self.record("view", move |store| store.view(number)).await?;
         let cuts = cuts(&self.state.read());
         Ok(Some((AuctionView { cuts, ..view }, false)))
     }
@@ -123,7 +147,7 @@ impl Replica {
             Lies::Lost => Err(ReadError::Lost),
             Lies::Nowhere => Ok(None),
             Lies::Cold(number) => self
-                .record(move |store| store.events(number, after, limit))
+                .record("events", move |store| store.events(number, after, limit))
                 .await
                 .map(Some),
         }

@@ -116,6 +116,25 @@ impl LagDisk {
         });
     }
 
+    /// A byte of one of the files whose names end so rots, behind its first `head` bytes; false: there is none.
+    pub(crate) fn rot(&self, ending: &str, head: usize) -> bool {
+        let mut lag = self.lag.lock();
+        // What rots lies on the disk: all that was written has got there.
+        let all = lag.journal.len();
+        lag.replay(all);
+        let mut files = lag.behind.files_of(ending);
+        files.retain(|(_, len)| *len > head);
+        if files.is_empty() {
+            return false;
+        }
+        let nth = lag.rng.random_range(0..files.len());
+        let (path, len) = &files[nth];
+        let (at, bit) = (lag.rng.random_range(head..*len), lag.rng.random_range(0..8));
+        lag.cache.rot(path, at, bit);
+        lag.behind.rot(path, at, bit);
+        true
+    }
+
     /// All that was synced is durable now.
     pub(crate) fn settle(&self) {
         let mut lag = self.lag.lock();

@@ -183,6 +183,28 @@ impl SimDisk {
         sim.names.values().map(|id| sim.inodes[id].durable.len()).sum()
     }
 
+    /// All files whose names end so, and their lengths.
+    #[cfg(feature = "sim")]
+    pub(crate) fn files_of(&self, ending: &str) -> Vec<(PathBuf, usize)> {
+        let sim = self.0.0.lock();
+        let files = sim.names.iter().map(|(path, id)| (path, sim.inodes[id].cache.len()));
+        let ours = files.filter(|(path, _)| path.extension().is_some_and(|e| e == ending));
+        ours.map(|(path, len)| (path.clone(), len)).collect()
+    }
+
+    /// A byte of a file rots, wherever it lies: what was written there says something else from now on.
+    #[cfg(feature = "sim")]
+    pub(crate) fn rot(&self, path: &Path, at: usize, bit: u8) {
+        let mut sim = self.0.0.lock();
+        let id = sim.names[path];
+        let inode = sim.inodes.get_mut(&id).unwrap();
+        for bytes in [&mut inode.cache, &mut inode.durable] {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 1 << (bit % 8);
+            }
+        }
+    }
+
     /// All segments, by name.
     pub(crate) fn segments(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let sim = self.0.0.lock();
