@@ -171,9 +171,8 @@ impl Group {
             rest: rest.clone(),
             cold: replica.cold.clone(),
         };
-        let raft = Handle::new(id, config, network, log.clone(), machine)
-            .await
-            .map_err(|error| error.to_string())?;
+        let started = Handle::new(id, config, network, log.clone(), machine).await;
+        let raft = started.map_err(|error| not_started(&replica, &log, id, &error))?;
         let (proposals, waiting) = mpsc::channel(PROPOSALS_MAX);
         let leadership = watch::channel(Leadership::default()).0;
         let stopping = OnceLock::new();
@@ -323,6 +322,15 @@ impl Group {
             Ok(())
         })
         .await;
+    }
+}
+
+/// Why openraft didn't start. It applies at once what the log says is committed: damage that an entry meets then shuts this
+/// replica, as it does later, and not the node.
+fn not_started(replica: &Replica, log: &LogStore, id: u64, error: &impl std::fmt::Display) -> NotOpened {
+    match replica.hurt.get() {
+        Some(why) => NotOpened::Hurt(why.clone(), Some(log.leave(id).hurt_by(why))),
+        None => NotOpened::Failed(error.to_string()),
     }
 }
 

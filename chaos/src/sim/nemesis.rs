@@ -185,10 +185,9 @@ impl Nemesis {
         }
     }
 
-    /// Whether a fault excuses that a machine's process ended by itself. What rotted ends its replica only, but for a start whose
-    /// log names it.
+    /// Whether a fault excuses that a machine's process ended by itself. What rotted ends its replica only.
     pub(super) fn excuses(&self, at: usize) -> bool {
-        self.rotten == Some(at) || self.going.iter().any(|going| going.fault == Fault::BadDisk { at })
+        self.going.iter().any(|going| going.fault == Fault::BadDisk { at })
     }
 
     /// The first fault may come from here on.

@@ -206,6 +206,22 @@ async fn damage_that_an_entry_meets_ends_its_replica_and_not_the_node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_that_a_start_meets_shuts_its_replica_and_not_the_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let [_, lot, _] = damaged(dir.path(), true).await;
+    let host = open(dir.path()).await;
+    until("the other shard leads", || {
+        status(&host, TWO).is_some_and(|group| group.leader.is_some())
+    })
+    .await;
+    let other = start(&host, TWO, 9).await;
+    assert_eq!(host.read(TWO, &other, Fresh::Linear).await.unwrap().seq, 1);
+    assert_eq!(host.read(ONE, &lot, Fresh::AtLeast(0)).await, Err(ReadError::NotHere));
+    assert_eq!(host.failed().now_or_never(), None, "the node goes on");
+    close(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_more_of_a_cold_auction_is_told_once_that_there_is_none() {
     let dir = tempfile::tempdir().unwrap();
     let host = open(dir.path()).await;
@@ -258,8 +274,8 @@ async fn records_of_replicas_that_are_no_more_are_swept_at_a_start() {
     close(host).await;
 }
 
-/// Three auctions on disk, named by a snapshot, and the record of the second damaged.
-async fn damaged(dir: &Path) -> [AuctionId; 3] {
+/// Three auctions on disk, named by a snapshot, and the record of the second damaged; `late`: an entry after the snapshot names it.
+async fn damaged(dir: &Path, late: bool) -> [AuctionId; 3] {
     let host = open(dir).await;
     until("it leads", || host.ready()).await;
     let mut lots = Vec::new();
@@ -281,6 +297,10 @@ async fn damaged(dir: &Path) -> [AuctionId; 3] {
         status(&host, ONE).is_some_and(|group| group.snapshot >= applied)
     })
     .await;
+    if late {
+        let reply = logged(seat(&host, ONE).proposer.as_ref().unwrap(), &lots[1], "late").await;
+        assert!(matches!(reply, Reply::Verdict(_)), "{reply:?}");
+    }
     close(host).await;
     let name = files(dir)
         .into_iter()
@@ -323,7 +343,7 @@ async fn lost(host: &Host, [before, lot, after]: &[AuctionId; 3]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_is_founded_from_a_survivor_without_what_cannot_be_read() {
     let dir = tempfile::tempdir().unwrap();
-    let lots = damaged(dir.path()).await;
+    let lots = damaged(dir.path(), false).await;
     let host = open(dir.path()).await;
     until("it leads", || host.ready()).await;
     assert_eq!(host.events(ONE, &lots[1], 0, 9).await, Err(ReadError::Damaged));
