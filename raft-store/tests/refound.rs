@@ -35,6 +35,8 @@ async fn what_broke_off_after_the_seal_stays_closed_over_restarts_and_is_gone_on
     let mut cluster = Cluster::three(2).await;
     let (shard, lamp) = open_auction(&cluster, "lamp", 600_000).await;
     assert_eq!(bid(&cluster, shard, &lamp, 1).await.outcome, Ok(()));
+    // Nobody guards this founding: its survivor must have what a majority has.
+    cluster.agree(shard).await;
     only_sealed(&cluster, shard, 2).await;
     let before = cluster.map();
     for node in 1..=3 {
