@@ -225,8 +225,6 @@ where
         if cold.count == 0 {
             let own = own_prefix(group, replica);
             remove(&disk, dir, |name| name.starts_with(&own))?;
-        } else {
-            drop_former(&disk, dir, group, replica)?;
         }
         let name = |ending: &str| dir.join(format!("{}{ending}", own_prefix(group, replica)));
         let store = ColdStore {
@@ -251,6 +249,7 @@ where
         };
         if cold.count > 0 {
             store.recover(cold)?;
+            drop_former(&store.disk, dir, group, replica)?;
         }
         Ok(store)
     }
@@ -463,9 +462,14 @@ where
             return Err(io::Error::other(what));
         }
         let (files, mut sum) = (self.open_files()?, Sum::default());
-        self.walk(&files, cold.count, |_, place| {
+        let walked = self.walk(&files, cold.count, |_, place| {
             sum = sum.plus(&place.digest);
             Ok(())
+        });
+        walked.map_err(|error| match error.kind() {
+            // Else the same snapshot would come again and again, and fail here each time without a word.
+            io::ErrorKind::InvalidData => self.bad(error),
+            _ => error,
         })?;
         if sum == cold.sum {
             Ok(())
@@ -478,6 +482,22 @@ where
     pub(crate) fn succeed(&self) {
         // If the disk won't now, the next start does it.
         let _ = drop_former(&self.disk, &self.dir, self.group, self.replica);
+    }
+
+    /// A founding gave up what it couldn't read: what former replicas had of it is the last there is, and stays under names that
+    /// nobody reads or clears any more (`lost-NNNN-*`). Blocks.
+    pub(crate) fn set_aside(&self) -> io::Result<()> {
+        let (of, own) = (prefix(self.group), own_prefix(self.group, self.replica));
+        for name in self.disk.names(&self.dir)? {
+            if let Some(rest) = name.strip_prefix("shard-")
+                && name.starts_with(&of)
+                && !name.starts_with(&own)
+            {
+                self.disk
+                    .rename(&self.dir.join(&name), &self.dir.join(format!("lost-{rest}")))?;
+            }
+        }
+        self.disk.sync_dir(&self.dir)
     }
 
     /// A record is damaged: at its next start this replica is found to be hurt, and isn't opened. Blocks.
@@ -524,10 +544,13 @@ where
     }
 
     fn broken(&self, number: u64, what: impl std::fmt::Display) -> io::Error {
+        self.bad(damaged(format!("{}: record {number}: {what}", self.records.display())))
+    }
+
+    fn bad(&self, error: io::Error) -> io::Error {
         metrics::cold_damaged();
         #[cfg(feature = "sim")]
         crate::sim::met_cold("damaged");
-        let error = damaged(format!("{}: record {number}: {what}", self.records.display()));
         tracing::error!(%error, "a settled auction can't be read");
         self.condemn();
         error

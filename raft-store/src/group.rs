@@ -154,7 +154,8 @@ impl Group {
         let cold = match settled(ground, shard, id, file.clone()).await {
             Ok(cold) => cold,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(NotOpened::Hurt(error.to_string(), found));
+                let why = error.to_string();
+                return Err(NotOpened::Hurt(why.clone(), found.map(|found| found.hurt_by(&why))));
             }
             Err(error) => return Err(error.to_string().into()),
         };

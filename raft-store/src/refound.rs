@@ -65,14 +65,11 @@ pub(crate) async fn leftover(ground: &Ground, shard: ShardId, found: Found) -> i
     .await
 }
 
-/// Which settled auctions a replica lacks, open or not; nothing is changed. `open`: what its state has paged out, if it is.
-pub(crate) async fn lacks(ground: &Ground, shard: ShardId, replica: u64, open: Option<Cold>) -> io::Result<Lost> {
+/// Which settled auctions a replica lacks, open or not; nothing is changed. What it paged out since its snapshot its log has.
+pub(crate) async fn lacks(ground: &Ground, shard: ShardId, replica: u64) -> io::Result<Lost> {
     let (file, place) = (SnapshotFile::new(&ground.snapshots, shard.0), ground.cold.clone());
     blocking(move || {
-        let cold = match open {
-            Some(cold) => cold,
-            None => file.read()?.map_or_else(Cold::default, |(_, stored)| stored.cold),
-        };
+        let cold = file.read()?.map_or_else(Cold::default, |(_, stored)| stored.cold);
         let mut lost = Lost::default();
         lose(&mut lost, &salvage(&place, shard.0, replica, &cold, |_| Ok(()))?);
         Ok(lost)
@@ -185,7 +182,7 @@ fn files(ground: &Ground, shard: ShardId, replica: u64) -> (SnapshotFile, Snapsh
 
 fn adopt(planted: &SnapshotFile, file: &SnapshotFile) -> io::Result<()> {
     match planted.read()? {
-        Some((meta, stored)) => file.adopt(&stored, meta.last_log_id),
+        Some((meta, stored)) => file.adopt(&stored, meta.last_log_id, || ()),
         None => Ok(()),
     }
 }

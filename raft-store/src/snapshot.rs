@@ -288,6 +288,15 @@ struct Kept {
     closed: bool,
 }
 
+impl Kept {
+    fn open(&self) -> io::Result<()> {
+        if self.closed {
+            return Err(io::Error::other("the replica has stopped"));
+        }
+        Ok(())
+    }
+}
+
 impl SnapshotFile {
     pub(crate) fn new(place: &SnapshotDir, group: u32) -> SnapshotFile {
         SnapshotFile {
@@ -312,9 +321,7 @@ impl SnapshotFile {
     /// for the disk.
     pub(crate) fn write(&self, meta: &SnapshotMeta, cold: &Cold, body: &[u8]) -> io::Result<(SnapshotMeta, Stored)> {
         let mut kept = self.kept.lock();
-        if kept.closed {
-            return Err(io::Error::other("the replica has stopped"));
-        }
+        kept.open()?;
         if kept.newest <= meta.last_log_id {
             let bytes = wire::snapshot_meta_to(meta, cold).encode_to_vec();
             self.replace(&self.disk, &[&head(&bytes, body), &bytes, body])?;
@@ -340,11 +347,13 @@ impl SnapshotFile {
     }
 
     /// Gives a file that came from another node, and is of `last`, this one's name. It is durable already, its name is
-    /// afterwards.
-    pub(crate) fn adopt(&self, stored: &Stored, last: Option<LogId>) -> io::Result<()> {
+    /// afterwards. `then` comes with it: whoever closes waits for both.
+    pub(crate) fn adopt(&self, stored: &Stored, last: Option<LogId>, then: impl FnOnce()) -> io::Result<()> {
         let mut kept = self.kept.lock();
+        kept.open()?;
         self.adopt_on(&self.disk, &stored.path)?;
         kept.newest = kept.newest.max(last);
+        then();
         Ok(())
     }
 

@@ -48,6 +48,12 @@ impl Lost {
     pub fn count(&self) -> u64 {
         self.auctions.len() as u64 + self.unnamed
     }
+
+    /// Whether `other` lacks all that this does, whatever was wrong with it.
+    #[must_use]
+    pub(crate) fn is_within(&self, other: &Lost) -> bool {
+        self.unnamed <= other.unnamed && self.auctions.keys().all(|auction| other.auctions.contains_key(auction))
+    }
 }
 
 impl fmt::Display for Lost {

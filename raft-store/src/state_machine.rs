@@ -288,8 +288,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let state = snapshot::decode(snapshot.0.body()?, limits)?;
             // They came before it: a snapshot is worth nothing without what it leaves out.
             cold.holds(&state.shard.cold())?;
-            file.adopt(&snapshot.0, applied)?;
-            cold.succeed();
+            // openraft doesn't wait for this when the replica stops: then all these names are its successor's.
+            file.adopt(&snapshot.0, applied, || cold.succeed())?;
             Ok(state)
         })
         .await?;

@@ -249,20 +249,23 @@ impl Host {
         Ok(founded)
     }
 
-    /// The whole of what is lost goes into the audit; where nothing is, what the old replica kept isn't wanted any more.
+    /// The whole of what is lost goes into the audit. Where nothing is, what the old replica kept isn't wanted any more; else it is
+    /// the last there is.
     async fn told(&self, shard: ShardId, founded: &Founded, who: &str) {
         for (auction, what) in &founded.lost.auctions {
             tracing::warn!(target: "rushroom::audit", who, shard = shard.0, %auction, what, "founded without it");
         }
-        if founded.lost.is_empty()
-            && let Some(seat) = self.inner.seat(shard)
-        {
-            let cold = seat.group.replica.cold.clone();
-            let _ = blocking(move || {
+        let Some(seat) = self.inner.seat(shard) else { return };
+        let (cold, whole) = (seat.group.replica.cold.clone(), founded.lost.is_empty());
+        let kept = blocking(move || {
+            if whole {
                 cold.succeed();
-                Ok(())
-            })
-            .await;
+                return Ok(());
+            }
+            cold.set_aside()
+        });
+        if let Err(error) = kept.await {
+            tracing::error!(shard = shard.0, %error, "what is left of lost auctions couldn't be set aside: copy the folder `cold`");
         }
     }
 
@@ -314,19 +317,15 @@ impl Host {
     /// Which settled auctions this node's replica lacks, open or closed. What is planted already was weighed before.
     async fn lacks(&self, map: &ClusterMap, shard: ShardId) -> Result<Lost, RefoundError> {
         let inner = &self.inner;
-        let open = inner.seat(shard).map(|seat| {
-            let cold = seat.group.replica.state.read().shard.cold();
-            (seat.group.id, Some(cold))
-        });
-        let closed = || Some((inner.born(shard)?.0, None));
-        let Some((replica, cold)) = open.or_else(closed) else {
+        let open = inner.seat(shard).map(|seat| seat.group.id);
+        let Some(replica) = open.or_else(|| Some(inner.born(shard)?.0)) else {
             return Ok(Lost::default());
         };
         let seal = map.steering.sealed.get(&shard);
         if seal.is_some_and(|seal| is_planted(inner.found.lock().get(&shard.0), seal.replica)) {
             return Ok(Lost::default());
         }
-        refound::lacks(&inner.ground, shard, replica, cold).await.map_err(io)
+        refound::lacks(&inner.ground, shard, replica).await.map_err(io)
     }
 
     /// Nothing may be given up that a majority still has, or another survivor.
@@ -518,8 +517,8 @@ async fn survive(
         .filter(|found| found.born() == Some(ours.0))
         .ok_or_else(nothing)?;
     let (state, before, lost) = refound::leftover(&inner.ground, shard, before).await.map_err(io)?;
-    if lost != *weighed {
-        // It can't be read now, and could before: that wasn't what was said yes to.
+    if !lost.is_within(weighed) {
+        // Something can't be read now, and could before: that wasn't what was said yes to.
         return Err(RefoundError::Unreadable(lost));
     }
     plant(inner, shard, seal, state, Some(&before)).await

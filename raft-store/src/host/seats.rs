@@ -51,7 +51,7 @@ pub(super) async fn take_seats(inner: &Arc<Inner>, map: &ClusterMap) -> Result<(
         let hurt = inner.hurt(shard, replica);
         if let Some(why) = hurt {
             // The others of this node lost nothing; this one comes back when the map gives it a fresh id.
-            tracing::error!(shard = shard.0, replica = replica.0, %why, "a replica is hurt by damage in the log and stays shut");
+            tracing::error!(shard = shard.0, replica = replica.0, %why, "a replica is hurt and stays shut");
             continue;
         }
         match seat(inner, shard, replica.0, inner.first_members(map, shard)).await {

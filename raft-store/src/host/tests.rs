@@ -387,5 +387,13 @@ async fn a_shard_is_founded_from_a_survivor_without_what_cannot_be_read() {
     let host = open(dir.path()).await;
     until("it leads", || host.ready()).await;
     lost(&host, &lots).await;
+    let aside: Vec<String> = kept.iter().map(|name| name.replace("shard-", "lost-")).collect();
+    let here = files(dir.path());
+    let stays = |name: &&String| here.contains(name);
+    assert_eq!(
+        aside.iter().filter(stays).count(),
+        aside.len(),
+        "{here:?}: the last bytes of it"
+    );
     close(host).await;
 }

@@ -112,6 +112,18 @@ async fn an_image_that_ends_late_does_not_replace_what_was_installed_meanwhile()
     assert_eq!(here.kept().await, (Some(12), Some(12)), "and on from there");
 }
 
+/// openraft doesn't wait for what another node sent, either.
+#[tokio::test]
+async fn a_snapshot_that_is_installed_after_its_replica_stopped_gets_no_name() {
+    let (mut here, mut there) = (Place::new().await, Place::new().await);
+    there.apply(9).await;
+    let sent = there.machine.get_snapshot_builder().await.build_snapshot().await;
+    let Snapshot { meta, snapshot } = sent.unwrap();
+    here.file.close();
+    assert!(here.machine.install_snapshot(&meta, snapshot).await.is_err());
+    assert_eq!(here.kept().await, (None, None));
+}
+
 /// A replica that was stopped writes nothing any more: the name is its successor's.
 #[tokio::test]
 async fn an_image_that_ends_after_its_replica_is_not_written() {
