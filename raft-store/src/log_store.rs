@@ -130,6 +130,19 @@ impl Found {
         self.purged
     }
 
+    /// Term and index of the newest entry that it has with all before it, here or in a snapshot: nothing can be founded from
+    /// what comes after a gap.
+    pub(crate) fn tail(&self) -> (u64, u64) {
+        let mut last = self.purged;
+        for entry in self.entries() {
+            if last.is_some_and(|id| entry.log_id.index != id.index + 1) {
+                break;
+            }
+            last = Some(entry.log_id);
+        }
+        last.map_or((0, 0), |id| (id.leader_id.term, id.index))
+    }
+
     /// The highest term that it has heard of.
     pub(crate) fn term(&self) -> u64 {
         let vote = self.vote.map_or(0, |vote| vote.leader_id.term);

@@ -41,6 +41,8 @@ pub(crate) struct Looked {
     pub(crate) build: String,
     /// Term and index of the newest log entry of each open replica.
     pub(crate) tails: BTreeMap<ShardId, (u64, u64)>,
+    /// Replicas whose logs lie there closed, and their tails: they answer nobody, and may have what no open one has.
+    pub(crate) closed: BTreeMap<ShardId, (ReplicaId, (u64, u64))>,
 }
 
 /// Why a map wasn't stored.
@@ -231,9 +233,16 @@ fn looked_to(looked: &Looked) -> pb::LookReply {
         term: looked.tails.get(shard).map_or(0, |tail| tail.0),
         last: looked.tails.get(shard).map_or(0, |tail| tail.1),
     });
+    let closed = looked.closed.iter().map(|(shard, (replica, (term, last)))| pb::Seat {
+        shard: shard.0,
+        replica: replica.0,
+        term: *term,
+        last: *last,
+    });
     pb::LookReply {
         version: looked.version,
         seats: seats.collect(),
+        closed: closed.collect(),
         led: led.collect(),
         newest: looked.newest,
         build: looked.build.clone(),
@@ -272,6 +281,11 @@ fn looked_from(node: NodeId, proto: pb::LookReply) -> Result<Looked, BadWire> {
             .seats
             .iter()
             .map(|seat| (ShardId(seat.shard), (seat.term, seat.last)))
+            .collect(),
+        closed: proto
+            .closed
+            .iter()
+            .map(|seat| (ShardId(seat.shard), (ReplicaId(seat.replica), (seat.term, seat.last))))
             .collect(),
         led: led.collect(),
         newest: proto.newest.max(1),

@@ -8,7 +8,7 @@ use auction::{Action, AuctionId, AuctionView, Event, FeedItem, Outcome, Phase, P
 use common::{Cluster, PATIENCE, bid, command, definition, id, open_auction};
 use futures_util::StreamExt;
 use placement::{NodeId, ShardId};
-use raft_store::{Fresh, Host, RaftOptions, ReadError, Source};
+use raft_store::{Fresh, Host, RaftOptions, ReadError, RefoundError, Source};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 const SHARD: ShardId = ShardId(1);
@@ -408,4 +408,60 @@ async fn backups_and_survivors_have_them_all() {
     unchanged(&cluster, &known).await;
     let view = one.read(SHARD, &name(3), Fresh::AtLeast(0)).await.unwrap();
     assert_eq!(view.phase, Phase::Closed(Outcome::Cancelled));
+}
+
+/// The last that has an acknowledged bid is shut, as it can't read all that is over: its log counts where a shard is founded anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shut_replica_with_the_longer_log_is_not_passed_over() {
+    let (shut, open, gone) = (1, 2, 3);
+    let mut cluster = Cluster::new(1, quick());
+    cluster.start_all().await;
+    finish(&cluster, 0, 40).await;
+    paged_out(&cluster, &[1, 2, 3], 40).await;
+    finish(&cluster, 40, 20).await;
+    paged_out(&cluster, &[1, 2, 3], 60).await;
+    cluster
+        .until("a snapshot names some", |c| snapshot_index(c, shut) > 260)
+        .await;
+    let (_, live) = open_auction(&cluster, "live", 3_600_000).await;
+    assert_eq!(bid(&cluster, SHARD, &live, 1).await.outcome, Ok(()));
+    cluster.agree(SHARD).await;
+    cluster.crash(open).await;
+    assert_eq!(bid(&cluster, SHARD, &live, 2).await.outcome, Ok(()), "not known there");
+    cluster.crash(gone).await;
+    let over = look(host(&cluster, shut), &name(0)).await;
+    let path = records(&cluster, shut, "cold").unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[16 + 2_000] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let read = host(&cluster, shut).read(SHARD, &name(0), Fresh::AtLeast(0)).await;
+    assert_eq!(read, Err(ReadError::Damaged));
+    cluster.crash(shut).await;
+    cluster.start(open).await;
+    cluster.start(shut).await;
+    cluster
+        .until("the map is led and one replica is open", |c| {
+            let has = |node| host(c, node).status().iter().any(|group| group.shard == SHARD);
+            c.leader_of(ShardId::META).is_some() && has(open) && !has(shut)
+        })
+        .await;
+
+    let why = Some("its disk burnt");
+    let refused = host(&cluster, open).refound(SHARD, Source::Survivor, "test", why).await;
+    let Err(RefoundError::Shorter { node, theirs, ours }) = refused else {
+        panic!("an acknowledged bid was given up: {refused:?}")
+    };
+    assert_eq!(node, NodeId(shut));
+    assert!(theirs > ours && ours > 0, "{theirs} {ours}");
+    assert!(!cluster.map().is_sealed(SHARD), "nothing was closed");
+    let founded = host(&cluster, shut).refound(SHARD, Source::Survivor, "test", why).await;
+    let founded = founded.unwrap();
+    assert!(
+        founded.lost.is_empty(),
+        "what was hit is kept twice: {:?}",
+        founded.lost
+    );
+    assert_eq!(look(host(&cluster, shut), &name(0)).await, over);
+    let view = host(&cluster, shut).read(SHARD, &live, Fresh::Linear).await.unwrap();
+    assert_eq!((view.bids, view.price), (2, 1_200), "all that was acknowledged");
 }

@@ -124,8 +124,12 @@ pub(super) async fn recover(client: &Client, what: &Recover, args: &AdminArgs) -
         .iter()
         .filter_map(|one| Some((one.has.as_ref().ok()?.as_ref()?.2, one.node)));
     let node = what.on.map(NodeId).or(sealed).or(most.max().map(|most| most.1));
-    let node =
-        node.with_context(|| format!("[nothing_here] no node that answers has a replica of shard {}", shard.0))?;
+    let node = node.with_context(|| {
+        format!(
+            "[nothing_here] no node that answers has a replica of shard {} open; one that is closed is recovered by `--on NODE`",
+            shard.0
+        )
+    })?;
     if what.force.is_none() || what.dry_run {
         complain(&format!(
             "nothing was done: `--force REASON` founds shard {} anew on node {}, and gives up whatever the others have",

@@ -357,12 +357,19 @@ impl Host {
             let of = replicas.len();
             return Err(RefoundError::QuorumThere { shard, there, of });
         }
-        let tail = |looked: &Looked| looked.tails.get(&shard).copied().unwrap_or_default();
-        let ours = looks.get(&self.node()).map(tail).unwrap_or_default();
-        match looks.iter().find(|(_, looked)| tail(looked) > ours) {
-            Some((node, looked)) => Err(RefoundError::Shorter {
-                node: *node,
-                theirs: tail(looked).1,
+        // A closed replica is no part of a majority, and its log may hold what was acknowledged all the same.
+        let tail = |(node, looked): (&NodeId, &Looked)| {
+            let closed = looked.closed.get(&shard);
+            let closed = closed.filter(|(replica, _)| replicas.contains(&(*node, *replica)));
+            let open = looked.tails.get(&shard).copied();
+            open.max(closed.map(|(_, tail)| *tail)).unwrap_or_default()
+        };
+        let ours = looks.get_key_value(&self.node()).map(tail).unwrap_or_default();
+        let longest = looks.iter().map(|look| (tail(look), *look.0)).max();
+        match longest.filter(|(theirs, _)| *theirs > ours) {
+            Some((theirs, node)) => Err(RefoundError::Shorter {
+                node,
+                theirs: theirs.1,
                 ours: ours.1,
             }),
             None => Ok(()),

@@ -209,7 +209,15 @@ impl Inner {
             Some((seat.group.shard, led))
         });
         let map = self.map.borrow().clone();
+        let found = self.found.lock();
+        let closed = found.iter().filter_map(|(shard, found)| {
+            let replica = ReplicaId(found.born()?);
+            Some((ShardId(*shard), (replica, found.tail())))
+        });
+        let closed = closed.collect();
+        drop(found);
         Looked {
+            closed,
             // A node without a map has taken no seats by any version.
             version: if map.epoch == 0 { u64::MAX } else { map.steering.version },
             led: led.collect(),
