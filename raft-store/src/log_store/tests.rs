@@ -259,6 +259,14 @@ async fn a_hurt_replica_stays_shut_and_a_fresh_one_opens() {
     let (wal, mut found) = recover(dir.path());
     let found = found.remove(&GROUP).unwrap();
     assert!(found.hurt(REPLICA).is_some() && found.hurt(REPLICA + 1).is_none());
+    let there: Vec<u64> = found.entries().map(|entry| entry.log_id.index).collect();
+    let gap = (0..10).find(|index| !there.contains(index)).unwrap();
+    assert!(gap > 0 && there.last() == Some(&9), "{there:?}");
+    assert_eq!(
+        found.tail(),
+        (1, gap - 1),
+        "what comes after a gap is of no use to anybody"
+    );
     let shut = LogStore::open(GROUP, REPLICA, wal.clone(), Some(found), &RaftOptions::default()).await;
     assert!(shut.is_err_and(|why| why.contains("fresh id")));
     wal.close();
