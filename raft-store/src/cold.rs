@@ -168,6 +168,12 @@ fn own_prefix(group: u32, replica: u64) -> String {
     format!("{}{replica:x}.", prefix(group))
 }
 
+/// Whether a file is of a group's replicas, but not of this one.
+fn is_former(group: u32, replica: u64) -> impl Fn(&str) -> bool {
+    let (of, own) = (prefix(group), own_prefix(group, replica));
+    move |name| name.starts_with(&of) && !name.starts_with(&own)
+}
+
 /// Deletes what lies here of a group's replicas. Durable.
 pub(crate) fn clear<D: Disk>(disk: &D, dir: &Path, group: u32) -> io::Result<()> {
     let of = prefix(group);
@@ -176,8 +182,7 @@ pub(crate) fn clear<D: Disk>(disk: &D, dir: &Path, group: u32) -> io::Result<()>
 
 /// The same of all replicas but one.
 fn drop_former<D: Disk>(disk: &D, dir: &Path, group: u32, but: u64) -> io::Result<()> {
-    let (of, own) = (prefix(group), own_prefix(group, but));
-    remove(disk, dir, |name| name.starts_with(&of) && !name.starts_with(&own)).map(drop)
+    remove(disk, dir, is_former(group, but)).map(drop)
 }
 
 /// Deletes what lies here of groups that aren't wanted; how many files that were. A crash between throwing a replica away and
@@ -487,11 +492,10 @@ where
     /// A founding gave up what it couldn't read: what former replicas had of it is the last there is, and stays under names that
     /// nobody reads or clears any more (`lost-NNNN-*`). Blocks.
     pub(crate) fn set_aside(&self) -> io::Result<()> {
-        let (of, own) = (prefix(self.group), own_prefix(self.group, self.replica));
+        let former = is_former(self.group, self.replica);
         for name in self.disk.names(&self.dir)? {
             if let Some(rest) = name.strip_prefix("shard-")
-                && name.starts_with(&of)
-                && !name.starts_with(&own)
+                && former(&name)
             {
                 self.disk
                     .rename(&self.dir.join(&name), &self.dir.join(format!("lost-{rest}")))?;

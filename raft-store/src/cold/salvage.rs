@@ -14,7 +14,7 @@
 //!
 //! Deliberately absent: what becomes of gaps (`refound`, `state::Lost`).
 
-use super::{ColdDir, ENTRY, Files, HEAD, Place, damaged, own_prefix, prefix, record};
+use super::{ColdDir, ENTRY, Files, HEAD, Place, damaged, is_former, own_prefix, record};
 use crate::wal::disk::{AnyFile, Disk, DiskFile, exactly};
 use auction::{AuctionId, Cold, Settled, Sum, verify};
 use std::{io, path::Path};
@@ -75,14 +75,12 @@ pub(crate) fn salvage(
 
 /// Other replicas' files of a group.
 fn former(place: &ColdDir, group: u32, replica: u64) -> io::Result<Vec<Shelf>> {
-    let (of, own) = (prefix(group), own_prefix(group, replica));
     let names = match place.disk.names(&place.dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         names => names?,
     };
-    let others = names
-        .iter()
-        .filter(|name| name.starts_with(&of) && !name.starts_with(&own));
+    let is_former = is_former(group, replica);
+    let others = names.iter().filter(|name| is_former(name));
     let stems = others.filter_map(|name| name.strip_suffix(".cold"));
     Ok(stems.map(|stem| Shelf::open(place, stem)).collect())
 }
