@@ -83,6 +83,9 @@ async fn one_of_three_brings_a_shard_back() {
     let mut before = vec![stamped(&ann, "kept", 1_000, "b1").await];
     let node = cluster.nodes[2].grpc.clone();
     nothing_is_lost_yet(&node, &shard);
+    let (code, said) = admin(&node, &["unsafe-recover", "--shard", &shard, "--dry-run"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("it would be refused [quorum_there]"), "{said}");
     // It goes on as if nothing had been asked.
     before.push(stamped(&bob, "kept", 1_100, "b2").await);
     // Acknowledged by a majority; the third node has it a moment later at most.

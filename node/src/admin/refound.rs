@@ -21,7 +21,7 @@ use bytes::Bytes;
 use placement::{NodeId, ShardId};
 use proto::cluster::v1 as pb;
 use serde_json::json;
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode};
 
 /// See the module.
 pub(super) async fn restore(client: &Client, what: &Restore, args: &AdminArgs) -> Result<ExitCode> {
@@ -130,7 +130,10 @@ pub(super) async fn recover(client: &Client, what: &Recover, args: &AdminArgs) -
             shard.0
         )
     })?;
+    let mut head = head(shard, what.force.as_deref(), args);
+    head.give_up_unreadable = what.give_up_unreadable;
     if what.force.is_none() || what.dry_run {
+        weighed(client, &overview, node, head).await?;
         complain(&format!(
             "nothing was done: `--force REASON` founds shard {} anew on node {}, and gives up whatever the others have",
             shard.0, node.0
@@ -141,9 +144,37 @@ pub(super) async fn recover(client: &Client, what: &Recover, args: &AdminArgs) -
             ExitCode::FAILURE
         });
     }
-    let mut head = head(shard, what.force.as_deref(), args);
-    head.give_up_unreadable = what.give_up_unreadable;
     found(client, &overview, node, head, None, args).await
+}
+
+/// Says what a founding at a node would be refused for, or would lose.
+async fn weighed(client: &Client, overview: &Overview, node: NodeId, mut head: pb::RefoundHead) -> Result<()> {
+    head.dry_run = true;
+    // Weighed as if a reason had been given: whether there is one shows when it's meant.
+    head.force.get_or_insert_with(|| "dry run".to_owned());
+    let reply = client.refound(grpc_of(overview, node)?, head, None).await?;
+    if !reply.refused.is_empty() {
+        complain(&format!("it would be refused {}", reply.refused));
+    }
+    say(&told(&reply.lost.unwrap_or_default()))
+}
+
+fn grpc_of(overview: &Overview, node: NodeId) -> Result<&str> {
+    let known = overview.map.nodes.get(&node);
+    let known = known.with_context(|| format!("[unknown_node] there is no node {}", node.0))?;
+    Ok(&known.grpc)
+}
+
+/// Lost auctions, a line each.
+fn told(lost: &proto::log::v1::Lost) -> String {
+    let mut told = String::new();
+    for one in &lost.auctions {
+        let _ = writeln!(told, "lost: {} ({})", one.auction, one.what);
+    }
+    if lost.unnamed > 0 {
+        let _ = writeln!(told, "lost: {} more, whose ids nobody can tell", lost.unnamed);
+    }
+    told
 }
 
 async fn left(client: &Client, overview: &Overview, shard: ShardId) -> Vec<Left> {
@@ -196,6 +227,7 @@ fn head(shard: ShardId, force: Option<&str>, args: &AdminArgs) -> pb::RefoundHea
         force: force.map(str::to_owned),
         size: None,
         give_up_unreadable: false,
+        dry_run: false,
     }
 }
 
@@ -207,10 +239,7 @@ async fn found(
     image: Option<Bytes>,
     args: &AdminArgs,
 ) -> Result<ExitCode> {
-    let known = overview.map.nodes.get(&node);
-    let address = &known
-        .with_context(|| format!("[unknown_node] there is no node {}", node.0))?
-        .grpc;
+    let address = grpc_of(overview, node)?;
     head.size = image.as_ref().map(|image| image.len() as u64);
     let shard = ShardId(head.shard);
     let reply = client.refound(address, head, image).await?;
@@ -228,12 +257,7 @@ async fn found(
         });
         return say(&format!("{told:#}\n"));
     }
-    for one in &lost.auctions {
-        say(&format!("lost: {} ({})\n", one.auction, one.what))?;
-    }
-    if lost.unnamed > 0 {
-        say(&format!("lost: {} more, whose ids nobody can tell\n", lost.unnamed))?;
-    }
+    say(&told(&lost))?;
     say(&format!(
         "shard {} is founded anew on node {} as replica {replica}: {auctions} auctions, at entry {index}, feeds in epoch {epoch}\n\
          more replicas come by themselves (`plan show`)\n",

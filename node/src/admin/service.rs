@@ -242,6 +242,10 @@ impl Admin for AdminService {
         // What the founding needs of it was read; the bytes go.
         drop(source);
         let done = match weighed {
+            Ok(weighed) if head.dry_run => {
+                metrics::admin_change("shown".into(), head.force.is_some());
+                return Ok(Response::new(shown(&weighed)));
+            }
             Ok(weighed) => found(host, shard, weighed, who, head.force)
                 .await
                 .map_err(|error| Status::internal(error.to_string()))?,
@@ -289,6 +293,17 @@ impl Admin for AdminService {
                 leader: 0,
             },
         }))
+    }
+}
+
+/// What a founding would come to.
+fn shown(weighed: &Weighed) -> pb::RefoundReply {
+    let image = weighed.image.as_ref();
+    pb::RefoundReply {
+        index: image.map_or(0, |proven| proven.index),
+        auctions: image.map_or(0, |proven| proven.auctions),
+        lost: (!weighed.lost.is_empty()).then(|| weighed.lost.to_proto()),
+        ..pb::RefoundReply::default()
     }
 }
 
