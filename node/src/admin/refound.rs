@@ -156,7 +156,8 @@ async fn weighed(client: &Client, overview: &Overview, node: NodeId, mut head: p
     if !reply.refused.is_empty() {
         complain(&format!("it would be refused {}", reply.refused));
     }
-    say(&told(&reply.lost.unwrap_or_default()))
+    say(&told(&reply.lost.unwrap_or_default()))?;
+    Ok(())
 }
 
 fn grpc_of(overview: &Overview, node: NodeId) -> Result<&str> {
