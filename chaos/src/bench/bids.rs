@@ -70,15 +70,26 @@ pub(crate) async fn bids(options: &BidsOptions) -> Result<serde_json::Value> {
     let panics = cluster.panics();
     ensure!(panics.is_empty(), "a node panicked: {panics:?}");
     drop((cluster, dir));
+    let all = Counts {
+        accepted: latency,
+        refused,
+        unknown,
+    };
+    Ok(figures(options, &all, &spent))
+}
+
+/// The line: what all clients counted, and what it cost the nodes (first group) and the clients (second).
+fn figures(options: &BidsOptions, all: &Counts, spent: &usage::Spent) -> serde_json::Value {
+    let latency = &all.accepted;
     let ms = |quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
     let cpu_us = |group: usize| (spent.groups[group] * 1e7 / latency.len().max(1) as f64).round() / 10.0;
-    Ok(serde_json::json!({
+    serde_json::json!({
         "bench": "bids", "bids_per_s": (latency.len() as f64 / options.seconds as f64).round(),
         "p50_ms": ms(0.5), "p99_ms": ms(0.99), "max_ms": latency.max() as f64 / 1e3,
         "clients": options.clients, "shards": options.shards, "seconds": options.seconds, "loop": "closed",
-        "refused": refused, "unknown": unknown,
+        "refused": all.refused, "unknown": all.unknown,
         "cpu_us_per_bid": cpu_us(0), "client_cpu_us_per_bid": cpu_us(1), "others_percent": spent.others_percent(),
-    }))
+    })
 }
 
 async fn pairs(api: &Api, options: &BidsOptions) -> Result<Vec<Pair>> {
@@ -118,4 +129,40 @@ async fn one(mut pair: Pair, from: Instant, until: Instant) -> Result<Counts> {
         }
     }
     Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_line_has_the_keys_that_it_is_read_by() {
+        let options = BidsOptions {
+            clients: 2,
+            seconds: 2,
+            shards: 1,
+            dir: None,
+        };
+        let mut accepted = Histogram::<u64>::new(3).unwrap();
+        for micros in [500, 1_000, 1_500, 2_000] {
+            accepted.record(micros).unwrap();
+        }
+        let all = Counts {
+            accepted,
+            refused: 1,
+            unknown: 0,
+        };
+        let spent = usage::Spent {
+            groups: vec![4.0, 8.0],
+            seconds: 2.0,
+            others: 0.0,
+        };
+        let figures = figures(&options, &all, &spent);
+        assert_eq!(figures["bids_per_s"], 2.0, "{figures}");
+        assert_eq!(figures["p50_ms"], 1.0);
+        assert_eq!(figures["p99_ms"], 2.0);
+        assert_eq!(figures["refused"], 1);
+        assert_eq!(figures["cpu_us_per_bid"], 1_000_000.0);
+    }
 }

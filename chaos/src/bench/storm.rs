@@ -263,4 +263,26 @@ mod tests {
         assert_eq!(figures["events_seen_per_s"], 4.0);
         assert_eq!(figures["held_ms"], 7);
     }
+
+    #[test]
+    fn the_line_tells_how_late_closes_were() {
+        let found = |late: &[f64]| {
+            let mut bids = Histogram::<u64>::new(3).unwrap();
+            bids.record(1_000).unwrap();
+            Found {
+                bids,
+                failed: 0,
+                late: late.to_vec(),
+                missing: 0,
+                gaps: vec![4.0],
+            }
+        };
+        let mut figures = json!({});
+        shard_figures(&mut figures, &found(&[1.0, 2.0]), &found(&[-1.0, 3.0, 9.0]));
+        assert_eq!(figures["close_late_ms_p99"], 9.0, "{figures}");
+        assert_eq!(figures["quiet_close_late_ms_p99"], 2.0);
+        assert_eq!(figures["early_closes"], 1);
+        assert_eq!(figures["entry_gap_ms_max"], 4.0);
+        assert_eq!(figures["other_p99_ratio"], 1.0);
+    }
 }
