@@ -16,7 +16,7 @@ help: ## this list (ARGS: only the lines with that word)
 demo: web build ## a cluster of three nodes in two regions with a running show, on this machine
 	$(TARGET)/release/rushroom demo $(ARGS)
 
-test: ## everything: lint, unit, browser, smoke, chaos (ARGS: the stages to run)
+test: ## everything: lint, web, unit, build, smoke, chaos, roll, sim, browser (ARGS: the stages to run)
 	.ci/stages $(ARGS)
 
 web: router/web/dist/favicon.svg ## the web page, if its sources changed (ARGS go to vite: "--sourcemap", and build it anyway)
