@@ -448,3 +448,8 @@ async fn talk(
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
