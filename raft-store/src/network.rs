@@ -513,8 +513,20 @@ mod tests {
 
     use super::*;
     use crate::options::RaftOptions;
+    use crate::peers::fake;
     use crate::types::{LeaderId, LogEntry, LogId, LogPayload};
     use openraft::vote::RaftLeaderId as _;
+
+    /// The ways of group 1.
+    fn network(peers: Arc<Peers>) -> Network {
+        let woken = tokio::sync::watch::Sender::new(0);
+        Network {
+            peers,
+            group: 1,
+            rest: Arc::new(Rest::new(Instant::now(), woken)),
+            cold: Arc::new(ColdStore::none()),
+        }
+    }
 
     /// What comes is sent at once, rests, or is dropped for what says more.
     #[test]
@@ -563,17 +575,7 @@ mod tests {
             .local_addr()
             .unwrap();
         peers.set_addresses([(NodeId(2), free.to_string())]);
-        let rest = Arc::new(Rest::new(
-            tokio::time::Instant::now(),
-            tokio::sync::watch::Sender::new(0),
-        ));
-        let cold = Arc::new(ColdStore::none());
-        let mut network = Network {
-            peers,
-            group: 1,
-            rest,
-            cold,
-        };
+        let mut network = network(peers);
         let option = || RPCOption::new(Duration::from_millis(50));
         let request = || VoteRequest::new(Vote::new(2, 1), None);
         for node in [2, 3] {
@@ -586,5 +588,82 @@ mod tests {
             let vote = way.vote(request(), option()).await;
             assert!(matches!(vote, Err(RPCError::Unreachable(_))), "node {node}: {vote:?}");
         }
+    }
+
+    /// An append of one entry.
+    fn append(index: u64) -> AppendEntriesRequest<TypeConfig> {
+        let leader_id = LeaderId::new(1, 1);
+        let entry = LogEntry {
+            log_id: LogId { leader_id, index },
+            payload: LogPayload::Blank,
+        };
+        AppendEntriesRequest {
+            vote: Vote {
+                leader_id,
+                committed: true,
+            },
+            prev_log_id: None,
+            entries: vec![entry],
+            leader_commit: None,
+        }
+    }
+
+    /// All up to its entry matches.
+    fn matched(asked: &pb::Request) -> pb::Response {
+        let Some(request::Body::Append(append)) = asked.body.clone() else {
+            panic!("no append: {asked:?}")
+        };
+        let last = append.entries.last().and_then(|entry| entry.log_id);
+        let result = Ok(last.map(|id| wire::log_id_from(id).unwrap()));
+        pb::Response {
+            call: asked.call,
+            body: Some(response::Body::Append(wire::appended_to(&result))),
+        }
+    }
+
+    /// So many appends to a follower that says nothing until it has as many as may be on their way: how many calls each frame
+    /// carries to it. It then answers the newest first, and openraft is told in order all the same.
+    async fn check(window: usize, appends: u64, sizes: &[usize]) {
+        let what = format!("{appends} appends, a window of {window}");
+        let options = RaftOptions {
+            append_window: window,
+            ..fake::patient()
+        };
+        let peers = Arc::new(Peers::new(options, crate::Dial::default()));
+        let mut frames = fake::listen(&peers, NodeId(2)).await;
+        let mut way = network(peers).new_client(5, &Home(2)).await;
+        let follower = async {
+            let (mut seen, mut flying, mut left) = (Vec::new(), Vec::new(), appends as usize);
+            while left > 0 {
+                let frame = frames.next().await;
+                seen.push(frame.requests.len());
+                flying.extend(frame.requests.iter().map(matched));
+                if flying.len() >= window.min(left) {
+                    left -= flying.len();
+                    frame.answer(flying.drain(..).rev().collect());
+                }
+            }
+            seen
+        };
+        let leader = async {
+            let input = stream::iter((1..=appends).map(append));
+            let answers = way.stream_append(input, RPCOption::new(fake::PATIENCE)).await.unwrap();
+            let index = |answer: Rpc<StreamAppendResult<TypeConfig>>| answer.unwrap().unwrap().unwrap().index;
+            answers.map(index).collect::<Vec<u64>>().await
+        };
+        let (seen, told) = tokio::join!(follower, leader);
+        assert_eq!(seen, sizes, "{what}");
+        assert_eq!(told, Vec::from_iter(1..=appends), "{what}");
+    }
+
+    #[tokio::test]
+    async fn appends_to_a_slow_follower_fly_together_and_are_answered_in_order() {
+        // What opens the link goes alone.
+        check(1, 3, &[1, 1, 1]).await;
+        check(2, 3, &[1, 1, 1]).await;
+        check(4, 4, &[1, 3]).await;
+        check(4, 5, &[1, 3, 1]).await;
+        check(4, 10, &[1, 3, 4, 2]).await;
+        check(32, 10, &[1, 9]).await;
     }
 }
