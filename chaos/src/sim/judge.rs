@@ -2,7 +2,9 @@
 //!
 //! | | what | promise |
 //! |---|---|---|
-//! | C1-C14 | the checkers of `chaos check` | G1-G8 |
+//! | C1-C11 | the checkers of `chaos check` | G1, G2, G4 (see below), G5, G6, G8 |
+//! | C12, C14 | the same, as figures: the runs name no limit | G9, G7 |
+//! | C13 | the same: whether enough happened | |
 //! | S1 | every act is answered and every auction closed, a bounded time after the last fault | liveness |
 //! | S2 | all replicas end in the same state, to the digest | G2 |
 //! | S3 | no two nodes hold the same office of a shard | G2, G5 |
@@ -14,6 +16,13 @@
 //! | S10 | a clock that strays is told from the others, and no other (`clocks`) | G5 |
 //! | S11 | what was made is there for ever, at every replica (`past`) | G1 |
 //! | S5 | no process ended by itself, unless its disk broke; none panicked | |
+//!
+//! **Not judged here.** How long bids wait beside a storm (G7): what a storm costs in processor time isn't simulated, so C14 only
+//! tells a figure; `chaos run chaos/plans/neighbours.toml` names a limit and judges. Of G4, that a close is within 100 ms: here
+//! it fails when its news came to a viewer certainly later than 250 ms and `eps_ms` (350), with no fault or hold in between (C8),
+//! or when its shard stands for 500 ms where nothing was wrong for 3 s (S6). The 100 ms are a matter of real disks and processors:
+//! they are measured in real runs (`docs/benchmarks.md`), which C8 judges with the same 250 ms, and watched in service
+//! (`RushroomCloseLate`).
 //!
 //! A check that can't tell (C8 where nothing was acknowledged before a close, C13 which counts what a long run must have
 //! done) doesn't fail a seed of some seconds; a breach does.
