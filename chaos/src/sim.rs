@@ -14,7 +14,9 @@
 //! log and the snapshots, time, chance, the threads that wait for disks. Why a process per seed: chance and clocks
 //! are the process's (`doors`), and so are the counters of libraries; a fresh one begins where every fresh one begins.
 //!
-//! Deliberately absent: edges, video, `node`. Those run for real, in `chaos run`.
+//! Deliberately absent: edges, video, `node`: those run for real, in `chaos run`. Steps of a monotonic clock, too: here it runs
+//! fast or slow, and only the wall's clock steps. What a step does is tested in `raft-store`, in virtual time
+//! (`src/clock/compare/tests.rs`) and on real hosts (`tests/clock_fleet.rs`).
 
 mod clocks;
 mod cluster;
