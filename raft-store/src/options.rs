@@ -86,7 +86,8 @@ pub struct RaftOptions {
     /// A shard with a scheduled start is awake so long before it.
     pub wake_ahead: Duration,
     /// Most elections, and most heartbeats to whoever came back, that a node begins at one look (half a `heartbeat`): a lost
-    /// machine's shards are inherited in a row, not in a heap.
+    /// machine's shards are inherited in a row, not in a heap. With 128 shards on three nodes a survivor inherits about 21, all of
+    /// them at one look: 64 spread them only where a lost machine led some hundred.
     pub at_once: usize,
     /// Ask before standing, so that a node that comes back from a cut doesn't unseat a good leader.
     pub pre_vote: bool,
