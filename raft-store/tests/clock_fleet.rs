@@ -111,6 +111,19 @@ fn all_led(cluster: &Cluster) -> bool {
     (0..=SHARDS).all(|shard| cluster.leader_of(ShardId(shard)).is_some())
 }
 
+/// Both peers of the odd node come to measure its rate, as `rushroom_clock_rate_ppm` tells it: by whichever clock runs faster,
+/// once they have compared for as long as they remember.
+async fn measured(cluster: &Cluster, rate_ppm: u64, name: &str) {
+    let right = RIGHT as i64;
+    let expect = (rate_ppm as i64 - right) * right / rate_ppm.max(RIGHT) as i64;
+    let close = |c: &Cluster, node: u64| {
+        let seen = c.running[&node].host.clock().rates_ppm.get(&NodeId(ODD)).copied();
+        seen.is_some_and(|seen| (seen - expect).abs() * 5 <= expect.abs())
+    };
+    let what = format!("its peers measure about {expect} ppm, it being {name}");
+    cluster.until(&what, |c| close(c, 1) && close(c, 3)).await;
+}
+
 /// Whatever is wrong with a node's monotonic clock: its peers' comparison finds it, it gives every leadership away and
 /// gets none, bids go on, and it leads again once its clock has been good for as long as clocks are compared.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -152,6 +165,10 @@ async fn a_node_whose_clock_strays_leads_nothing_until_it_is_good() {
                 [1, 3].iter().all(|node| shuns(c, *node))
             })
             .await;
+        // A step is no rate: how much of one it looks like depends on when it was.
+        if rate != RIGHT {
+            measured(&cluster, rate, name).await;
+        }
         n += 1;
         assert_eq!(bid(&cluster, shard, &auction, n).await.outcome, Ok(()));
         // A shard whose leader goes silent on a crowded machine may elect it, as nobody refuses it a vote (decision 0019): then it
