@@ -1,12 +1,12 @@
-//! The operator's API over HTTP against real nodes: which builds run, a node that is let in by hand, a shard's image, and the
-//! same image put back after every disk was lost.
+//! The operator's API over HTTP against real nodes: what each change would do, news as they come, which builds run, a node that
+//! is let in by hand, a shard's image, and the same image put back after every disk was lost.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
 use common::{Cluster, PATIENCE, SECRET, SHARDS, auction, people, stamped};
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -81,6 +81,24 @@ async fn steps(request: RequestBuilder) -> (Vec<String>, Value) {
     };
     let last = serde_json::from_str(all("data:").last().unwrap()).unwrap();
     (all("event:"), last)
+}
+
+/// The next event of a stream that goes on. Comments, which only keep it open, are none.
+async fn next(stream: &mut Response, read: &mut Vec<u8>) -> Value {
+    loop {
+        let Some(end) = read.windows(2).position(|two| two == b"\n\n") else {
+            let more = tokio::time::timeout(PATIENCE, stream.chunk()).await;
+            let more = more.expect("nothing more is told").unwrap();
+            read.extend_from_slice(&more.expect("the stream has ended"));
+            continue;
+        };
+        let event = String::from_utf8(read.drain(..end + 2).collect()).unwrap();
+        let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        if let Some(data) = field("data:") {
+            assert_eq!(field("event:"), Some("overview"), "{event}");
+            return serde_json::from_str(data).unwrap();
+        }
+    }
 }
 
 async fn joins_and_versions(olga: &Olga, cluster: &Cluster) {
@@ -252,5 +270,38 @@ async fn a_shard_goes_out_and_comes_back_over_http() {
         audit.contains(&format!("shard {shard}: closed")) && audit.contains("olga"),
         "{audit}"
     );
+    cluster.assert_no_panic();
+}
+
+/// The stream at one node tells how things are, and again when something changed, whichever node was asked for the change.
+async fn news_are_told(olga: &Olga, cluster: &Cluster) {
+    let mut stream = olga.ask(cluster, 0, Method::GET, "events").send().await.unwrap();
+    let kind = stream.headers()["content-type"].to_str().unwrap();
+    assert!(kind.starts_with("text/event-stream"), "{kind}");
+    let mut read = Vec::new();
+    let mut seen = next(&mut stream, &mut read).await;
+    assert_eq!(seen["paused"], false, "{seen}");
+    for (kind, paused, said) in [("pause", true, "pause"), ("go", false, "go on")] {
+        let ask = json!({"change": {"kind": kind}});
+        let (status, done) = told(olga.ask(cluster, 1, Method::POST, "changes").json(&ask)).await;
+        assert_eq!((status, &done["stored"]), (200, &json!(true)), "{done}");
+        let version = done["version"].as_u64().unwrap() + 1;
+        // Other news may come before, who leads what for one.
+        while seen["version"].as_u64() < Some(version) {
+            let now = next(&mut stream, &mut read).await;
+            assert_ne!(now, seen, "what didn't change is told again");
+            seen = now;
+        }
+        assert_eq!(seen["paused"], paused, "{seen}");
+        let last = seen["audit"].as_array().unwrap().last().unwrap();
+        assert_eq!((&last["who"], &last["what"]), (&json!("olga"), &json!(said)), "{last}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_are_made_and_told_over_http() {
+    let cluster = Cluster::start("[admin]\nhttp = true").await;
+    let olga = Olga::new();
+    news_are_told(&olga, &cluster).await;
     cluster.assert_no_panic();
 }
