@@ -273,6 +273,179 @@ async fn a_shard_goes_out_and_comes_back_over_http() {
     cluster.assert_no_panic();
 }
 
+/// What is wanted | how, beside being only shown | status | what is told.
+const CHANGES: &[(&str, &str, u16, &str)] = &[
+    (r#"{"kind": "drain", "node": 1}"#, "{}", 200, r#""from":1"#),
+    (r#"{"kind": "drain", "node": 9}"#, "{}", 409, "unknown_node"),
+    (r#"{"kind": "resume", "node": 1}"#, "{}", 200, r#""leaders":[]"#),
+    (r#"{"kind": "resume", "node": 9}"#, "{}", 409, "unknown_node"),
+    // Of 8 shards with equal weights it leads 3 at most, with this weight 5 at least.
+    (r#"{"kind": "weight", "node": 1, "weight": 3}"#, "{}", 200, r#""to":1"#),
+    (
+        r#"{"kind": "weight", "node": 1, "weight": 10001}"#,
+        "{}",
+        409,
+        "too_heavy",
+    ),
+    (r#"{"kind": "decommission", "node": 3}"#, "{}", 409, "too_few"),
+    (
+        r#"{"kind": "decommission", "node": 3}"#,
+        r#"{"force": " "}"#,
+        409,
+        "no_reason",
+    ),
+    (
+        r#"{"kind": "decommission", "node": 3}"#,
+        r#"{"force": "a drill"}"#,
+        200,
+        "forced: a drill",
+    ),
+    (
+        r#"{"kind": "move", "shard": 1, "from": 1, "to": 2}"#,
+        "{}",
+        409,
+        "there",
+    ),
+    (
+        r#"{"kind": "move", "shard": 1, "from": 9, "to": 1}"#,
+        "{}",
+        409,
+        "not_there",
+    ),
+    (
+        r#"{"kind": "move", "shard": 1, "from": 1, "to": 9}"#,
+        "{}",
+        409,
+        "unknown_node",
+    ),
+    (
+        r#"{"kind": "pin", "shard": 1, "node": 1, "hours": 1}"#,
+        "{}",
+        200,
+        r#""moves":[]"#,
+    ),
+    (r#"{"kind": "pin", "shard": 99, "node": 1}"#, "{}", 409, "unknown_shard"),
+    (
+        r#"{"kind": "exclude", "shard": 2, "node": 3}"#,
+        "{}",
+        200,
+        "exclusions are left out",
+    ),
+    (
+        r#"{"kind": "exclude", "shard": 0, "node": 3}"#,
+        "{}",
+        409,
+        "unknown_shard",
+    ),
+    (
+        r#"{"kind": "prefer_leader", "shard": 1, "node": 1}"#,
+        "{}",
+        200,
+        r#""moves":[]"#,
+    ),
+    (
+        r#"{"kind": "prefer_leader", "shard": 1, "node": 9}"#,
+        "{}",
+        409,
+        "unknown_node",
+    ),
+    (
+        r#"{"kind": "lift", "shard": 1, "node": 1}"#,
+        "{}",
+        409,
+        "nothing_to_cancel",
+    ),
+    (r#"{"kind": "cancel"}"#, "{}", 409, "nothing_to_cancel"),
+    (r#"{"kind": "cancel", "shard": 1}"#, "{}", 409, "nothing_to_cancel"),
+    (r#"{"kind": "rebalance"}"#, "{}", 200, r#""moves":[]"#),
+    (r#"{"kind": "rebalance"}"#, r#"{"version": 99}"#, 409, "stale"),
+    (r#"{"kind": "pause"}"#, r#"{"version": 0}"#, 200, r#""leaders":[]"#),
+    (r#"{"kind": "go"}"#, "{}", 200, r#""leaders":[]"#),
+    (r#"{"kind": "upgrade", "to": 1}"#, "{}", 409, "not_newer"),
+    (r#"{"kind": "upgrade", "to": 99}"#, "{}", 409, "version_newer"),
+    (
+        r#"{"kind": "restart", "node": 1}"#,
+        r#"{"force": "a drill"}"#,
+        200,
+        r#""moves":[]"#,
+    ),
+    (r#"{"kind": "restart", "node": 9}"#, "{}", 409, "unknown_node"),
+    (
+        r#"{"kind": "join", "id": 1, "zone": "a", "region": "x", "grpc": "", "http": "", "newest": 99}"#,
+        "{}",
+        409,
+        "taken",
+    ),
+    (
+        r#"{"kind": "join", "id": 9, "zone": "d", "region": "x", "grpc": "", "http": "", "newest": 99}"#,
+        "{}",
+        200,
+        r#""to":9"#,
+    ),
+    (r#"{"kind": "lose", "node": 1}"#, "{}", 422, "unknown variant"),
+    (r#"{"kind": "drain"}"#, "{}", 422, "missing field"),
+    (
+        r#"{"kind": "drain", "node": 1}"#,
+        r#"{"when": 1}"#,
+        422,
+        "unknown field",
+    ),
+];
+
+/// What would come of each kind of change, and why others are refused; nothing is stored, nobody reads of it in the audit.
+async fn changes_are_shown(olga: &Olga, cluster: &Cluster) {
+    for (change, how, expected, said) in CHANGES {
+        let mut ask: Value = serde_json::from_str(how).unwrap();
+        ask["change"] = serde_json::from_str(change).unwrap();
+        ask["dry_run"] = json!(true);
+        let (status, answer) = told(olga.ask(cluster, 1, Method::POST, "changes").json(&ask)).await;
+        let right = match status {
+            200 => answer["stored"] == false && answer.to_string().contains(said),
+            409 => answer["refused"]["code"] == *said,
+            _ => answer["code"] == "invalid" && answer.to_string().contains(said),
+        };
+        assert!(status == *expected && right, "{ask}: {status} {answer}");
+    }
+    let overview = olga.get(cluster, "overview").await;
+    assert_eq!(
+        (&overview["version"], &overview["audit"]),
+        (&json!(0), &json!([])),
+        "something was stored"
+    );
+}
+
+/// A shard's leadership goes where it is sent; before that it is shown, and refused where it can't be.
+async fn leadership_is_sent(olga: &Olga, cluster: &Cluster) {
+    let shards = olga.get(cluster, "overview").await["shards"].clone();
+    let shards = shards.as_array().unwrap();
+    let shard = shards.iter().find(|one| one["id"] == 1).unwrap();
+    let replicas = shard["replicas"].as_array().unwrap();
+    // Not the first, to which it may go home by itself meanwhile.
+    let to = replicas.iter().rev().find(|node| **node != shard["leader"]).unwrap();
+    let send = |shard: u32, ask: Value| {
+        let ask = olga
+            .ask(cluster, 0, Method::POST, &format!("shards/{shard}/leader"))
+            .json(&ask);
+        told(ask)
+    };
+    for (shard, to, code) in [(1, json!(9), "unknown_node"), (99, json!(null), "unknown_shard")] {
+        let (status, why) = send(shard, json!({"to": to})).await;
+        assert_eq!((status, &why["refused"]["code"]), (409, &json!(code)), "{why}");
+    }
+    for done in [false, true] {
+        let (status, told) = send(1, json!({"to": to, "dry_run": !done})).await;
+        let wanted = json!({"shard": 1, "leader": to, "done": done});
+        assert_eq!((status, &told), (200, &wanted));
+    }
+    let overview = olga.get(cluster, "overview").await;
+    let led = overview["shards"].as_array().unwrap().iter();
+    let led: Vec<&Value> = led.filter(|one| one["id"] == 1).map(|one| &one["leader"]).collect();
+    assert_eq!(led, [to]);
+    let last = overview["audit"].as_array().unwrap().last().unwrap();
+    let said = format!("shard 1: prefer-leader {to} for olga");
+    assert_eq!((&last["who"], &last["what"]), (&json!("olga"), &json!(said)), "{last}");
+}
+
 /// The stream at one node tells how things are, and again when something changed, whichever node was asked for the change.
 async fn news_are_told(olga: &Olga, cluster: &Cluster) {
     let mut stream = olga.ask(cluster, 0, Method::GET, "events").send().await.unwrap();
@@ -302,6 +475,8 @@ async fn news_are_told(olga: &Olga, cluster: &Cluster) {
 async fn changes_are_made_and_told_over_http() {
     let cluster = Cluster::start("[admin]\nhttp = true").await;
     let olga = Olga::new();
+    changes_are_shown(&olga, &cluster).await;
     news_are_told(&olga, &cluster).await;
+    leadership_is_sent(&olga, &cluster).await;
     cluster.assert_no_panic();
 }
