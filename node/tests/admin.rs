@@ -53,6 +53,26 @@ fn held(cluster: &Cluster, node: u64) -> u64 {
         .map_or(0, |n| n["replicas"].as_u64().unwrap())
 }
 
+/// A weight of 0 empties a node. While moves are paused nothing comes of it: whoever waits for it gives up, and it can be taken
+/// back. What is taken back doesn't come after all once moves go on.
+fn a_weight_is_waited_for_and_taken_back(cluster: &Cluster) {
+    let (had, come_true) = (held(cluster, 4), "done: the map has come true");
+    // command | exit code | what the operator is told | replicas of node 4 then
+    let table = [
+        ("pause", 0, "", had),
+        ("node weight 4 0 --wait --timeout 0", 4, "gave up waiting", had),
+        ("plan cancel", 0, "", had),
+        ("go --wait --timeout 60", 0, come_true, had),
+        ("node weight 4 0 --wait --timeout 60", 0, come_true, 0),
+        ("node weight 4 1 --wait --timeout 60", 0, come_true, had),
+    ];
+    for (words, expected, told, holds) in table {
+        let (code, _, err) = admin(cluster, 2, words);
+        assert!(code == expected && err.contains(told), "{words}: {code} {err}");
+        assert_eq!(held(cluster, 4), holds, "{words}");
+    }
+}
+
 /// A cluster of three becomes four and three again, by what an operator types; each command by another node.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_comes_and_goes() {
@@ -65,6 +85,7 @@ async fn a_node_comes_and_goes() {
         "the new node holds nothing: {:#}",
         json(&cluster, "status")
     );
+    a_weight_is_waited_for_and_taken_back(&cluster);
 
     let shown = json(&cluster, "node drain 4 --dry-run");
     assert_eq!(shown["stored"], false);
@@ -78,7 +99,18 @@ async fn a_node_comes_and_goes() {
 
     assert_eq!(
         audited(&cluster),
-        ["node 4 joins", "rebalance", "node 4 drains", "node 4 goes for good"]
+        [
+            "node 4 joins",
+            "rebalance",
+            "pause",
+            "node 4 has weight 0",
+            "cancel all",
+            "go on",
+            "node 4 has weight 0",
+            "node 4 has weight 1",
+            "node 4 drains",
+            "node 4 goes for good"
+        ]
     );
 }
 
