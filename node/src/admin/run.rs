@@ -344,3 +344,61 @@ fn progress(o: &Overview, most: usize, left: usize) -> String {
         }
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{NodeId, Overview, ShardId, progress};
+    use placement::{Move, ReplicaId, Step};
+
+    /// Moves of shards 1 and on, at these steps; what some shard waits for.
+    fn overview(steps: &[Step], waits: Option<&str>) -> Overview {
+        let mut overview = Overview::default();
+        for (shard, step) in (1..).map(ShardId).zip(steps) {
+            let one = Move {
+                id: u64::from(shard.0),
+                from: None,
+                to: Some((NodeId(4), ReplicaId(9))),
+                step: *step,
+                back: false,
+                forced: None,
+                reason: String::new(),
+                began_ms: 0,
+            };
+            overview.map.steering.moves.insert(shard, one);
+        }
+        overview.waits.extend(waits.map(|why| (ShardId(1), why.to_owned())));
+        overview
+    }
+
+    /// The bar is what is done of the most that there was to do; of many moves the first four are named.
+    #[test]
+    fn progress_in_a_line() {
+        let check = |steps: &[Step], waits, most, left, line: &str| {
+            assert_eq!(progress(&overview(steps, waits), most, left), line);
+        };
+        check(&[], None, 0, 0, "[........................] 0 to go; leaders change");
+        check(&[], None, 4, 0, "[########################] 0 to go; leaders change");
+        let soon = Some("a live auction closes soon");
+        check(
+            &[],
+            soon,
+            4,
+            4,
+            "[........................] 4 to go; leaders change; waits for a live auction closes soon",
+        );
+        let two = [Step::CaughtUp, Step::HandedOver];
+        let told = "[############............] 2 to go; 1: caught up, 2: handed over";
+        check(&two, None, 4, 2, told);
+        check(
+            &two,
+            Some("node 4 to answer"),
+            4,
+            2,
+            &format!("{told}; waits for node 4 to answer"),
+        );
+        let first = "1: planned, 2: planned, 3: planned, 4: planned";
+        let told = format!("[####....................] 5 to go; {first}");
+        check(&[Step::Planned; 4], None, 6, 5, &told);
+        check(&[Step::Planned; 5], None, 6, 5, &told);
+    }
+}
