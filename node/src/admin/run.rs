@@ -139,7 +139,7 @@ impl Asking<'_> {
                     ..How::default()
                 };
                 let overview = self.client.overview().await?;
-                if !self.args.json && !overview.map.steering.moves.is_empty() {
+                if !self.args.json && !(overview.map.steering.moves.is_empty() && overview.waits.is_empty()) {
                     say(&(tables::moves(&overview) + "\n"))?;
                 }
                 self.change(Change::Rebalance, &how).await

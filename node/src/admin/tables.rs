@@ -228,7 +228,21 @@ pub(super) fn moves(o: &Overview) -> String {
                 m.reason,
             ]
         });
-    let rows: Vec<Vec<String>> = under_way.chain(open).collect();
+    // What a draining node leads, and may not give away yet.
+    let moves = |shard: &ShardId| o.map.steering.moves.contains_key(shard) || o.map.steering.goal.contains_key(shard);
+    let led = o.waits.iter().filter(|(shard, _)| !moves(shard)).map(|(shard, why)| {
+        let leader = o.leaders.get(shard);
+        let standing = leader.map(|node| format!("node {} is {}", node.0, o.map.standing(*node).word()));
+        vec![
+            shard.0.to_string(),
+            or_dash(leader.map(|node| node.0)),
+            "-".into(),
+            "to hand over".into(),
+            why.clone(),
+            standing.unwrap_or_default(),
+        ]
+    });
+    let rows: Vec<Vec<String>> = under_way.chain(open).chain(led).collect();
     if rows.is_empty() {
         return "nothing moves\n".into();
     }
@@ -376,6 +390,21 @@ mod tests {
         assert_eq!(
             table(&["shard", "zone"], &rows),
             "SHARD  ZONE\n    7  seoul\n  128  b\n"
+        );
+    }
+
+    #[test]
+    fn a_drain_that_waits_is_told() {
+        let mut o = Overview::default();
+        assert_eq!(moves(&o), "nothing moves\n");
+        o.leaders.insert(ShardId(7), NodeId(3));
+        let standings = &mut o.map.steering.standings;
+        standings.insert(NodeId(3), placement::Standing::Draining);
+        o.waits.insert(ShardId(7), "a live auction closes soon".into());
+        assert_eq!(
+            moves(&o),
+            "SHARD  FROM  TO  STEP          WAITS FOR                   WHY\n    \
+             7     3   -  to hand over  a live auction closes soon  node 3 is draining\n"
         );
     }
 

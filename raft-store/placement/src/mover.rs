@@ -161,7 +161,7 @@ pub struct Decision {
     pub news: Vec<String>,
     /// What leaders of groups are asked to do.
     pub work: Vec<(ShardId, NodeId, Work)>,
-    /// What a move waits for.
+    /// What a move waits for, or what a draining node leads.
     pub waits: BTreeMap<ShardId, String>,
 }
 
@@ -332,11 +332,19 @@ impl Run<'_> {
             let busy = self.out.work.iter().any(|work| work.0 == *shard);
             let forced = self.map.steering.forced.is_some();
             let others = group.voting().len() > 1;
-            if drains && others && !busy && (forced || !self.hot(*shard)) {
-                let mut others = self.map.replicas_of(*shard).iter().map(|replica| replica.0);
-                let to = others.find(|node| self.map.share(*node) > 0 && self.facts.alive(*node));
-                self.work(*shard, Work::HandOver(to));
+            if !drains || !others || busy {
+                continue;
             }
+            if self.hot(*shard) && !forced {
+                // A move of the shard may have said already what it waits for itself.
+                if !self.out.waits.contains_key(shard) {
+                    self.wait(*shard, "a live auction closes soon");
+                }
+                continue;
+            }
+            let mut others = self.map.replicas_of(*shard).iter().map(|replica| replica.0);
+            let to = others.find(|node| self.map.share(*node) > 0 && self.facts.alive(*node));
+            self.work(*shard, Work::HandOver(to));
         }
     }
 }

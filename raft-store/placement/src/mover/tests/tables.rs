@@ -107,6 +107,36 @@ fn a_closing_auction_is_not_disturbed() {
     }
 }
 
+/// Columns: closes in | forced | it is handed over | what it waits for.
+#[test]
+fn what_a_draining_node_leads_is_handed_over_or_says_why_not() {
+    let soon = Some("a live auction closes soon");
+    for (closes_in_ms, force, goes, waits) in [
+        (None, None, true, None),
+        (Some(30_001), None, true, None),
+        (Some(30_000), None, false, soon),
+        (Some(5_000), Some("fire"), true, None),
+    ] {
+        let mut world = World::new(4);
+        let drain = Change::Drain(NodeId(1));
+        world.map = plan(&world.map, &drain, Rules::default(), 0, force).unwrap().map;
+        world.adopt_all();
+        world.look();
+        let (map, mut facts, _) = world.looks.pop().unwrap();
+        let mut groups = facts.groups.iter_mut();
+        let led = groups.find(|(shard, group)| **shard != ShardId::META && group.leader == NodeId(1));
+        let (&shard, group) = led.unwrap();
+        group.closes_in_ms = closes_in_ms;
+        let decision = decide(&map, &facts, &world.limits);
+        let handed = |(of, _, work): &(ShardId, NodeId, Work)| *of == shard && matches!(work, Work::HandOver(_));
+        let came = (
+            decision.work.iter().any(handed),
+            decision.waits.get(&shard).map(String::as_str),
+        );
+        assert_eq!(came, (goes, waits), "{closes_in_ms:?} {force:?}");
+    }
+}
+
 /// Columns: silent for | other nodes | lost.
 #[test]
 fn a_silent_node_is_lost_after_its_grace_if_others_can_carry_its_shards() {
