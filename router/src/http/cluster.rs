@@ -49,8 +49,8 @@ pub(crate) async fn stop(
     let node = node
         .parse()
         .map_err(|_| Problem::reason(Reason::NotFound).because("no such node"))?;
-    let by = user.map_or_else(|| "nobody in particular".to_owned(), |u| u.id.to_string());
-    tracing::warn!(node, by, "a node is stopped from the cluster page");
+    let who = user.map_or_else(|| "nobody in particular".to_owned(), |u| u.id.to_string());
+    tracing::warn!(target: "rushroom::audit", who, node, "a node is stopped from the cluster page");
     match state.ports.admin.stop_node(NodeId(node)).await {
         Ok(()) => Ok(StatusCode::ACCEPTED),
         Err(PortError::NotFound) => Err(Problem::reason(Reason::NotFound).because("no such node")),
