@@ -139,7 +139,8 @@ impl Asking<'_> {
                     ..How::default()
                 };
                 let overview = self.client.overview().await?;
-                if !self.args.json && !(overview.map.steering.moves.is_empty() && overview.waits.is_empty()) {
+                let still = overview.map.steering.moves.is_empty() && overview.waits.is_empty();
+                if !self.args.json && !still {
                     say(&(tables::moves(&overview) + "\n"))?;
                 }
                 self.change(Change::Rebalance, &how).await
