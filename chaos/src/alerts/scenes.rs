@@ -384,8 +384,9 @@ async fn fills(stage: &mut Stage, disk: &SmallDisk) -> Result<()> {
     disk.leave(20 << 20)?;
     stage.fires("a small disk, 20 MiB free", &["RushroomDiskLow"]).await?;
     stage.now();
-    // Less than a segment takes, so that the log goes into those that were laid by. Bids alone would need minutes for that.
-    let _drafts = load::drafts(&stage.api, "disk", 8).await?;
+    // Less than a segment takes, so that the log goes into those that were laid by. Bids alone would need minutes for that;
+    // many drafts would use up the one that is laid by, and stop the node, between two looks at its metrics.
+    let _drafts = load::drafts(&stage.api, "disk", 2).await?;
     disk.leave(512 << 10)?;
     stage
         .fires(

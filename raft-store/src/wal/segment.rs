@@ -84,6 +84,8 @@ type Prepared<F> = (PathBuf, F);
 struct State<F> {
     ready: Option<Prepared<F>>,
     reserve: Vec<Prepared<F>>,
+    /// A full disk made the log take from the reserve, and it isn't whole again.
+    dipped: bool,
     /// Why the helper could not make the file that is wanted.
     failed: Option<(io::ErrorKind, String)>,
     stop: bool,
@@ -113,6 +115,7 @@ impl<D: Disk> Preparer<D> {
         let state = State {
             ready: None,
             reserve: Vec::new(),
+            dipped: false,
             failed: None,
             stop: false,
             freed: false,
@@ -203,6 +206,7 @@ impl<D: Disk> Pool<D> {
             }
             if let Some((kind, _)) = state.failed {
                 if let Some(prepared) = state.reserve.pop() {
+                    state.dipped |= is_full(kind);
                     drop(state);
                     if is_full(kind) {
                         self.space.tell(0, self.options.low_water_bytes, true);
@@ -232,6 +236,7 @@ impl<D: Disk> Pool<D> {
                         state.ready = Some(prepared);
                     } else {
                         state.reserve.push(prepared);
+                        state.dipped &= state.reserve.len() < self.options.reserve_segments;
                     }
                 }
                 Err(error) => {
@@ -278,7 +283,8 @@ impl<D: Disk> Pool<D> {
         };
         let state = self.state.lock();
         let full = state.failed.as_ref().is_some_and(|(kind, _)| is_full(*kind));
-        let used = full && state.reserve.len() < self.options.reserve_segments;
+        // One file more is not yet a whole reserve: a disk that gives back a little says `Reserve` on.
+        let used = state.dipped || full && state.reserve.len() < self.options.reserve_segments;
         drop(state);
         self.space.tell(free, self.options.low_water_bytes, used);
         crate::metrics::stalled(self.space.stalled().as_secs_f64());

@@ -68,6 +68,8 @@ struct Sim {
     /// Fsyncs that were asked for after one had failed.
     retried: u64,
     sync_failed: bool,
+    /// Times that a file couldn't grow for want of room.
+    refused: u64,
 }
 
 #[derive(Clone, Default)]
@@ -108,6 +110,12 @@ impl SimDisk {
 
     pub(crate) fn retried(&self) -> u64 {
         self.0.0.lock().retried
+    }
+
+    /// Times that a file couldn't grow for want of room.
+    #[cfg(test)]
+    pub(crate) fn refused(&self) -> u64 {
+        self.0.0.lock().refused
     }
 
     /// What is left when the power fails: the durable bytes, any of the sectors under way, some of the names.
@@ -326,6 +334,7 @@ impl SimFile {
         let used: u64 = sim.names.values().map(|id| sim.inodes[id].cache.len() as u64).sum();
         let growth = len.saturating_sub(sim.inodes[&self.1].cache.len()) as u64;
         if growth > 0 && sim.faults.capacity.is_some_and(|all| used + growth > all) {
+            sim.refused += 1;
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())

@@ -162,6 +162,39 @@ async fn room_that_comes_back_refills_the_reserve() {
     wal.close();
 }
 
+/// Room for one file isn't room for the reserve: a disk that gives back a little is still said to be full.
+#[tokio::test]
+async fn the_reserve_is_in_use_until_it_is_whole() {
+    let disk = SimDisk::default();
+    let (wal, _) = open(&disk);
+    wal.write(vec![entry(0)]).await.unwrap();
+    laid_by(&disk).await;
+    let has = |capacity| Faults {
+        capacity: Some(capacity),
+        ..Faults::default()
+    };
+    disk.set(has(0));
+    let mut pressure = wal.pressure();
+    let mut index = 1;
+    while *pressure.borrow_and_update() != Pressure::Reserve {
+        wal.write(vec![entry(index)]).await.unwrap();
+        index += 1;
+    }
+    let before = disk.durable_bytes();
+    disk.set(has(before as u64 + AHEAD.segment_bytes));
+    while disk.durable_bytes() < before + AHEAD.segment_bytes as usize {
+        tokio::task::yield_now().await;
+    }
+    let refused = disk.refused();
+    while disk.refused() == refused {
+        tokio::task::yield_now().await;
+    }
+    assert!(!pressure.has_changed().unwrap(), "{:?}", *pressure.borrow());
+    disk.set(Faults::default());
+    pressure.wait_for(|now| *now == Pressure::Ample).await.unwrap();
+    wal.close();
+}
+
 /// EIO where nothing promised is at stake: the log goes on, says that it ails, never syncs a file again whose fsync failed,
 /// and is well once a new file could be made.
 #[tokio::test]
