@@ -314,6 +314,19 @@ fn host_options(config: &Config, joined: Option<placement::ReplicaId>, dial: Dia
     options
 }
 
+/// Threads that send to viewers. Half the cores by default: the other half is for what feeds them (handshakes, the kernel's
+/// receiving side, the seller's connection, trunks), and for bids, whose clock must not wait for a picture.
+fn media_lanes(wanted: u32, cores: usize) -> usize {
+    match wanted {
+        0 => (cores / 2).clamp(1, 64),
+        wanted => wanted as usize,
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 fn media_options(config: &Config) -> sfu::Options {
     sfu::Options {
         node: config.node_id,
@@ -321,6 +334,7 @@ fn media_options(config: &Config) -> sfu::Options {
         ip: config.media_ip,
         udp_port: config.media_udp_port,
         trunk_port: config.media_trunk_port,
+        lanes: media_lanes(config.media_lanes, cores()),
         ..sfu::Options::default()
     }
 }
@@ -385,5 +399,25 @@ impl Stop {
 
     async fn asked(&mut self) {
         tokio::select! { _ = self.term.recv() => {}, _ = self.int.recv() => {} }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_lanes_leave_cores_for_the_rest() {
+        for (wanted, cores, expect) in [
+            (0, 1, 1),
+            (0, 2, 1),
+            (0, 3, 1),
+            (0, 8, 4),
+            (0, 512, 64),
+            (1, 8, 1),
+            (5, 2, 5),
+        ] {
+            assert_eq!(media_lanes(wanted, cores), expect, "{wanted} of {cores} cores");
+        }
     }
 }

@@ -21,13 +21,14 @@ const CORES: &[&str] = &["raft-store/auction/src", "raft-store/placement/src", "
 /// Those of them that compute on every replica, or on every packet.
 const NO_FLOATS: &[&str] = &["raft-store/auction/src", "sfu/forward/src"];
 
-/// crate -> the crates of ours that it may use (docs/architecture.md draws it). Tests may use `client` too.
+/// crate -> the crates of ours that it may use (docs/architecture.md draws it). Tests may use `client` and `emulator` too.
 const ARROWS: &[(&str, &[&str])] = &[
     ("auction", &[]),
     ("placement", &[]),
     ("forward", &[]),
     ("proto", &[]),
     ("client", &[]),
+    ("emulator", &[]),
     ("raft-store", &["auction", "placement", "proto"]),
     ("sfu", &["forward", "placement", "proto"]),
     ("router", &["auction", "placement", "proto"]),
@@ -167,8 +168,8 @@ fn arrows_between_crates() {
     let mut wrong = Vec::new();
     for package in &metadata.packages {
         for dependency in package.dependencies.iter().filter(|d| ours.contains(&d.name)) {
-            let test_only =
-                dependency.kind == cargo_metadata::DependencyKind::Development && dependency.name == "client";
+            let test_only = dependency.kind == cargo_metadata::DependencyKind::Development
+                && ["client", "emulator"].contains(&&*dependency.name);
             // The simulation runs the shards' code itself; no build but its own may.
             let sim_only = dependency.optional && (package.name.as_str(), &*dependency.name) == ("chaos", "raft-store");
             if !test_only && !sim_only && !allowed[package.name.as_str()].contains(&dependency.name.as_str()) {

@@ -21,6 +21,7 @@ const GAVE_WAY: &str = "rushroom_edge_gave_way_total";
 const ASKS: &str = "rushroom_edge_asks_total";
 const PROBLEMS: &str = "rushroom_edge_problems_total";
 const LIMITED: &str = "rushroom_edge_limited_total";
+const SEEN: &str = "rushroom_edge_seen_delay_seconds";
 
 /// Tells the recorder what the names mean. Called once by `node`.
 pub fn describe() {
@@ -82,6 +83,11 @@ pub fn describe() {
     );
     describe_counter!(PROBLEMS, Unit::Count, "problems answered over HTTP, by code");
     describe_counter!(LIMITED, Unit::Count, "requests refused by a rate limit, by kind");
+    describe_histogram!(
+        SEEN,
+        Unit::Seconds,
+        "delay of pictures as viewers' pages measured it, by leg: uplink, hops, receive, buffer, decode, display, whole (their sum); hammer: how old the picture on screen was when the auction closed"
+    );
     begin();
 }
 
@@ -165,6 +171,10 @@ pub(crate) fn asked(answer: &'static str) {
 
 pub(crate) fn problem(code: &'static str) {
     counter!(PROBLEMS, "code" => code).increment(1);
+}
+
+pub(crate) fn seen(leg: &'static str, took: Duration) {
+    histogram!(SEEN, "leg" => leg).record(took.as_secs_f64());
 }
 
 pub(crate) fn limited(kind: &'static str) {

@@ -182,6 +182,17 @@ pub struct MediaAnswer {
     pub sdp: String,
 }
 
+/// What a viewer's RTP times stand for, right now.
+#[derive(Clone, Debug)]
+pub struct MediaCaptured {
+    /// The RTP time, as the viewer receives it, of a picture that is captured at this moment.
+    pub rtp: u32,
+    /// Its ticks a second.
+    pub rate: u32,
+    /// From its capture until a picture is whole at each node of the way, µs: the origin first, this node last.
+    pub legs_us: Vec<u32>,
+}
+
 /// Live video at this node.
 #[async_trait]
 pub trait Streams: Send + Sync + 'static {
@@ -194,6 +205,10 @@ pub trait Streams: Send + Sync + 'static {
     async fn patch(&self, session: &str, fragment: String) -> Result<Option<String>, PortError>;
     /// Ends a session.
     async fn end(&self, session: &str) -> Result<(), PortError>;
+    /// What a viewer's RTP times stand for. Must not wait. `None`: no such viewer at this node, or nothing to see yet.
+    fn captured(&self, _session: &str) -> Option<MediaCaptured> {
+        None
+    }
 }
 
 /// A change that an operator wants.

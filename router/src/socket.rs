@@ -14,6 +14,7 @@
 //!
 //! Tokens come in frames, never in cookies, so a foreign page can't ride on anyone's sign-in.
 
+mod delay;
 mod hear;
 mod inbox;
 
@@ -180,6 +181,8 @@ struct Session {
     leave_at: Option<Instant>,
     /// Messages heard since anything was written.
     turn: usize,
+    /// Samples of delay that were taken.
+    samples: u64,
 }
 
 impl Session {
@@ -202,6 +205,7 @@ impl Session {
             pinged: false,
             leave_at: None,
             turn: 0,
+            samples: 0,
         }
     }
 
@@ -212,6 +216,7 @@ impl Session {
             user: self.user.as_ref().map(UserBody::from),
             s: self.state.monotonic_ms(),
             edges: self.state.edges(),
+            hears: delay::HEARS,
         });
     }
 

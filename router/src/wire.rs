@@ -352,6 +352,8 @@ pub(crate) enum Say<'a> {
         s: f64,
         /// Where else this cluster can be reached, should this edge go.
         edges: Vec<String>,
+        /// What it understands beyond what every edge does.
+        hears: &'static [&'static str],
     },
     Snap {
         a: &'a str,
@@ -412,6 +414,11 @@ pub(crate) enum Say<'a> {
         c: &'a serde_json::Number,
         s: f64,
     },
+    Capture {
+        media: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        line: Option<CaptureBody>,
+    },
     Problem {
         problem: crate::problem::Problem,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -419,6 +426,16 @@ pub(crate) enum Say<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<&'a str>,
     },
+}
+
+/// What a viewer's RTP times stand for.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct CaptureBody {
+    /// The RTP time of a picture that is captured at `s`.
+    pub(crate) rtp: u32,
+    pub(crate) rate: u32,
+    pub(crate) s: f64,
+    pub(crate) legs_ms: Vec<f64>,
 }
 
 /// Who a socket or a token speaks for.

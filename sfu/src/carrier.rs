@@ -9,10 +9,12 @@
 //! A packet is sealed and sent by whoever brought it (the publisher's task, or this one for a relay of a relay): there
 //! is no queue between, and a full socket drops, which the child sees as a gap and asks again.
 
+use crate::capture::Clocks;
 use crate::metrics::{self, Way};
 use crate::stage::{Children, Clock, Live, Source, Stage, Stored};
 use crate::trunk::{self, Association, Associations, DATAGRAM_MAX, End};
 use bytes::{Bytes, BytesMut};
+use forward::capture::Line;
 use forward::gaps::{Gaps, Timing};
 use forward::sequence::nearest32;
 use forward::trunk::{Frame, NACK_MAX};
@@ -51,6 +53,7 @@ pub(crate) struct Carrier {
     /// Streams that are up here, by number: what children may ask of.
     streams: Mutex<HashMap<u64, (Weak<Stage>, Weak<Live>)>>,
     incoming: Mutex<HashMap<u64, Incoming>>,
+    clocks: Clocks,
     /// A stream started to come in.
     woken: tokio::sync::Notify,
 }
@@ -88,6 +91,7 @@ impl Children for Carrier {
         for node in nodes {
             self.send(*node, End::Parent, &self.frame(live, track, sequence, stored));
         }
+        self.tell_capture(nodes, live, track);
         metrics::packets_out(Way::Trunk, nodes.len() as u64);
     }
 }
@@ -100,6 +104,7 @@ impl Carrier {
             associations: Mutex::default(),
             streams: Mutex::default(),
             incoming: Mutex::default(),
+            clocks: Clocks::default(),
             woken: tokio::sync::Notify::new(),
         }
     }
@@ -128,6 +133,36 @@ impl Carrier {
             && self.socket.try_send_to(&datagram, association.remote).is_err()
         {
             metrics::dropped("trunk");
+        }
+    }
+
+    /// Tells the nodes below when a track was captured, from time to time.
+    fn tell_capture(&self, nodes: &[u64], live: &Live, number: u8) {
+        let due = live.track(number).and_then(|track| track.capture.due(self.clock.ms()));
+        let Some((line, legs)) = due else { return };
+        let frame = Frame::Capture {
+            stream: live.number,
+            track: number,
+            line,
+            legs,
+        };
+        for node in nodes {
+            self.send(*node, End::Parent, &frame);
+        }
+    }
+
+    /// A parent told when a track was captured.
+    fn capture_in(&self, node: u64, (stream, track): (u64, u8), line: Line, legs: &[u32]) {
+        let live = {
+            let incoming = self.incoming.lock();
+            // A former parent's word would mix two ways.
+            incoming
+                .get(&stream)
+                .filter(|entry| entry.parent == node)
+                .and_then(|entry| entry.live.upgrade())
+        };
+        if let (Some(line), Some(track)) = (self.clocks.ours(node, line), live.and_then(|live| live.track(track))) {
+            track.capture.is(line, legs);
         }
     }
 
@@ -237,11 +272,7 @@ impl Carrier {
             }
             (Frame::Keyframe { stream, track }, End::Parent) => {
                 drop(associations);
-                if let Some((stage, live)) = self.served(node, stream)
-                    && let Some(track) = live.track(track)
-                {
-                    stage.ask_keyframe(&live, &track);
-                }
+                self.ask_keyframe(node, stream, track);
             }
             (
                 Frame::Media {
@@ -257,6 +288,25 @@ impl Carrier {
                 drop(associations);
                 self.media_in(node, stream, track, sequence, rtp);
             }
+            (Frame::AskTime { asked }, End::Parent) => {
+                let read = self.clock.us_at(now);
+                self.send_by(association, &Frame::Time { asked, read });
+            }
+            (Frame::Time { asked, read }, End::Child) => {
+                self.clocks.answered(node, (asked, read, self.clock.us_at(now)));
+            }
+            (
+                Frame::Capture {
+                    stream,
+                    track,
+                    line,
+                    legs,
+                },
+                End::Child,
+            ) => {
+                drop(associations);
+                self.capture_in(node, (stream, track), line, &legs);
+            }
             _ => metrics::dropped("trunk_misplaced"),
         }
     }
@@ -267,6 +317,14 @@ impl Carrier {
         let (stage, live) = (stage.upgrade()?, live.upgrade()?);
         let subscribed = stage.demand.lock().nodes().any(|n| n == node);
         subscribed.then_some((stage, live))
+    }
+
+    fn ask_keyframe(&self, node: u64, stream: u64, track: u8) {
+        if let Some((stage, live)) = self.served(node, stream)
+            && let Some(track) = live.track(track)
+        {
+            stage.ask_keyframe(&live, &track);
+        }
     }
 
     fn retransmit(&self, node: u64, stream: u64, track: u8, sequences: &[u32]) {
@@ -351,6 +409,8 @@ impl Carrier {
                 *pinged = now;
                 for association in associations.all().filter(|a| a.end == End::Child) {
                     self.send_by(association, &Frame::Ping { stamp: now as u32 });
+                    let asked = self.clock.us();
+                    self.send_by(association, &Frame::AskTime { asked });
                 }
             }
         }

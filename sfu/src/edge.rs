@@ -7,9 +7,11 @@
 //!
 //! A viewer is found by the user fragment of its first check; once a lane has proven that check, its address is in the
 //! table too, and media and feedback are found by that. Handshakes (public-key operations) happen in the joins
-//! lane, a thread of their own: a viewer moves to a media lane when its keys are ready.
+//! lane, a thread of their own: a viewer moves to a media lane when its keys are ready (`spread` says to which).
 
+use crate::capture::Place;
 use crate::lane::Input;
+use crate::spread::Spread;
 use crate::viewer::stun;
 use crate::{MediaError, metrics};
 use bytes::Bytes;
@@ -28,13 +30,16 @@ const DATAGRAM_MAX: usize = 2048;
 
 struct Slot {
     lane: usize,
+    /// The auction that it was spread by; absent: it is in the joins lane.
+    auction: Option<String>,
     session: String,
+    shown: Option<Arc<Place>>,
     ufrags: Vec<String>,
     addresses: Vec<SocketAddr>,
 }
 
-#[derive(Default)]
 struct Table {
+    spread: Spread,
     slots: HashMap<u64, Slot>,
     ufrags: HashMap<String, u64>,
     addresses: HashMap<SocketAddr, u64>,
@@ -52,8 +57,16 @@ pub(crate) struct Edge {
 impl Edge {
     /// `lanes`: the media lanes, then the joins lane.
     pub(crate) fn new(lanes: Vec<SyncSender<Input>>, viewers_max: usize) -> Edge {
+        let table = Table {
+            spread: Spread::new(lanes.len() - 1),
+            slots: HashMap::new(),
+            ufrags: HashMap::new(),
+            addresses: HashMap::new(),
+            sessions: HashMap::new(),
+            next: 0,
+        };
         Edge {
-            table: Mutex::new(Table::default()),
+            table: Mutex::new(table),
             lanes,
             viewers_max,
         }
@@ -74,7 +87,9 @@ impl Edge {
         let viewer = table.next;
         let slot = Slot {
             lane: self.media_lanes(),
+            auction: None,
             session: session.into(),
+            shown: None,
             ufrags: vec![ufrag.into()],
             addresses: Vec::new(),
         };
@@ -87,6 +102,20 @@ impl Edge {
     /// The viewer of a session.
     pub(crate) fn find(&self, session: &str) -> Option<u64> {
         self.table.lock().sessions.get(session).copied()
+    }
+
+    /// Where a viewer's picture will be found.
+    pub(crate) fn show(&self, viewer: u64, shown: &Arc<Place>) {
+        if let Some(slot) = self.table.lock().slots.get_mut(&viewer) {
+            slot.shown = Some(shown.clone());
+        }
+    }
+
+    /// Where the picture of a session's viewer is.
+    pub(crate) fn shown(&self, session: &str) -> Option<Arc<Place>> {
+        let table = self.table.lock();
+        let viewer = table.sessions.get(session)?;
+        table.slots.get(viewer)?.shown.clone()
     }
 
     /// Another user fragment for a viewer (ICE restart); the old one goes on working until it leaves.
@@ -111,13 +140,16 @@ impl Edge {
         table.addresses.insert(address, viewer);
     }
 
-    /// The viewer moves to a media lane; gives which.
-    pub(crate) fn open(&self, viewer: u64) -> usize {
-        let lane = viewer as usize % self.media_lanes().max(1);
-        if let Some(slot) = self.table.lock().slots.get_mut(&viewer) {
-            slot.lane = lane;
+    /// The viewer moves to a media lane; gives which. None: there is no such viewer any more.
+    pub(crate) fn open(&self, viewer: u64, auction: &str) -> Option<usize> {
+        let mut table = self.table.lock();
+        let Table { spread, slots, .. } = &mut *table;
+        let slot = slots.get_mut(&viewer)?;
+        if slot.auction.is_none() {
+            slot.lane = spread.come(auction);
+            slot.auction = Some(auction.into());
         }
-        lane
+        Some(slot.lane)
     }
 
     /// The viewer is gone.
@@ -126,6 +158,9 @@ impl Edge {
         let Some(slot) = table.slots.remove(&viewer) else {
             return;
         };
+        if let Some(auction) = &slot.auction {
+            table.spread.leave(auction, slot.lane);
+        }
         table.sessions.remove(&slot.session);
         for ufrag in slot.ufrags {
             table.ufrags.remove(&ufrag);

@@ -10,8 +10,10 @@
 //! packet, not by its handshake, so 'up' means that there is something to see. A second publisher of an auction takes
 //! over at *its* first packet; until then viewers keep the first one's pictures.
 
+use crate::capture::{ACT_URI, Uplink};
 use crate::media::Inner;
 use crate::metrics::{self, Way};
+use crate::reports::{self, Reports};
 use crate::sdp::{Format, Kind, Offer, Section};
 use crate::stage::{Live, Publishing, Source, Stage, Track};
 use crate::{Answer, MediaError, StreamEvent};
@@ -22,7 +24,9 @@ use forward::sequence::Unwrap;
 use parking_lot::Mutex;
 use rtc::interceptor::{NackGeneratorBuilder, Registry, Slot};
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
-use rtc::rtp_transceiver::rtp_sender::{RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind};
+use rtc::rtp_transceiver::rtp_sender::{
+    RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpHeaderExtensionCapability, RtpCodecKind,
+};
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 use rtc::shared::marshal::Marshal;
 use std::collections::HashMap;
@@ -42,6 +46,8 @@ use webrtc::peer_connection::{
 const NACK_EVERY: Duration = Duration::from_millis(20);
 /// Asks for one packet before it is given up.
 const NACKS_MAX: u16 = 10;
+/// Between two looks at the round trip to a publisher.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Tracks that a publisher may send.
 const TRACKS_MAX: u8 = 4;
 
@@ -90,6 +96,7 @@ struct Publication {
     number: u64,
     epoch: u32,
     formats: Vec<Format>,
+    uplink: Arc<Uplink>,
     live: Mutex<Option<Arc<Live>>>,
     asks: mpsc::Sender<u8>,
     /// Whom to ask for a keyframe of a track.
@@ -147,6 +154,7 @@ impl Publication {
             }
             let sequence = unwrap.extend(packet.header.sequence_number);
             let Ok(raw) = packet.marshal() else { continue };
+            self.uplink.packet(track, &raw);
             metrics::packets_in(Way::Publisher, 1);
             self.stage.push(live, track, sequence, raw.freeze());
         }
@@ -267,6 +275,7 @@ async fn supervise(
     (grace, handshake): (Duration, Duration),
 ) {
     let mut deadline = Some(tokio::time::Instant::now() + handshake);
+    let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
         let expired = async {
             match deadline {
@@ -277,6 +286,11 @@ async fn supervise(
         tokio::select! {
             () = publication.stop.cancelled() => break,
             () = expired => break,
+            _ = look.tick() => {
+                if let Some(took) = reports::round_trip(&connection).await {
+                    publication.uplink.round_trip(took);
+                }
+            }
             changed = state.changed() => {
                 if changed.is_err() {
                     break;
@@ -356,16 +370,29 @@ fn unavailable(error: rtc::shared::error::Error) -> MediaError {
     MediaError::Unavailable(error.to_string())
 }
 
-async fn build(media: &Inner, handler: Arc<Handler>) -> Result<Arc<dyn PeerConnection>, MediaError> {
+async fn build(
+    media: &Inner,
+    handler: Arc<Handler>,
+    uplink: &Arc<Uplink>,
+) -> Result<Arc<dyn PeerConnection>, MediaError> {
     let options = &media.options;
     let mut engine = engine().map_err(unavailable)?;
     configure_simulcast_extension_headers(&mut engine).map_err(unavailable)?;
+    for kind in [RtpCodecKind::Video, RtpCodecKind::Audio] {
+        let capability = RTCRtpHeaderExtensionCapability { uri: ACT_URI.into() };
+        engine
+            .register_header_extension(capability, kind, None)
+            .map_err(unavailable)?;
+    }
     let nack = NackGeneratorBuilder::new()
         .with_size(1024)
         .with_interval(NACK_EVERY)
         .with_max_nacks_per_packet(NACKS_MAX)
         .build();
-    let registry = configure_rtcp_reports(Registry::new().with(Slot::NackGenerator, nack));
+    let registry = Registry::new()
+        .with(Slot::NackGenerator, nack)
+        .with(reports::SLOT, Reports::new(uplink.clone()));
+    let registry = configure_rtcp_reports(registry);
     let registry = configure_twcc_receiver_only(registry, &mut engine).map_err(unavailable)?;
     let settings = SettingEngineBuilder::new()
         // It is on by default, opens a multicast socket per connection, and fails where there is no multicast route.
@@ -474,6 +501,7 @@ pub(crate) async fn publish(
             .iter()
             .flat_map(|section| section.formats.clone())
             .collect(),
+        uplink: Uplink::new(media.clock, offer),
         live: Mutex::new(None),
         asks,
         remotes: Mutex::default(),
@@ -486,7 +514,7 @@ pub(crate) async fn publish(
         gathered,
         state,
     });
-    let connection = build(media, handler).await?;
+    let connection = build(media, handler, &publication.uplink).await?;
     let sdp = match negotiate(&connection, offer, &kinds, &mut when_gathered).await {
         Ok(sdp) => sdp,
         Err(error) => {

@@ -212,7 +212,8 @@ impl Lane {
         while let Some(compound) = viewer.transport.next_rtcp() {
             for ask in rtcp::read(&compound) {
                 match ask {
-                    Ask::Nack { ssrc, numbers } => viewer.retransmit(ssrc, &numbers, &mut self.outbox),
+                    Ask::Nack { ssrc, numbers } => viewer.retransmit(ssrc, &numbers, self.clock, &mut self.outbox),
+                    Ask::Heard { ssrc, last, held } => viewer.heard(ssrc, last, held),
                     Ask::Keyframe { ssrc } => viewer.ask_keyframe(ssrc),
                     Ask::Bye => bye = true,
                 }
@@ -234,7 +235,9 @@ impl Lane {
             return;
         };
         viewer.opened();
-        let lane = self.edge.open(number);
+        let Some(lane) = self.edge.open(number, &viewer.stage().auction) else {
+            return;
+        };
         if !self.edge.send(lane, Input::Arrive(viewer)) {
             self.edge.forget(number);
         }
@@ -280,7 +283,7 @@ impl Lane {
             if viewer.transport.state() == TransportState::Closed || late || silent {
                 gone.push(*number);
             } else if !self.joins {
-                viewer.report(now, &mut self.outbox);
+                viewer.report(now, self.clock, &mut self.outbox);
             }
         }
         for number in gone {

@@ -19,6 +19,7 @@
 //! Deliberately absent: HTTP (the edge speaks WHIP and WHEP and calls `Media`), tokens, decoding, mixing, recording.
 //! The packet path's rules are values in `forward`; this crate owns their sockets, threads and clocks.
 
+mod capture;
 mod carrier;
 mod control;
 mod edge;
@@ -30,15 +31,18 @@ mod metrics;
 mod options;
 mod outbox;
 mod pull;
+mod reports;
 mod rtcp;
 mod sdp;
 mod session;
+mod spread;
 mod stage;
 #[cfg(test)]
 mod steady;
 mod trunk;
 mod viewer;
 
+pub use capture::Captured;
 pub use control::{RelayControl, RelayServer, RelayService, Speaker, TonicControl};
 pub use error::{ControlError, MediaError};
 pub use media::{Answer, Media, StreamEvent, StreamStats};

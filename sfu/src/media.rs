@@ -1,5 +1,6 @@
 //! `Media`: the handle by which the rest of a node uses the media plane, and the whole that it holds together.
 
+use crate::capture::Captured;
 use crate::carrier::Carrier;
 use crate::control::{self, RelayControl, RelayServer};
 use crate::edge::{self, Edge};
@@ -10,7 +11,7 @@ use crate::pull::{self, Pulling};
 use crate::sdp::{Fragment, Offer};
 use crate::session::{Presence, Viewer};
 use crate::stage::{Clock, LaneHook, News, Stage};
-use crate::viewer::answer::{self, Ours};
+use crate::viewer::answer::{self, Ours, Ssrcs};
 use crate::viewer::lean::{Identity, LeanViewer, secret};
 use crate::{MediaError, Options, Peer, metrics};
 use parking_lot::Mutex;
@@ -94,7 +95,7 @@ pub(crate) struct Inner {
     pub(crate) epoch: AtomicU32,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
-    clock: Clock,
+    pub(crate) clock: Clock,
     identity: Arc<Identity>,
     edge: Arc<Edge>,
     hooks: Arc<Vec<LaneHook>>,
@@ -266,6 +267,11 @@ impl Media {
         Ok(())
     }
 
+    /// What a viewer's RTP times stand for. None: no such viewer here, or nothing to see yet.
+    pub fn captured(&self, session: &str) -> Option<Captured> {
+        self.inner.edge.shown(session)?.captured(self.inner.clock)
+    }
+
     /// What this node carries.
     pub fn stats(&self) -> Vec<StreamStats> {
         let stages: Vec<Arc<Stage>> = self.inner.stages.lock().values().cloned().collect();
@@ -432,7 +438,7 @@ impl Inner {
             password: &password,
             fingerprint: &self.identity.fingerprint,
             address: self.options.announced(self.udp),
-            ssrcs: (rand::random(), rand::random()),
+            ssrcs: Ssrcs::from(rand::random()),
             wanted,
         };
         let client = answer::is_client(offer.setup);
@@ -441,6 +447,7 @@ impl Inner {
         let transport = LeanViewer::new(self.identity.clone(), password.clone(), client, offer.fingerprint, now)?;
         let number = self.edge.admit(&session, &ufrag)?;
         let viewer = Viewer::new(number, Box::new(transport), presence, legs, now);
+        self.edge.show(number, &viewer.shown);
         // Not waited for: a joins lane that is full is a node that is full.
         if !self
             .edge

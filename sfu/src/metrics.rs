@@ -15,6 +15,7 @@ const REFUSED: &str = "rushroom_media_refused_total";
 const JOIN: &str = "rushroom_media_join_seconds";
 const RESIDENCE: &str = "rushroom_media_residence_seconds";
 const HOP: &str = "rushroom_media_trunk_round_trip_seconds";
+const DELAY: &str = "rushroom_media_delay_seconds";
 
 /// Names and explains them to the recorder; called once, when the media plane starts.
 pub(crate) fn describe() {
@@ -54,6 +55,11 @@ pub(crate) fn describe() {
         "From a packet's arrival at this node to its sending to a viewer; of each portion's first packet, one portion in 17"
     );
     describe_histogram!(HOP, Unit::Seconds, "Round trip of a trunk");
+    describe_histogram!(
+        DELAY,
+        Unit::Seconds,
+        "Delay of pictures on the way to this node, by leg: uplink (capture to whole at the origin) or hop (whole at the parent, on average, to whole here); one picture in 16"
+    );
     // Shown before anything happens: an alert on a rise must see what it rose from.
     for way in [Way::Publisher, Way::Trunk] {
         packets_in(way, 0);
@@ -160,6 +166,23 @@ impl Residence {
             self.histogram.record(at.elapsed().as_secs_f64());
         }
     }
+}
+
+/// A part of a picture's way to this node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum DelayLeg {
+    /// From its capture to whole at its origin.
+    Uplink,
+    /// From whole at the parent to whole here.
+    Hop,
+}
+
+pub(crate) fn delay(leg: DelayLeg, took: Duration) {
+    let leg = match leg {
+        DelayLeg::Uplink => "uplink",
+        DelayLeg::Hop => "hop",
+    };
+    histogram!(DELAY, "leg" => leg).record(took.as_secs_f64());
 }
 
 pub(crate) fn trunk_round_trip(took: Duration) {

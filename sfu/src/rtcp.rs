@@ -9,6 +9,8 @@ pub(crate) enum Ask {
     Nack { ssrc: u32, numbers: Vec<u16> },
     /// A picture that needs no other.
     Keyframe { ssrc: u32 },
+    /// What a reception report says of a sender report of ours: the middle of its NTP time, and for how long it was held, 1/65536 s.
+    Heard { ssrc: u32, last: u32, held: u32 },
     /// It leaves.
     Bye,
 }
@@ -36,12 +38,27 @@ fn nack(body: &[u8]) -> Option<Ask> {
     Some(Ask::Nack { ssrc, numbers })
 }
 
+/// The reports on our streams that lie in a packet from byte `at` on.
+fn heard(body: &[u8], at: usize, asks: &mut Vec<Ask>) {
+    let blocks = body.get(at..).unwrap_or(&[]).chunks_exact(24);
+    for block in blocks.take(usize::from(body[0] & 0x1f)) {
+        if let (Some(ssrc), Some(last), Some(held)) = (u32_at(block, 0), u32_at(block, 16), u32_at(block, 20)) {
+            asks.push(Ask::Heard { ssrc, last, held });
+        }
+    }
+}
+
 /// Reads a compound packet.
 pub(crate) fn read(mut bytes: &[u8]) -> Vec<Ask> {
     let mut asks = Vec::new();
     while bytes.len() >= 8 && bytes[0] >> 6 == 2 {
         let length = (usize::from(u16::from_be_bytes([bytes[2], bytes[3]])) + 1) * 4;
         let Some(body) = bytes.get(..length) else { break };
+        match body[1] {
+            200 => heard(body, 28, &mut asks),
+            201 => heard(body, 8, &mut asks),
+            _ => {}
+        }
         let ask = match (body[1], body[0] & 0x1f) {
             (205, 1) => nack(body),
             (206, 1) => u32_at(body, 8).map(|ssrc| Ask::Keyframe { ssrc }),

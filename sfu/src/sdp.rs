@@ -43,6 +43,8 @@ pub(crate) struct Format {
     pub(crate) fmtp: String,
     /// `opus/48000/2`, as it stands.
     pub(crate) rtpmap: String,
+    /// Payload type of its retransmissions (RFC 4588), if the peer takes them as a stream of their own.
+    pub(crate) again: Option<u8>,
 }
 
 /// One media section.
@@ -62,6 +64,8 @@ pub(crate) struct Section {
     pub(crate) sends: bool,
     /// What of it we speak, in the peer's order.
     pub(crate) formats: Vec<Format>,
+    /// Retransmission formats, and of which format they are (`apt`).
+    again: Vec<(u8, Option<u8>)>,
 }
 
 /// An offer.
@@ -131,6 +135,7 @@ impl Reading {
             receives: true,
             sends: true,
             formats: Vec::new(),
+            again: Vec::new(),
         });
         Ok(())
     }
@@ -176,6 +181,11 @@ impl Section {
                     return Ok(());
                 };
                 let codec = map.split('/').next().and_then(Codec::by_name);
+                if let (Ok(payload_type @ 0..=127), true) = (payload_type.parse(), map.starts_with("rtx/"))
+                    && self.again.len() < FORMATS_MAX
+                {
+                    self.again.push((payload_type, None));
+                }
                 let kind_fits = codec.is_some_and(|c| c.is_video() == (self.kind == Kind::Video));
                 if let (Ok(payload_type @ 0..=127), Some(codec), true) = (payload_type.parse(), codec, kind_fits)
                     && self.formats.len() < FORMATS_MAX
@@ -185,6 +195,7 @@ impl Section {
                         codec,
                         fmtp: String::new(),
                         rtpmap: map.trim().into(),
+                        again: None,
                     });
                 }
             }
@@ -196,10 +207,23 @@ impl Section {
                 if let Some(format) = self.formats.iter_mut().find(|f| Some(f.payload_type) == wanted) {
                     format.fmtp = parameters.trim().into();
                 }
+                if let Some((_, of)) = self.again.iter_mut().find(|again| Some(again.0) == wanted) {
+                    *of = parameters.trim().strip_prefix("apt=").and_then(|apt| apt.parse().ok());
+                }
             }
             _ => {}
         }
         Ok(())
+    }
+}
+
+impl Section {
+    /// The peer's lines may come in any order: which retransmissions belong to which format is known at the end.
+    fn pair(&mut self) {
+        for format in &mut self.formats {
+            let own = |again: &&(u8, Option<u8>)| again.1 == Some(format.payload_type);
+            format.again = self.again.iter().find(own).map(|again| again.0);
+        }
     }
 }
 
@@ -234,7 +258,7 @@ impl Offer {
 }
 
 impl Reading {
-    fn finish(self) -> Result<Offer, MediaError> {
+    fn finish(mut self) -> Result<Offer, MediaError> {
         if !self.sections.iter().any(|s| s.kind != Kind::Other) {
             return Err(MediaError::BadSdp("no audio or video section"));
         }
@@ -247,6 +271,7 @@ impl Reading {
         if self.sections.iter().all(|s| s.formats.is_empty()) {
             return Err(MediaError::NoCodec("VP8, H264, VP9 and opus are spoken"));
         }
+        self.sections.iter_mut().for_each(Section::pair);
         Ok(Offer {
             ufrag: self.ufrag.ok_or(MediaError::BadSdp("no a=ice-ufrag"))?,
             password: self.password.ok_or(MediaError::BadSdp("no a=ice-pwd"))?,
@@ -330,6 +355,8 @@ pub(crate) mod tests {
             codecs,
             [vec![(111, Codec::Opus)], vec![(96, Codec::Vp8), (102, Codec::H264)]]
         );
+        let again: Vec<Option<u8>> = offer.sections[1].formats.iter().map(|f| f.again).collect();
+        assert_eq!(again, [Some(97), None]);
         assert!(offer.sections.iter().all(|s| s.receives && !s.sends));
     }
 

@@ -5,6 +5,7 @@
 //! stream changes (another publisher, a relay's new parent with a new stream), the leg is spliced: the viewer's
 //! decoder sees unbroken numbers.
 
+use crate::capture::Place as Shown;
 use crate::metrics::{self, Way};
 use crate::outbox::Outbox;
 use crate::rtcp::{Report, sender_report};
@@ -13,6 +14,7 @@ use crate::viewer::answer::LegTerms;
 use crate::viewer::{Outgoing, ViewerTransport};
 use forward::offsets::Offsets;
 use forward::replay::Plan;
+use forward::resend::{Answer, RTT_UNKNOWN, Resends, round_trip};
 use forward::rtp::Stamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -96,6 +98,10 @@ struct Leg {
     offsets: Offsets,
     track: Option<Arc<Track>>,
     payload_type: u8,
+    /// Payload type of retransmissions, where they have a stream of their own, and its next number with its cycles.
+    again: Option<u8>,
+    again_next: u64,
+    resends: Resends,
     place: Place,
     holes: Vec<u64>,
     sent_at: Option<Instant>,
@@ -121,7 +127,11 @@ pub(crate) struct Viewer {
     live: Option<Arc<Live>>,
     legs: Vec<Leg>,
     retransmits: u32,
+    /// The round trip, as its reports tell it, ms.
+    rtt: u64,
     reported: Instant,
+    /// Where its picture is, for its page.
+    pub(crate) shown: Arc<Shown>,
 }
 
 /// A viewer counts as demand from its offer on, so that a relay asks its parent while the handshake runs; and until it
@@ -147,10 +157,11 @@ impl Drop for Presence {
 
 impl Leg {
     fn bind(&mut self, track: &Arc<Track>, age_max: u64, clock: Clock) -> bool {
-        let Some(payload_type) = self.terms.payload_type(track.codec, &track.fmtp) else {
+        let Some((payload_type, again)) = self.terms.payload_types(track.codec, &track.fmtp) else {
             return false;
         };
-        self.payload_type = payload_type;
+        (self.payload_type, self.again) = (payload_type, again);
+        self.resends = Resends::default();
         self.track = Some(track.clone());
         self.holes.clear();
         self.place = if track.codec.is_video() {
@@ -214,12 +225,51 @@ fn send(leg: &mut Leg, transport: &mut dyn ViewerTransport, number: u64, stored:
         timestamp,
         ssrc: leg.terms.ssrc,
     };
-    let sent = transport.send_rtp(Outgoing { stored, stamp, index }, out);
+    let sent = transport.send_rtp(
+        Outgoing {
+            stored,
+            stamp,
+            index,
+            again: None,
+        },
+        out,
+    );
     if sent {
         leg.packets = leg.packets.wrapping_add(1);
         leg.octets = leg.octets.wrapping_add(stored.header.payload.len() as u32);
     }
     sent
+}
+
+/// Sends a packet that went out before: in the stream for that, if the viewer took one.
+fn send_again(
+    leg: &mut Leg,
+    transport: &mut dyn ViewerTransport,
+    number: u64,
+    stored: &Stored,
+    out: &mut Outbox,
+) -> bool {
+    let Some(payload_type) = leg.again else {
+        return send(leg, transport, number, stored, out);
+    };
+    let Some((first, timestamp)) = leg.offsets.place(number, stored.header.timestamp) else {
+        return false;
+    };
+    let index = leg.again_next;
+    leg.again_next += 1;
+    let stamp = Stamp {
+        payload_type,
+        sequence: index as u16,
+        timestamp,
+        ssrc: leg.terms.again,
+    };
+    let packet = Outgoing {
+        stored,
+        stamp,
+        index,
+        again: Some(first as u16),
+    };
+    transport.send_rtp(packet, out)
 }
 
 impl Viewer {
@@ -235,6 +285,9 @@ impl Viewer {
             offsets: Offsets::starting_at(rand::random()),
             track: None,
             payload_type: 0,
+            again: None,
+            again_next: u64::from(rand::random::<u16>()),
+            resends: Resends::default(),
             place: Place::Unbound,
             holes: Vec::new(),
             sent_at: None,
@@ -249,7 +302,9 @@ impl Viewer {
             live: None,
             legs: terms.into_iter().map(leg).collect(),
             retransmits: 0,
+            rtt: RTT_UNKNOWN,
             reported: now,
+            shown: Arc::default(),
         }
     }
 
@@ -301,6 +356,7 @@ impl Viewer {
             transport,
             live,
             presence,
+            shown,
             ..
         } = self;
         let mut pumped = Pumped::default();
@@ -339,18 +395,23 @@ impl Viewer {
                 leg.sent_at = Some(Instant::now());
             }
             leg.place = Place::Follows(batch.until);
+            if leg.terms.video {
+                shown.is(&track, leg.offsets.timestamp(0));
+            }
         }
         pumped
     }
 
     /// Answers a NACK from the shared ring.
-    pub(crate) fn retransmit(&mut self, ssrc: u32, numbers: &[u16], out: &mut Outbox) {
+    pub(crate) fn retransmit(&mut self, ssrc: u32, numbers: &[u16], clock: Clock, out: &mut Outbox) {
         let Viewer {
             legs,
             transport,
             retransmits,
+            rtt,
             ..
         } = self;
+        let now = clock.ms();
         let Some(leg) = legs.iter_mut().find(|leg| leg.terms.ssrc == ssrc) else {
             return;
         };
@@ -367,10 +428,28 @@ impl Viewer {
             let Some(stored) = track.read(|state| state.ring.get(source).cloned()) else {
                 continue;
             };
+            match leg.resends.ask(source, now, *rtt) {
+                Answer::Send => {}
+                Answer::UnderWay => continue,
+                Answer::GivenUp => {
+                    metrics::dropped("resends");
+                    continue;
+                }
+            }
             *retransmits += 1;
-            sent += u64::from(send(leg, transport.as_mut(), source, &stored, out));
+            sent += u64::from(send_again(leg, transport.as_mut(), source, &stored, out));
         }
         metrics::retransmitted(Way::Viewer, sent);
+    }
+
+    /// The viewer reports on a stream of ours: by that the round trip is known.
+    pub(crate) fn heard(&mut self, ssrc: u32, last: u32, held: u32) {
+        let ours = self.legs.iter().any(|leg| leg.terms.ssrc == ssrc);
+        if let (true, Some(now)) = (ours, ntp_now())
+            && let Some(trip) = round_trip((now >> 16) as u32, last, held)
+        {
+            self.rtt = trip;
+        }
     }
 
     /// The viewer's decoder needs a keyframe.
@@ -381,36 +460,38 @@ impl Viewer {
         }
     }
 
-    /// Sends reports when they are due: by them the viewer's player aligns sound and picture.
-    pub(crate) fn report(&mut self, now: Instant, out: &mut Outbox) {
+    /// Sends reports when they are due: by them the viewer's player aligns sound and picture. A report names the RTP time of
+    /// what is captured at that moment, not of what has come: a track that is held up on the way is late, and no less in step.
+    pub(crate) fn report(&mut self, now: Instant, clock: Clock, out: &mut Outbox) {
         if now < self.reported + REPORT_EVERY {
             return;
         }
         self.reported = now;
         self.retransmits = 0;
-        let Ok(wall) = SystemTime::now().duration_since(UNIX_EPOCH) else {
-            return;
-        };
-        let ntp = ((wall.as_secs() + NTP_EPOCH) << 32) | ((u64::from(wall.subsec_nanos()) << 32) / 1_000_000_000);
+        let Some(ntp) = ntp_now() else { return };
         for leg in &self.legs {
             let (Some(track), Place::Follows(_)) = (&leg.track, &leg.place) else {
                 continue;
             };
-            let Some((timestamp, at)) = track.read(|state| state.latest) else {
+            let Some(line) = track.capture.line() else {
                 continue;
             };
-            let since = now.saturating_duration_since(at).as_millis() as u64;
-            let ticks = since * u64::from(track.codec.clock_rate()) / 1000;
             let report = Report {
                 ssrc: leg.terms.ssrc,
                 ntp,
-                timestamp: leg.offsets.timestamp(timestamp).wrapping_add(ticks as u32),
+                timestamp: leg.offsets.timestamp(line.rtp(clock.us_at(now))),
                 packets: leg.packets,
                 octets: leg.octets,
             };
             self.transport.send_rtcp(&sender_report(report), out);
         }
     }
+}
+
+/// The wall's time as NTP has it, 32.32.
+fn ntp_now() -> Option<u64> {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    Some(((wall.as_secs() + NTP_EPOCH) << 32) | ((u64::from(wall.subsec_nanos()) << 32) / 1_000_000_000))
 }
 
 /// Sends what came late.

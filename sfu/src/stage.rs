@@ -10,6 +10,7 @@
 //! few handles. A wake carries nothing: a lane that was busy finds several packets in the ring at once, so the
 //! lanes' queues can't fill with packets.
 
+use crate::capture::Capture;
 use crate::metrics;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
@@ -34,6 +35,17 @@ impl Clock {
     pub(crate) fn ms(self) -> u64 {
         self.0.elapsed().as_millis() as u64
     }
+
+    /// The same in µs, as capture instants are counted.
+    pub(crate) fn us(self) -> i64 {
+        self.us_at(Instant::now())
+    }
+
+    /// What it read, or will read, at an instant.
+    pub(crate) fn us_at(self, at: Instant) -> i64 {
+        let since = at.saturating_duration_since(self.0).as_micros() as i64;
+        since - self.0.saturating_duration_since(at).as_micros() as i64
+    }
 }
 
 /// A packet as it came, its header, and when it came to this node.
@@ -49,8 +61,6 @@ pub(crate) struct TrackState {
     pub(crate) ring: Ring<Arc<Stored>>,
     pub(crate) group: Group,
     gate: KeyframeGate,
-    /// The newest packet's timestamp and when it came: what sender reports are made of.
-    pub(crate) latest: Option<(u32, Instant)>,
 }
 
 /// One track of a stream.
@@ -60,6 +70,8 @@ pub(crate) struct Track {
     pub(crate) codec: Codec,
     pub(crate) fmtp: String,
     state: Mutex<TrackState>,
+    /// When it was captured.
+    pub(crate) capture: Capture,
     pub(crate) packets: AtomicU64,
     pub(crate) frames: AtomicU64,
     pub(crate) lost: AtomicU64,
@@ -71,13 +83,13 @@ impl Track {
             ring: Ring::new(ring),
             group: Group::default(),
             gate: KeyframeGate::new(keyframe_gap_ms),
-            latest: None,
         };
         Track {
             number,
             codec,
             fmtp,
             state: Mutex::new(state),
+            capture: Capture::default(),
             packets: AtomicU64::new(0),
             frames: AtomicU64::new(0),
             lost: AtomicU64::new(0),
@@ -91,13 +103,10 @@ impl Track {
     /// Takes a packet in. False: it was here already, or came too late. The second part: ask for a keyframe now.
     fn insert(&self, sequence: u64, stored: Arc<Stored>, now: u64) -> (bool, bool) {
         let keyframe = self.codec.is_video() && self.codec.starts_keyframe(&stored.raw[stored.header.payload.clone()]);
-        let (timestamp, marker, at) = (stored.header.timestamp, stored.header.marker, stored.at);
+        let marker = stored.header.marker;
         let mut state = self.state.lock();
         if state.ring.insert(sequence, stored) != Inserted::Kept {
             return (false, false);
-        }
-        if state.ring.newest() == Some(sequence) {
-            state.latest = Some((timestamp, at));
         }
         if keyframe {
             state.group.keyframe(sequence, now);
@@ -248,6 +257,11 @@ impl Stage {
         }
         if !fresh {
             return;
+        }
+        if stored.header.marker && track.codec.is_video() {
+            track
+                .capture
+                .picture(stored.header.timestamp, self.clock.us_at(stored.at));
         }
         let below = self.below.load();
         if !below.is_empty() {

@@ -10,7 +10,7 @@ use crate::sdp::{self, Offer};
 use crate::session::{Batches, Presence, Viewer};
 use crate::stage::tests::{packet, stage};
 use crate::stage::{Clock, Stage};
-use crate::viewer::answer::{self, Ours};
+use crate::viewer::answer::{self, Ours, Ssrcs};
 use crate::viewer::lean::{Identity, LeanViewer};
 use allocation_counter::measure;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -23,7 +23,7 @@ fn viewer(number: u64, stage: &Arc<Stage>, identity: &Arc<Identity>, to: SocketA
         password: "9876543210987654321098",
         fingerprint: &identity.fingerprint,
         address: to,
-        ssrcs: (number as u32 * 2, number as u32 * 2 + 1),
+        ssrcs: Ssrcs::from(number as u32 * 4),
         wanted: None,
     };
     let offer = Offer::parse(&sdp::tests::offer(), 65_536).unwrap();

@@ -96,6 +96,7 @@ keys! {
     media_ip: IpAddr = "media.ip", "127.0.0.1", "", "Address at which browsers reach this node's media ports.";
     media_udp_port: u16 = "media.udp_port", "0", "", "UDP port of viewers; 0: a free one.";
     media_trunk_port: u16 = "media.trunk_port", "0", "", "UDP port of relays between nodes; 0: a free one.";
+    media_lanes: u32 = "media.lanes", "0", "threads", "Threads that send to viewers, at most 64; a stream's viewers are spread over them. 0: one for each two cores, at least one.";
     cluster_shards: u32 = "cluster.shards", "128", "", "Auction shards, fixed when the cluster is born.";
     cluster_founders: Founders = "cluster.founders", "", "", "The nodes that found the cluster, the same list on each; empty: this node alone.";
     cluster_join: String = "cluster.join", "", "", "host:port (gRPC) of any node of a cluster that lives, for a node that joins it; empty: this node is a founder.";

@@ -60,6 +60,11 @@ const RULES: &[Rule] = &[
         what: "must be 1 or more, each, or nothing is ever logged",
     },
     Rule {
+        keys: &["media.lanes"],
+        holds: |c| c.media_lanes <= 64,
+        what: "at most 64",
+    },
+    Rule {
         keys: &["limits.bids_per_s", "limits.frames_per_s"],
         holds: |c| c.limits_bids_per_s > 0 && c.limits_frames_per_s > 0,
         what: "must be 1 or more, each, or nobody can bid",

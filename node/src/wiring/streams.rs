@@ -15,7 +15,7 @@ use auction::{Action, Actor, AuctionId, Command, EventKind, FeedItem, Id, Reply,
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use placement::{ClusterMap, NodeId};
-use router::ports::{MediaAnswer, PortError, Shards as _, Streams};
+use router::ports::{MediaAnswer, MediaCaptured, PortError, Shards as _, Streams};
 use sfu::{Media, MediaError, StreamEvent};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -252,5 +252,14 @@ impl Streams for StreamPort {
 
     async fn end(&self, session: &str) -> Result<(), PortError> {
         self.media.end(session).await.map_err(port_error)
+    }
+
+    fn captured(&self, session: &str) -> Option<MediaCaptured> {
+        let captured = self.media.captured(session)?;
+        Some(MediaCaptured {
+            rtp: captured.rtp,
+            rate: captured.rate,
+            legs_us: captured.legs_us,
+        })
     }
 }

@@ -51,7 +51,9 @@ impl Session {
             Some("leave") => self.leave(&fields),
             Some("bid") => self.any_bid(&fields),
             Some("chat") => self.chat(&fields),
-            _ => self.strike("t is none of hello, join, leave, bid, chat, ping"),
+            Some("capture") => self.capture(&fields),
+            Some("seen") => self.seen(&fields),
+            _ => self.strike("t is none of hello, join, leave, bid, chat, ping, capture, seen"),
         }
     }
 

@@ -13,7 +13,7 @@ use router::{
     chat::{DeskLimits, Hall},
     ports::{
         Admin, AdminChange, AdminFounding, AdminImage, AdminStep, ChatLine, Chats, ClockEstimate, ClusterMapSource,
-        Freshness, MediaAnswer, PortError, Shards, Streams,
+        Freshness, MediaAnswer, MediaCaptured, PortError, Shards, Streams,
     },
 };
 use std::{
@@ -584,6 +584,14 @@ impl Streams for Fake {
         } else {
             Err(PortError::NotFound)
         }
+    }
+
+    fn captured(&self, session: &str) -> Option<MediaCaptured> {
+        session.starts_with("view-").then(|| MediaCaptured {
+            rtp: 7,
+            rate: 90_000,
+            legs_us: vec![12_500, 40_000],
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 mod admin;
 mod bad_input;
 mod crowd;
+mod delay;
 mod fake;
 mod http;
 mod kit;

@@ -19,12 +19,14 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod capture;
 pub mod codec;
 pub mod gaps;
 pub mod keyframe;
 pub mod offsets;
 pub mod parent;
 pub mod replay;
+pub mod resend;
 pub mod ring;
 pub mod rtp;
 pub mod sequence;

@@ -168,15 +168,28 @@ pub struct Stamp {
     pub ssrc: u32,
 }
 
-/// Appends the packet anew to `out`: the leg's header, mapped extensions, the same payload. Contributing sources and padding
-/// are left out. Gives the length of its header.
-pub fn rewrite(raw: &[u8], header: &Header, stamp: Stamp, extensions: &Extensions, out: &mut Vec<u8>) -> usize {
-    let begin = out.len();
+fn fixed(header: &Header, stamp: Stamp, out: &mut Vec<u8>) {
     out.push(0x80);
     out.push((u8::from(header.marker) << 7) | (stamp.payload_type & 0x7f));
     out.extend_from_slice(&stamp.sequence.to_be_bytes());
     out.extend_from_slice(&stamp.timestamp.to_be_bytes());
     out.extend_from_slice(&stamp.ssrc.to_be_bytes());
+}
+
+/// Appends the packet as one of a retransmission stream (RFC 4588): `stamp` is that stream's, `original` the number under which
+/// the packet went out first. Gives the length of its header.
+pub fn rewrite_again(raw: &[u8], header: &Header, stamp: Stamp, original: u16, out: &mut Vec<u8>) -> usize {
+    fixed(header, stamp, out);
+    out.extend_from_slice(&original.to_be_bytes());
+    out.extend_from_slice(raw.get(header.payload.clone()).unwrap_or(&[]));
+    FIXED
+}
+
+/// Appends the packet anew to `out`: the leg's header, mapped extensions, the same payload. Contributing sources and padding
+/// are left out. Gives the length of its header.
+pub fn rewrite(raw: &[u8], header: &Header, stamp: Stamp, extensions: &Extensions, out: &mut Vec<u8>) -> usize {
+    let begin = out.len();
+    fixed(header, stamp, out);
     let start = out.len();
     if *extensions != Extensions::NONE {
         for (id, data) in header.elements(raw) {
@@ -250,6 +263,18 @@ mod tests {
         let length = rewrite(&raw, &header, STAMP, &Extensions::NONE, &mut out);
         assert_eq!((length, out.len()), (FIXED, before.len() + FIXED + 3));
         assert!(out.starts_with(&before), "what was there stays");
+    }
+
+    #[test]
+    fn a_packet_that_goes_again_leads_with_its_first_number() {
+        let raw = packet(&[0xbe, 0xde, 0, 1, 0x40, 9, 0, 0], b"xyz");
+        let header = Header::parse(&raw).unwrap();
+        let mut out = b"before".to_vec();
+        assert_eq!(rewrite_again(&raw, &header, STAMP, 0x0102, &mut out), FIXED);
+        let again = Header::parse(&out[6..]).unwrap();
+        assert_eq!((again.ssrc, again.payload_type, again.sequence), (5, 102, 65_535));
+        assert_eq!((again.timestamp, again.marker), (4, true));
+        assert_eq!(&out[6..][again.payload], b"\x01\x02xyz");
     }
 
     #[test]

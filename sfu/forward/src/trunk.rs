@@ -8,12 +8,16 @@
 //!   keyframe   3 | track u8 | stream u64
 //!   ping       4 | send stamp u32          answered by a pong with the same stamp
 //!   pong       5 | send stamp u32
+//!   capture   32 | track u8 | stream u64 | RTP time u32 | its instant i64 | rate u32 | count u8 | leg u32 ...
+//!   ask time  33 | asked i64               answered by the time
+//!   time      34 | asked i64 | read i64
 //! ```
 //!
 //! The trunk sequence is the low half of the packet's extended number at the origin, the same on every hop: so a node may
-//! ask any other for what it misses, and knows a packet that it has already. Stamps are ms on the sender's clock.
-//! Numbers are big-endian.
+//! ask any other for what it misses, and knows a packet that it has already. Stamps are ms on the sender's clock,
+//! instants and legs (from capture to each node of the way) µs on it. Numbers are big-endian.
 
+use crate::capture::Line;
 use alloc::vec::Vec;
 
 /// Datagram bytes before the sealed frame.
@@ -22,6 +26,8 @@ pub const OUTER: usize = 16;
 pub const MEDIA_HEAD: usize = 22;
 /// Numbers in one NACK frame.
 pub const NACK_MAX: usize = 255;
+/// Legs in one capture frame: nodes of a way.
+pub const LEGS_MAX: usize = 8;
 
 /// A frame, borrowed from its datagram.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,6 +73,29 @@ pub enum Frame<'a> {
         /// The asker's clock, given back.
         stamp: u32,
     },
+    /// When a track was captured.
+    Capture {
+        /// The stream's number.
+        stream: u64,
+        /// The track's number.
+        track: u8,
+        /// In the sender's clock.
+        line: Line,
+        /// From capture until a picture is whole at each node of the way, the sender last.
+        legs: Vec<u32>,
+    },
+    /// Asks what the clock shows.
+    AskTime {
+        /// The asker's clock, µs.
+        asked: i64,
+    },
+    /// What it shows.
+    Time {
+        /// The asker's clock, given back.
+        asked: i64,
+        /// The answerer's, µs.
+        read: i64,
+    },
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -88,6 +117,28 @@ impl<'a> Reader<'a> {
 
     fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_be_bytes)
+    }
+
+    fn i64(&mut self) -> Option<i64> {
+        self.take().map(i64::from_be_bytes)
+    }
+
+    /// A capture frame after its kind.
+    fn capture(&mut self) -> Option<Frame<'a>> {
+        let (track, stream) = (self.u8()?, self.u64()?);
+        let line = Line {
+            rtp: self.u32()?,
+            at: self.i64()?,
+            rate: self.u32()?,
+        };
+        let count = usize::from(self.u8()?);
+        let legs: Option<Vec<u32>> = (0..count.min(LEGS_MAX)).map(|_| self.u32()).collect();
+        Some(Frame::Capture {
+            stream,
+            track,
+            line,
+            legs: legs?,
+        })
     }
 }
 
@@ -135,6 +186,32 @@ impl<'a> Frame<'a> {
                 out.push(5);
                 out.extend_from_slice(&stamp.to_be_bytes());
             }
+            Frame::Capture {
+                stream,
+                track,
+                line,
+                legs,
+            } => {
+                let legs = &legs[..legs.len().min(LEGS_MAX)];
+                out.extend_from_slice(&[32, *track]);
+                out.extend_from_slice(&stream.to_be_bytes());
+                out.extend_from_slice(&line.rtp.to_be_bytes());
+                out.extend_from_slice(&line.at.to_be_bytes());
+                out.extend_from_slice(&line.rate.to_be_bytes());
+                out.push(legs.len() as u8);
+                for leg in legs {
+                    out.extend_from_slice(&leg.to_be_bytes());
+                }
+            }
+            Frame::AskTime { asked } => {
+                out.push(33);
+                out.extend_from_slice(&asked.to_be_bytes());
+            }
+            Frame::Time { asked, read } => {
+                out.push(34);
+                out.extend_from_slice(&asked.to_be_bytes());
+                out.extend_from_slice(&read.to_be_bytes());
+            }
         }
     }
 
@@ -174,6 +251,12 @@ impl<'a> Frame<'a> {
             },
             4 => Frame::Ping { stamp: reader.u32()? },
             5 => Frame::Pong { stamp: reader.u32()? },
+            32 => reader.capture()?,
+            33 => Frame::AskTime { asked: reader.i64()? },
+            34 => Frame::Time {
+                asked: reader.i64()?,
+                read: reader.i64()?,
+            },
             _ => return None,
         };
         reader.0.is_empty().then_some(frame)
@@ -214,6 +297,21 @@ mod tests {
         check(Frame::Keyframe { stream: 7, track: 0 });
         check(Frame::Ping { stamp: 9 });
         check(Frame::Pong { stamp: 9 });
+        let line = Line {
+            rtp: 1,
+            at: -2,
+            rate: 90_000,
+        };
+        for legs in [vec![], vec![3, u32::MAX]] {
+            check(Frame::Capture {
+                stream: 4,
+                track: 5,
+                line,
+                legs,
+            });
+        }
+        check(Frame::AskTime { asked: -6 });
+        check(Frame::Time { asked: 7, read: -8 });
     }
 
     #[test]

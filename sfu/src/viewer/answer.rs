@@ -1,8 +1,9 @@
 //! The answer to a viewer: which payload types its leg has, and the SDP that says so.
 //!
 //! A viewer may come before the stream does, so the answer accepts every codec that both sides speak; which one a
-//! packet uses is looked up when a stream is there (`Leg::payload_type`). Retransmissions go in the same stream as the
-//! first sending (no RTX): one ring and one offset map serve both.
+//! packet uses is looked up when a stream is there (`LegTerms::formats_for`). Retransmissions have a stream of their own
+//! (RFC 4588) where the viewer takes one, else they go in the same stream as the first sending; one ring and one offset map
+//! serve both.
 
 use crate::MediaError;
 use crate::sdp::{Format, Kind, Offer, Section, Setup};
@@ -15,6 +16,8 @@ use std::net::SocketAddr;
 pub(crate) struct LegTerms {
     pub(crate) video: bool,
     pub(crate) ssrc: u32,
+    /// Of retransmissions.
+    pub(crate) again: u32,
     formats: Vec<Format>,
 }
 
@@ -52,18 +55,39 @@ fn suits(format: &Format, codec: Codec, fmtp: &str) -> Option<u8> {
 }
 
 impl LegTerms {
-    /// The payload type by which a source's packets go to this viewer, if it can take them.
-    pub(crate) fn payload_type(&self, codec: Codec, fmtp: &str) -> Option<u8> {
+    /// The payload types by which a source's packets, and their retransmissions, go to this viewer, if it can take them.
+    pub(crate) fn payload_types(&self, codec: Codec, fmtp: &str) -> Option<(u8, Option<u8>)> {
         // The first of the best: the viewer's own order decides between equals.
-        let mut best: Option<(u8, u8)> = None;
+        let mut best: Option<(u8, &Format)> = None;
         for format in &self.formats {
             if let Some(score) = suits(format, codec, fmtp)
                 && best.is_none_or(|(held, _)| score > held)
             {
-                best = Some((score, format.payload_type));
+                best = Some((score, format));
             }
         }
-        best.map(|(_, payload_type)| payload_type)
+        best.map(|(_, format)| (format.payload_type, format.again))
+    }
+}
+
+/// The streams of one viewer: never two alike, for they share a key, and a number under it must not come twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ssrcs {
+    pub(crate) video: u32,
+    pub(crate) audio: u32,
+    /// Retransmissions of video.
+    pub(crate) again: u32,
+}
+
+impl Ssrcs {
+    /// From any number.
+    pub(crate) fn from(drawn: u32) -> Ssrcs {
+        let base = drawn & !3;
+        Ssrcs {
+            video: base | 1,
+            audio: base | 2,
+            again: base | 3,
+        }
     }
 }
 
@@ -73,8 +97,7 @@ pub(crate) struct Ours<'a> {
     pub(crate) password: &'a str,
     pub(crate) fingerprint: &'a str,
     pub(crate) address: SocketAddr,
-    /// SSRCs for video and audio.
-    pub(crate) ssrcs: (u32, u32),
+    pub(crate) ssrcs: Ssrcs,
     /// The stream's codec and its parameters, if it is up: the offer must have it.
     pub(crate) wanted: Option<(Codec, String)>,
 }
@@ -85,6 +108,33 @@ fn candidate(address: SocketAddr) -> String {
         address.ip(),
         address.port()
     )
+}
+
+fn write_formats(out: &mut String, leg: &LegTerms) {
+    for Format {
+        payload_type,
+        rtpmap,
+        fmtp,
+        again,
+        ..
+    } in &leg.formats
+    {
+        let _ = write!(out, "a=rtpmap:{payload_type} {rtpmap}\r\n");
+        if leg.video {
+            for feedback in ["nack", "nack pli", "ccm fir"] {
+                let _ = write!(out, "a=rtcp-fb:{payload_type} {feedback}\r\n");
+            }
+        }
+        if !fmtp.is_empty() {
+            let _ = write!(out, "a=fmtp:{payload_type} {fmtp}\r\n");
+        }
+        if let Some(again) = again {
+            let _ = write!(
+                out,
+                "a=rtpmap:{again} rtx/90000\r\na=fmtp:{again} apt={payload_type}\r\n"
+            );
+        }
+    }
 }
 
 fn write_section(out: &mut String, section: &Section, leg: Option<&LegTerms>, ours: &Ours<'_>, setup: &str) {
@@ -103,7 +153,12 @@ fn write_section(out: &mut String, section: &Section, leg: Option<&LegTerms>, ou
         return;
     };
     let family = if ours.address.is_ipv4() { "IP4" } else { "IP6" };
-    let types: Vec<String> = leg.formats.iter().map(|f| f.payload_type.to_string()).collect();
+    let types = leg
+        .formats
+        .iter()
+        .flat_map(|f| [Some(f.payload_type), f.again])
+        .flatten();
+    let types: Vec<String> = types.map(|payload_type| payload_type.to_string()).collect();
     let _ = write!(
         out,
         "m={name} {} {protocol} {}\r\n",
@@ -117,28 +172,18 @@ fn write_section(out: &mut String, section: &Section, leg: Option<&LegTerms>, ou
     );
     let _ = write!(out, "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", ours.ufrag, ours.password);
     let _ = write!(out, "a=fingerprint:sha-256 {}\r\na=setup:{setup}\r\n", ours.fingerprint);
-    for Format {
-        payload_type,
-        rtpmap,
-        fmtp,
-        ..
-    } in &leg.formats
-    {
-        let _ = write!(out, "a=rtpmap:{payload_type} {rtpmap}\r\n");
-        if leg.video {
-            for feedback in ["nack", "nack pli", "ccm fir"] {
-                let _ = write!(out, "a=rtcp-fb:{payload_type} {feedback}\r\n");
-            }
-        }
-        if !fmtp.is_empty() {
-            let _ = write!(out, "a=fmtp:{payload_type} {fmtp}\r\n");
-        }
+    write_formats(out, leg);
+    let resends = leg.formats.iter().any(|format| format.again.is_some());
+    if resends {
+        let _ = write!(out, "a=ssrc-group:FID {} {}\r\n", leg.ssrc, leg.again);
     }
-    let _ = write!(
-        out,
-        "a=msid:rushroom {name}\r\na=ssrc:{0} cname:rushroom\r\na=ssrc:{0} msid:rushroom {name}\r\n",
-        leg.ssrc
-    );
+    let _ = write!(out, "a=msid:rushroom {name}\r\n");
+    for ssrc in [Some(leg.ssrc), resends.then_some(leg.again)].into_iter().flatten() {
+        let _ = write!(
+            out,
+            "a=ssrc:{ssrc} cname:rushroom\r\na=ssrc:{ssrc} msid:rushroom {name}\r\n"
+        );
+    }
     let _ = write!(out, "a={}\r\na=end-of-candidates\r\n", candidate(ours.address));
 }
 
@@ -150,11 +195,17 @@ pub(crate) fn answer(offer: &Offer, ours: &Ours<'_>, client: bool) -> Result<(St
         let video = section.kind == Kind::Video;
         let taken = legs.iter().flatten().any(|leg: &LegTerms| leg.video == video);
         let usable = section.receives && !section.formats.is_empty() && section.kind != Kind::Other && !taken;
-        let ssrc = if video { ours.ssrcs.0 } else { ours.ssrcs.1 };
-        legs.push(usable.then(|| LegTerms {
+        let ssrcs = ours.ssrcs;
+        let mut formats = section.formats.clone();
+        if !video {
+            // Sound is never asked for again: by then it's too late.
+            formats.iter_mut().for_each(|format| format.again = None);
+        }
+        legs.push(usable.then_some(LegTerms {
             video,
-            ssrc,
-            formats: section.formats.clone(),
+            ssrc: if video { ssrcs.video } else { ssrcs.audio },
+            again: ssrcs.again,
+            formats,
         }));
     }
     if legs.iter().all(Option::is_none) {
@@ -165,7 +216,7 @@ pub(crate) fn answer(offer: &Offer, ours: &Ours<'_>, client: bool) -> Result<(St
         && !legs
             .iter()
             .flatten()
-            .any(|leg| leg.payload_type(*codec, fmtp).is_some())
+            .any(|leg| leg.payload_types(*codec, fmtp).is_some())
     {
         return Err(MediaError::NoCodec("the viewer can't decode this stream"));
     }
@@ -214,7 +265,7 @@ mod tests {
             password: "9876543210987654321098",
             fingerprint: "AA:BB",
             address: "127.0.0.1:4000".parse().unwrap(),
-            ssrcs: (11, 12),
+            ssrcs: Ssrcs::from(8),
             wanted,
         }
     }
@@ -228,14 +279,16 @@ mod tests {
             media,
             [
                 "m=audio 4000 UDP/TLS/RTP/SAVPF 111",
-                "m=video 4000 UDP/TLS/RTP/SAVPF 96 102"
+                "m=video 4000 UDP/TLS/RTP/SAVPF 96 97 102"
             ]
         );
         assert!(sdp.contains("a=group:BUNDLE 0 1\r\n") && sdp.contains("a=setup:active\r\n"));
         assert_eq!(
             legs.iter().map(|l| (l.video, l.ssrc)).collect::<Vec<_>>(),
-            [(false, 12), (true, 11)]
+            [(false, 10), (true, 9)]
         );
+        let rtx = "a=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n";
+        assert!(sdp.contains(rtx) && sdp.contains("a=ssrc-group:FID 9 11\r\n") && sdp.contains("a=ssrc:11 cname:"));
     }
 
     #[test]
@@ -243,13 +296,17 @@ mod tests {
         let offer = Offer::parse(&offer(), 65_536).unwrap();
         let (_, legs) = answer(&offer, &ours(None), true).unwrap();
         let table = [
-            (Codec::Vp8, "", Some(96)),
-            (Codec::H264, "packetization-mode=1;profile-level-id=42e01f", Some(102)),
+            (Codec::Vp8, "", Some((96, Some(97)))),
+            (
+                Codec::H264,
+                "packetization-mode=1;profile-level-id=42e01f",
+                Some((102, None)),
+            ),
             (Codec::Vp9, "", None),
             (Codec::Opus, "", None),
         ];
         for (codec, fmtp, expect) in table {
-            assert_eq!(legs[1].payload_type(codec, fmtp), expect, "{codec:?}");
+            assert_eq!(legs[1].payload_types(codec, fmtp), expect, "{codec:?}");
         }
     }
 

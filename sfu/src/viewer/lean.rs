@@ -14,7 +14,7 @@ use super::{Outgoing, TransportState, ViewerTransport};
 use crate::MediaError;
 use crate::outbox::Outbox;
 use bytes::BytesMut;
-use forward::rtp::{Extensions, rewrite};
+use forward::rtp::{Extensions, rewrite, rewrite_again};
 use rtc::crypto::RTCCryptoProvider;
 use rtc::dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
 use rtc::dtls::crypto::Certificate;
@@ -329,10 +329,19 @@ impl ViewerTransport for LeanViewer {
         let (Some(keys), Some((remote, _))) = (&mut self.keys, self.remote) else {
             return false;
         };
-        let Outgoing { stored, stamp, index } = packet;
+        let Outgoing {
+            stored,
+            stamp,
+            index,
+            again,
+        } = packet;
         out.write(remote, |out| {
             let start = out.len();
-            let header = rewrite(&stored.raw, &stored.header, stamp, &Extensions::NONE, out);
+            let (raw, read) = (&stored.raw, &stored.header);
+            let header = match again {
+                None => rewrite(raw, read, stamp, &Extensions::NONE, out),
+                Some(first) => rewrite_again(raw, read, stamp, first, out),
+            };
             match &mut keys.gcm {
                 Some(gcm) => gcm.seal(out, start, header, index),
                 None => {

@@ -21,8 +21,10 @@ use std::time::Instant;
 pub(crate) struct Outgoing<'a> {
     pub(crate) stored: &'a Stored,
     pub(crate) stamp: Stamp,
-    /// The leg's number with its cycles.
+    /// The stream's number with its cycles.
     pub(crate) index: u64,
+    /// In a stream of retransmissions: the number under which it went out first.
+    pub(crate) again: Option<u16>,
 }
 
 /// Where a transport stands.

@@ -148,18 +148,24 @@ impl RelayControl for Rewired {
 
 impl Node {
     pub async fn start(id: u64, region: &str, trunk: watch::Receiver<Option<SocketAddr>>) -> Node {
-        let options = Options {
-            node: id,
-            region: region.into(),
-            publisher_grace: Duration::from_millis(500),
-            ..Options::default()
-        };
-        let (peers, peers_in) = watch::channel(Vec::new());
-        let (events, events_in) = mpsc::channel(64);
         let control = Arc::new(Rewired {
             inner: TonicControl::plain(),
             trunk,
         });
+        Node::start_with(id, region, control).await
+    }
+
+    pub async fn start_with(id: u64, region: &str, control: Arc<dyn RelayControl>) -> Node {
+        let options = Options {
+            node: id,
+            region: region.into(),
+            publisher_grace: Duration::from_millis(500),
+            // So each test with two viewers has them on two threads.
+            lanes: 2,
+            ..Options::default()
+        };
+        let (peers, peers_in) = watch::channel(Vec::new());
+        let (events, events_in) = mpsc::channel(64);
         let media = Media::start(options, peers_in, events, control)
             .await
             .expect("media starts");

@@ -1,5 +1,6 @@
 //! A peer connection for a program: built, offered, answered, watched.
 
+use super::reports::{self, Listener, Said};
 use super::{MediaClientError, Signal};
 use async_trait::async_trait;
 use rtc::interceptor::{NackGeneratorBuilder, NackResponderBuilder, Registry, Slot};
@@ -88,6 +89,8 @@ impl PeerConnectionEventHandler for Handler {
 pub(super) struct Connection {
     pub(super) peer: Arc<dyn PeerConnection>,
     pub(super) tracks: mpsc::Receiver<Arc<dyn TrackRemote>>,
+    /// What the other side's reports say.
+    pub(super) said: Said,
     gathered: watch::Receiver<bool>,
     state: watch::Receiver<RTCPeerConnectionState>,
     session: Option<String>,
@@ -98,13 +101,15 @@ impl Connection {
         let mut engine = MediaEngine::default();
         engine.register_codec(vp8(), RtpCodecKind::Video).map_err(failed)?;
         engine.register_codec(opus(), RtpCodecKind::Audio).map_err(failed)?;
+        let said = Said::default();
         let nack = NackGeneratorBuilder::new()
             .with_size(1024)
             .with_interval(NACK_EVERY)
             .with_max_nacks_per_packet(10);
         let registry = Registry::new()
             .with(Slot::NackGenerator, nack.build())
-            .with(Slot::NackResponder, NackResponderBuilder::new().build());
+            .with(Slot::NackResponder, NackResponderBuilder::new().build())
+            .with(reports::SLOT, Listener::new(said.clone()));
         let registry = configure_rtcp_reports(registry);
         let registry = configure_twcc_receiver_only(registry, &mut engine).map_err(failed)?;
         let settings = SettingEngineBuilder::new()
@@ -131,6 +136,7 @@ impl Connection {
         Ok(Connection {
             peer: Arc::new(peer),
             tracks: tracks_in,
+            said,
             gathered: when_gathered,
             state: states,
             session: None,

@@ -12,6 +12,7 @@
 mod connect;
 pub mod ivf;
 mod publisher;
+mod reports;
 mod viewer;
 pub mod vp8;
 

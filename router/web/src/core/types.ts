@@ -110,7 +110,7 @@ export interface Cluster {
 
 /** What the server sends over the WebSocket. */
 export type ServerMessage =
-  | { t: 'hello'; node: number; region: string; user?: User | null; s: number }
+  | { t: 'hello'; node: number; region: string; user?: User | null; s: number; hears?: string[] }
   | { t: 'snap'; a: string; epoch: number; offset: number; auction: Auction; recent?: AuctionEvent[] }
   | { t: 'resumed'; a: string; epoch: number; offset: number }
   | { t: 'event'; a: string; event: AuctionEvent }
@@ -121,6 +121,7 @@ export type ServerMessage =
   | { t: 'chat'; a: string; chat: ChatLine }
   | { t: 'counts'; a: string; viewers: number }
   | { t: 'pong'; c: number; s: number }
+  | { t: 'capture'; media: string; line?: { rtp: number; rate: number; s: number; legs_ms: number[] } }
   | { t: 'problem'; problem: Problem; a?: string; id?: string };
 
 export type ClockMessage = Extract<ServerMessage, { t: 'clock' }>;

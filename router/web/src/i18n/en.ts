@@ -112,6 +112,18 @@ export const en = {
   'video.label': 'Live video of {title}',
   'video.full': 'Full screen',
 
+  'delay.show': 'Show the delay of the picture',
+  'delay.title': 'Delay of the picture',
+  'delay.measuring': 'Measuring…',
+  'delay.ms': '{ms} ms',
+  'delay.uplink': 'Seller to first node',
+  'delay.hops': 'Between nodes',
+  'delay.receive': 'Node to you',
+  'delay.buffer': 'Smoothing buffer',
+  'delay.decode': 'Decoding',
+  'delay.display': 'Display',
+  'delay.whole': 'In all',
+
   'link.connecting': 'Connecting…',
   'link.open': 'Connected',
   'link.retrying': 'Reconnecting…',

@@ -114,6 +114,18 @@ export const ko: Record<Key, string> = {
   'video.label': '{title} 라이브 영상',
   'video.full': '전체 화면',
 
+  'delay.show': '영상 지연 보기',
+  'delay.title': '영상 지연',
+  'delay.measuring': '측정하는 중…',
+  'delay.ms': '{ms} ms',
+  'delay.uplink': '판매자 → 첫 노드',
+  'delay.hops': '노드 사이',
+  'delay.receive': '노드 → 나',
+  'delay.buffer': '버퍼',
+  'delay.decode': '디코딩',
+  'delay.display': '화면 표시',
+  'delay.whole': '전체',
+
   'link.connecting': '연결 중…',
   'link.open': '연결됨',
   'link.retrying': '다시 연결하는 중…',

@@ -23,6 +23,11 @@ export class MediaSession {
 
   constructor(readonly path: string, readonly hat: Hat) {}
 
+  /** The session's name at its node, once it is there. */
+  get name(): string | undefined {
+    return this.#where?.split('/').at(-1);
+  }
+
   get isOver(): boolean {
     return this.#abort.signal.aborted;
   }

@@ -40,6 +40,7 @@ export class Connection {
   readonly node = signal<{ node: number; region: string } | undefined>(undefined);
   readonly rtt = signal<number | undefined>(undefined);
   readonly clock = new OffsetEstimator();
+  #hears = new Set<string>();
   #socket: WebSocket | undefined;
   #subscriber: Subscriber;
   #hat: Hat;
@@ -77,6 +78,11 @@ export class Connection {
     return this.isOpen ? this.clock.edgeTime(performance.now()) : undefined;
   }
 
+  /** Whether this edge understands a message that not every edge does. */
+  hears(t: string): boolean {
+    return this.isOpen && this.#hears.has(t);
+  }
+
   send(frame: Record<string, unknown>): boolean {
     if (!this.isOpen) return false;
     this.#socket?.send(JSON.stringify(frame));
@@ -100,6 +106,7 @@ export class Connection {
     socket.onopen = () => {
       window.clearTimeout(giveUp);
       this.clock.reset();
+      this.#hears.clear();
       this.#heard = performance.now();
       const token = session(this.#hat).value?.token;
       if (token) this.#hello(token);
@@ -134,6 +141,7 @@ export class Connection {
       this.rtt.value = this.clock.best(this.#heard)?.rttMs;
     } else if (message.t === 'hello') {
       this.node.value = { node: message.node, region: message.region };
+      this.#hears = new Set(message.hears ?? []);
     }
     this.#subscriber.message(message);
   }

@@ -44,6 +44,11 @@ export class Watcher {
     this.#path = `/whep/${encodeURIComponent(auction)}`;
   }
 
+  /** The name of the session that is watched. */
+  get session(): string | undefined {
+    return this.#session?.name;
+  }
+
   /** Whether the auction says that a stream is up: only then is silence a fault. */
   expect(up: boolean): void {
     if (this.#ended || up === this.#expected) return;

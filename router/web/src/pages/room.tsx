@@ -52,7 +52,7 @@ export default function RoomPage({ id = '' }: { id?: string }) {
         <LinkState room={room} />
       </div>
       <div class="stage">
-        <Video auction={auction} />
+        <Video auction={auction} room={room} />
         <div class="title-line">
           <h1 tabIndex={-1}>{auction.title}</h1>
           <p class="sub">

@@ -9,6 +9,7 @@ import * as feed from '../core/feed';
 import { freshId, learnName } from '../core/names';
 import type { AuctionEvent, Problem, ServerMessage } from '../core/types';
 import { getAuction, listEvents } from '../net/api';
+import type { DelayMeter } from '../net/delay';
 import { Connection } from '../net/socket';
 import { type Hat, session } from '../net/session';
 
@@ -36,6 +37,8 @@ export class Room {
   readonly pending = computed(() => bids.pending(this.bids.value));
   readonly latest = computed(() => bids.latest(this.bids.value));
   readonly countdown = new Countdown();
+  /** Told of what the video's delay needs to know, while there is a video. */
+  meter: DelayMeter | undefined;
   readonly connection: Connection;
   readonly me = computed(() => session(this.hat).value?.user);
   #timer: number;
@@ -167,6 +170,7 @@ export class Room {
         this.#shownCount += 1;
         const leftBefore = this.left();
         if (effect.event.ty === 'held') this.countdown.held();
+        if (effect.event.ty === 'close') this.#hammer(effect.event.ct);
         this.shown.value = {
           event: effect.event,
           key: this.#shownCount,
@@ -177,7 +181,15 @@ export class Room {
     }
   }
 
+  /** The hammer fell at `ct` on the auction's clock: the meter is told when that was on the edge's. */
+  #hammer(ct: number): void {
+    const now = this.connection.edgeTime();
+    const reading = now === undefined ? undefined : this.countdown.reading(now);
+    if (now !== undefined && reading !== undefined && !this.countdown.isHeld) this.meter?.hammer(now - (reading - ct));
+  }
+
   #message(message: ServerMessage): void {
+    this.meter?.message(message);
     const step = feed.reduce(this.feed.value, message);
     this.#effects(step.effects);
     if (step.feed !== this.feed.value) {

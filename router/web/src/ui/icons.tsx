@@ -16,6 +16,7 @@ export const Sound = ({ on }: { on: boolean }) => (
   </svg>
 );
 export const Full = () => <svg {...box}><path d="M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5" /></svg>;
+export const Gauge = () => <svg {...box}><path d="M4 18a9 9 0 1 1 16 0M12 14l4-5" /></svg>;
 export const Eye = () => <svg {...box}><path d="M2 12s4-7 10-7 10 7 10 7-4 7-10 7S2 12 2 12z" /><circle cx="12" cy="12" r="3" /></svg>;
 export const Camera = () => <svg {...box}><rect x="2" y="6" width="13" height="12" rx="2" /><path d="m15 11 7-4v10l-7-4z" /></svg>;
 export const Screen = () => <svg {...box}><rect x="2" y="4" width="20" height="13" rx="2" /><path d="M8 21h8m-4-4v4" /></svg>;
