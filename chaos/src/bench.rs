@@ -75,7 +75,12 @@ async fn fresh_in(within: Option<&Path>, shards: u32) -> Result<(tempfile::TempD
 /// The same, with more in the nodes' settings.
 async fn fresh_with(within: Option<&Path>, shards: u32, more: &str) -> Result<(tempfile::TempDir, Cluster, Api)> {
     let binary = cluster::binary()?;
-    let dir = within.map_or_else(tempfile::tempdir, tempfile::tempdir_in)?;
+    let mut dir = within.map_or_else(tempfile::tempdir, tempfile::tempdir_in)?;
+    if std::env::var_os("CHAOS_KEEP").is_some() {
+        // The nodes' logs tell what a figure can't.
+        dir.disable_cleanup(true);
+        eprintln!("the nodes' folders stay: {}", dir.path().display());
+    }
     let options = cluster::Options {
         dir: dir.path().into(),
         shards,

@@ -176,6 +176,8 @@ struct Felt {
     latency: Histogram<u64>,
     /// The longest time between accepted answers of each shard, ms.
     stalls: BTreeMap<u32, f64>,
+    /// The shard with the longest one of all, and when it began, counted from the stretch's begin.
+    worst: Option<(u32, Duration)>,
     errors: BTreeMap<String, u64>,
 }
 
@@ -185,8 +187,10 @@ impl Felt {
             seconds: (until - from).as_secs_f64(),
             latency: Histogram::new(3)?,
             stalls: BTreeMap::new(),
+            worst: None,
             errors: BTreeMap::new(),
         };
+        let mut longest_of_all = Duration::ZERO;
         let mut answers: BTreeMap<u32, Vec<Instant>> = BTreeMap::new();
         for bid in bids {
             answers.entry(bid.shard).or_default();
@@ -205,9 +209,13 @@ impl Felt {
         for (shard, mut times) in answers {
             times.extend([from, until]);
             times.sort_unstable();
-            let longest = times.windows(2).map(|pair| pair[1] - pair[0]).max();
-            felt.stalls
-                .insert(shard, longest.unwrap_or_default().as_secs_f64() * 1e3);
+            let longest = times.windows(2).map(|pair| (pair[1] - pair[0], pair[0])).max();
+            let (longest, began) = longest.unwrap_or((Duration::ZERO, from));
+            felt.stalls.insert(shard, longest.as_secs_f64() * 1e3);
+            if longest > longest_of_all {
+                longest_of_all = longest;
+                felt.worst = Some((shard, began - from));
+            }
         }
         Ok(felt)
     }
@@ -422,6 +430,18 @@ mod tests {
             assert_eq!((felt.stalls[&1], felt.stalls[&2]), (one, two), "{from}..{until}");
             assert_eq!(felt.errors(), errors, "{from}..{until}");
         }
+    }
+
+    #[test]
+    fn the_longest_stall_has_a_shard_and_a_moment() {
+        let bids = [
+            (1, 0, 150, true),
+            (1, 0, 300, true),
+            (2, 0, 120, true),
+            (2, 0, 390, true),
+        ];
+        let felt = felt(&bids, 100, 400);
+        assert_eq!(felt.worst, Some((2, Duration::from_millis(20))));
     }
 
     #[test]

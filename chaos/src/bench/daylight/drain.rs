@@ -7,7 +7,7 @@
 //! `leaderships_ms` is from the operator's request until some other node's page shows that the drained one leads nothing.
 
 use super::{Console, Crowd, Load, PATIENCE, Sum, base, led};
-use crate::bench::fresh;
+use crate::{bench::fresh, cluster::Cluster};
 use anyhow::{Result, ensure};
 use client::Api;
 use serde_json::{Value, json};
@@ -52,14 +52,7 @@ pub(crate) async fn drain(options: &DrainOptions) -> Result<Value> {
         }
     }
     for node in (1..=3).filter(|_| !options.no_restarts) {
-        let from = Instant::now();
-        cluster.stop(node, PATIENCE).await?;
-        cluster.spawn(node)?;
-        cluster.ready(node, &api, PATIENCE).await?;
-        let took = from.elapsed();
-        tokio::time::sleep(QUIET).await;
-        restarts.take(crowd.felt(from, Instant::now())?, took)?;
-        led(&api, witness(node), load.shards, everyone).await?;
+        restart(&mut cluster, &api, &crowd, load, node, &mut restarts).await?;
     }
     let (acked, lost) = crowd.end(&api).await?;
     let panics = cluster.panics();
@@ -85,6 +78,30 @@ fn everyone(leads: &BTreeMap<u64, usize>) -> bool {
 /// The place of a node that tells what became of another.
 fn witness(node: u64) -> usize {
     (node % 3) as usize
+}
+
+/// One node is told to stop, is started, and leads again.
+async fn restart(
+    cluster: &mut Cluster,
+    api: &Api,
+    crowd: &Crowd,
+    load: &Load,
+    node: u64,
+    restarts: &mut Sum,
+) -> Result<()> {
+    let from = Instant::now();
+    cluster.stop(node, PATIENCE).await?;
+    let stopped = from.elapsed();
+    cluster.spawn(node)?;
+    cluster.ready(node, api, PATIENCE).await?;
+    let ready = from.elapsed();
+    tokio::time::sleep(QUIET).await;
+    let felt = crowd.felt(from, Instant::now())?;
+    tracing::info!(node, ?stopped, ?ready, stalls = ?felt.stalls, worst = ?felt.worst, errors = ?felt.errors, "restarted");
+    restarts.take(felt, ready)?;
+    let back = led(api, witness(node), load.shards, everyone).await? - from;
+    tracing::info!(node, ?back, "everyone leads again");
+    Ok(())
 }
 
 /// One node gives its leaderships away, and gets them again.
